@@ -1,0 +1,47 @@
+"""Packaging: only `swamp_dist` is installed; job files, shard recipes and tools stay in the checkout."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="swamp-dist",
+    version="0.1.0",
+    description="Distributed cross-modal retrieval training with SwAMP (Kim, AISTATS 2023)",
+    python_requires=">=3.11",
+    packages=find_packages(include=["swamp_dist", "swamp_dist.*"]),
+    package_data={"swamp_dist": ["py.typed"]},
+    install_requires=[
+        # Pinned to the version: deepspeed alone would pull the newest torch with its CUDA packages,
+        # several gigabytes that a CPU machine never uses. 2.10 is the floor for safe weights_only loading.
+        "torch==2.13.0",
+        "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
+        "webdataset>=1.0.2,<2",  # shard format and writer
+        "ray>=2.60,<3",  # holds the stage graph of a pipeline
+        "submitit>=1.5.4,<2",  # submits a stage to SLURM or to local processes
+        "tensorboard>=2.21",  # watching runs
+        "pydantic>=2.12,<3",  # strict, typed settings with all errors at once
+        "pyyaml>=6",  # job files
+        "typer>=0.16",  # the command line
+        "rich>=13",  # tables and progress bars
+        "safetensors>=0.5",  # weights without code in them
+        "numpy>=2",
+        "pillow>=12.2",  # decoding pictures; the floor carries security fixes
+        "filelock>=3.16",  # one job per run folder
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout",  # a hung collective fails in a minute instead of stalling the suite
+            "hypothesis",  # property tests of solver, order and ranking
+            "pot",  # optimal transport oracle for the Sinkhorn tests
+            "scipy",  # linear-program oracle (scipy.optimize.linprog)
+            "ruff==0.17.6",
+            "mypy==2.4.1",
+            "types-PyYAML",
+        ],
+        "openmoji": [
+            "resvg-py",  # rasterises the icons of the OpenMoji shard recipe
+            "tokenizers",  # word pieces of the sentence encoder used by that recipe
+        ],
+    },
+    entry_points={"console_scripts": ["swamp = swamp_dist.cli:main"]},
+)

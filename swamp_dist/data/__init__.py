@@ -1,0 +1,1 @@
+"""Shards: manifest, writer, sample order and the stream that training reads."""

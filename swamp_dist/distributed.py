@@ -1,0 +1,211 @@
+"""Who the ranks are, and the few ways in which they talk.
+
+A function that communicates takes a `World`; everything else is local. The environment is read in
+one place (`read_environment`) and a half-set one is refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from swamp_dist.records import UserError
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers, as a value. `size == 1` never communicates."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files and prints."""
+        return self.rank == 0
+
+
+def alone(device: torch.device | str = "cpu") -> World:
+    """A world of one, for evaluation in a notebook and for reference values in tests."""
+    return World(0, 1, 0, torch.device(device))
+
+
+def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The five variables of a rank (torchrun's names), or {} where none is set (one process).
+
+    Raises:
+        UserError: only some of the variables are set.
+    """
+    found = {name: environment[name] for name in _TORCHRUN if environment.get(name)}
+    required = {"RANK", "WORLD_SIZE"}
+    if not required & found.keys():
+        return {}
+    missing = [name for name in _TORCHRUN if name not in found]
+    if missing:
+        raise UserError(
+            f"the distributed environment is half set: {', '.join(sorted(found))} present, {', '.join(missing)} missing.\n"
+            "Start ranks with `swamp run JOB --ranks N` or torchrun, or unset RANK and WORLD_SIZE for one process."
+        )
+    return found
+
+
+def join(timeout_seconds: float = 600.0) -> World:
+    """Join the process group the environment describes (a group of one where it describes none).
+
+    Backend: nccl on GPUs, gloo on CPUs. DeepSpeed insists on a process group even for one rank.
+    """
+    found = read_environment()
+    if not found:
+        found = {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "0",
+        }
+    rank, size, local_rank = (int(found[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    backend = "nccl" if on_gpu else "gloo"
+    if size == 1:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asserts on it even for a given group
+        store = torch._C._distributed_c10d.HashStore()  # in memory: no port to collide on
+        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+    else:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    return World(rank, size, local_rank, device)
+
+
+def leave() -> None:
+    """Leave the process group; without it a gloo rank can abort at exit after all work was done."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def configure_logging(world: World, log_file: str | None = None) -> None:
+    """Package log: everything to this rank's file, messages of the main rank to the console too."""
+    logger = logging.getLogger("swamp_dist")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers.clear()
+    line = logging.Formatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
+    if log_file is not None:
+        to_file = logging.FileHandler(log_file)
+        to_file.setFormatter(line)
+        logger.addHandler(to_file)
+    if world.is_main:
+        to_console = logging.StreamHandler()
+        to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(to_console)
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return gather(rows, world)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        world: World = ctx.world
+        mine = gradient.new_empty((gradient.shape[0] // world.size, *gradient.shape[1:]))
+        dist.reduce_scatter_tensor(mine, gradient.contiguous())
+        return mine, None
+
+
+def gather_rows(rows: Tensor, world: World) -> Tensor:
+    """All ranks' rows in rank order, differentiable: (b, ...) -> (W*b, ...).
+
+    The backward pass sums over ranks what each rank's loss sends to my rows. With every rank's loss a
+    mean over its own rows and DeepSpeed's average over ranks, the parameter gradient is exactly the
+    one of a single process that holds the whole batch.
+    """
+    if world.size == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows, world)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def gather(rows: Tensor, world: World) -> Tensor:
+    """All ranks' rows in rank order, without gradient; equal shapes on all ranks."""
+    if world.size == 1:
+        return rows
+    out = rows.new_empty((world.size * rows.shape[0], *rows.shape[1:]))
+    dist.all_gather_into_tensor(out, rows.detach().contiguous())
+    return out
+
+
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Elementwise sum over ranks; the same bits on every rank. May overwrite `values`."""
+    if world.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def max_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Elementwise maximum over ranks. May overwrite `values`."""
+    if world.size > 1:
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values
+
+
+def mean_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Elementwise mean over ranks. May overwrite `values`."""
+    return sum_over_ranks(values, world) / world.size
+
+
+def agree(flag: bool, world: World) -> bool:
+    """True on every rank as soon as it is true on one: the only way a rank may leave the common path."""
+    return bool(max_over_ranks(torch.tensor(float(flag), device=world.device), world).item())
+
+
+def barrier(world: World) -> None:
+    """Wait for all ranks."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def gather_objects(value: _Answer, world: World) -> list[_Answer]:
+    """One plain value of every rank, in rank order (small things: file lists, counts, errors)."""
+    if world.size == 1:
+        return [value]
+    answers: list[Any] = [None] * world.size
+    dist.all_gather_object(answers, value)
+    return answers
+
+
+def on_main(world: World, action: Callable[[], _Answer]) -> _Answer:
+    """What `action` returns on rank 0, on all ranks; its UserError or OSError is raised on all ranks too.
+
+    Without this a rank 0 that fails alone leaves the others waiting in their next collective.
+    """
+    answer: Any = None
+    error: Exception | None = None
+    if world.is_main:
+        try:
+            answer = action()
+        except (UserError, OSError) as caught:
+            error = caught
+    if world.size > 1:
+        packet = [(answer, error)]
+        dist.broadcast_object_list(packet, src=0)
+        answer, error = packet[0]
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return]

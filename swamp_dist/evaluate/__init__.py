@@ -1,0 +1,1 @@
+"""Retrieval metrics whose integers do not depend on how many ranks computed them."""

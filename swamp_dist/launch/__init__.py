@@ -1,0 +1,1 @@
+"""From a job file to finished stages: run folders, ranks, pipelines."""

@@ -1,0 +1,1 @@
+"""Encoders, prototypes, and the dual encoder that holds them."""

@@ -1,0 +1,95 @@
+"""Two encoders and the shared prototypes: what DeepSpeed wraps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, ModelSettings
+from swamp_dist.model.gated import GatedUnit
+from swamp_dist.model.mlp import Mlp
+from swamp_dist.records import PairEmbeddings, UserError
+
+
+class Prototypes(nn.Module):
+    """K class vectors shared by both modalities (paper, eq. 2), started as random unit vectors.
+
+    Normalisation is functional, in the forward pass, so that it survives ZeRO-3, where the weight
+    itself exists only in pieces.
+    """
+
+    def __init__(self, count: int, embedding_dim: int, normalize: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(functional.normalize(torch.randn(count, embedding_dim), dim=1))
+        self.normalize = normalize
+
+    def forward(self) -> Tensor:
+        """(K, D) float32, of unit length unless `normalize` is off."""
+        weight = self.weight.float()
+        return functional.normalize(weight, dim=1) if self.normalize else weight
+
+
+class DualEncoder(nn.Module):
+    """phi_A, phi_B and the prototypes P (paper, section 2): two inputs -> unit-length embeddings."""
+
+    def __init__(self, encoder_a: nn.Module, encoder_b: nn.Module, prototypes: Prototypes | None) -> None:
+        super().__init__()
+        self.a = encoder_a
+        self.b = encoder_b
+        self.prototypes = prototypes
+
+    def forward(self, a: Tensor | None, b: Tensor | None) -> PairEmbeddings | Tensor:
+        """Embed a batch of pairs, or one side where the other is None (evaluation).
+
+        Embeddings are made float32 and unit length outside autocast, because the objective's
+        exponents magnify rounding by 1/epsilon.
+        """
+        if a is None or b is None:
+            if a is None and b is None:
+                raise ValueError("at least one modality is needed")
+            return self._embed(self.a, a) if b is None else self._embed(self.b, b)
+        prototypes = None if self.prototypes is None else self.prototypes()
+        return PairEmbeddings(self._embed(self.a, a), self._embed(self.b, b), prototypes)
+
+    @staticmethod
+    def _embed(encoder: nn.Module, x: Tensor | None) -> Tensor:
+        rows: Tensor = encoder(x)
+        rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+        return functional.normalize(rows, dim=1)
+
+
+def build_encoder(settings: EncoderSettings, input_shape: tuple[int, ...], embedding_dim: int) -> nn.Module:
+    """The encoder that `settings` describe for inputs of `input_shape` (without the batch axis)."""
+    if len(input_shape) != 1:
+        raise UserError(
+            f"encoder {settings.kind!r} takes one vector an item, but the field holds arrays of shape {input_shape}"
+        )
+    match settings:
+        case MlpSettings():
+            return Mlp(input_shape[0], settings.hidden, embedding_dim, settings.dropout, settings.layer_norm)
+        case GatedSettings():
+            return GatedUnit(input_shape[0], embedding_dim)
+
+
+def build_dual_encoder(
+    model: ModelSettings,
+    shape_a: tuple[int, ...],
+    shape_b: tuple[int, ...],
+    num_prototypes: int | None,
+    normalize_prototypes: bool,
+    seed: int,
+) -> DualEncoder:
+    """A freshly initialised model; the same seed gives the same weights on every rank and world size.
+
+    Encoders are drawn before the prototypes, so stages with and without the SwAMP term start from
+    the same encoders.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder_a = build_encoder(model.a, shape_a, model.embedding_dim)
+        encoder_b = build_encoder(model.b, shape_b, model.embedding_dim)
+        prototypes = None
+        if num_prototypes is not None:
+            prototypes = Prototypes(num_prototypes, model.embedding_dim, normalize_prototypes)
+        return DualEncoder(encoder_a, encoder_b, prototypes)

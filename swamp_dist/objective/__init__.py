@@ -1,0 +1,1 @@
+"""The objective: contrastive term, queue, Sinkhorn solve and swapped targets. Pure formulas."""

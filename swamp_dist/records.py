@@ -1,0 +1,171 @@
+"""The types that travel between packages: one per hand-over, frozen, without behaviour.
+
+Shape letters: B pairs in the global batch, b pairs on this rank, D embedding size, K prototypes.
+What crosses the DeepSpeed engine is a NamedTuple of tensors, because its hooks see only tensors
+inside tuples, lists and dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one screen that names what is wrong, what was expected and the fix.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a source yields: one entry of a shard.
+
+    `fields` maps a field name to an array. Every entry of a set has the same fields with the same
+    dtype; a field of several items (captions, clips) has one more leading axis than its item.
+    """
+
+    key: str
+    fields: Mapping[str, np.ndarray]
+    label: int = -1
+    """Class number, or -1 where the set has none."""
+    text: Mapping[str, str] = field(default_factory=dict)
+    """Human-readable originals (a caption), kept beside the arrays for galleries and error messages."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """This rank's pairs of one global step, rank-major: rank r holds rows [r*b, (r+1)*b) of the batch."""
+
+    step: int
+    ids: Tensor
+    """(b,) int64: index of each pair's entry in its split."""
+    entries: Tensor
+    """(b,) int64: position of each pair's entry in the global batch, 0 .. entries-1."""
+    a: Tensor
+    """(b, ...) inputs of modality A."""
+    b: Tensor
+    """(b, ...) inputs of modality B."""
+
+
+class PairEmbeddings(NamedTuple):
+    """What the model gives for a batch of pairs; float32, rows of unit length."""
+
+    a: Tensor
+    """(b, D)"""
+    b: Tensor
+    """(b, D)"""
+    prototypes: Tensor | None
+    """(K, D), or None where the SwAMP term is off. Unit length unless `normalize_prototypes` is off."""
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """Swapped targets for this rank's rows: `a` comes from the scores of B, and the reverse."""
+
+    a: Tensor
+    """(b, K), rows sum to 1."""
+    b: Tensor
+    """(b, K), rows sum to 1."""
+    marginal_error: Tensor
+    """0-d: mean over prototypes of |K * mean_i q_ik - 1|, the larger of both sides, of the plan that
+    entered the last iteration (an upper bound for the plan that left it)."""
+    iterations: int
+    repeats: int
+    """Iterations that had to be repeated with a MAX reduction because a column mass left float range."""
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The objective on one rank: a loss with gradient, and 0-d figures without."""
+
+    total: Tensor
+    contrastive: Tensor | None
+    swamp: Tensor | None
+    diagnostics: Mapping[str, Tensor]
+    """0-d tensors by metric tag, for example swamp/target_entropy."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a global batch of entries is laid over lanes and ranks."""
+
+    entries: int
+    pairs_per_entry: int
+    lanes: int
+    world_size: int
+
+    @property
+    def pairs(self) -> int:
+        """Pairs B of the global batch."""
+        return self.entries * self.pairs_per_entry
+
+    @property
+    def local_pairs(self) -> int:
+        """Pairs b of one rank."""
+        return self.pairs // self.world_size
+
+    @property
+    def local_entries(self) -> int:
+        """Entries of one rank."""
+        return self.entries // self.world_size
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one training step says to the metrics writer. Loss figures are means over ranks."""
+
+    step: int
+    figures: Mapping[str, float]
+    """By metric tag: loss/total, optim/lr, swamp/target_entropy, perf/step_seconds, ..."""
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Retrieval in one direction under one notion of relevance. Recalls are percentages."""
+
+    direction: str
+    """Display name, for example text->video."""
+    relevance: str
+    """pair or class"""
+    r_at_1: float
+    r_at_5: float
+    r_at_10: float
+    median_rank: float
+    num_queries: int
+    num_items: int
+    map: float | None = None
+    """Mean average precision over the whole gallery, percent; class relevance only."""
+    precision_at: Mapping[int, float] = field(default_factory=dict)
+    """P@k, percent."""
+    map_at: Mapping[int, float] = field(default_factory=dict)
+    """mAP@k, percent."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """All metrics of one entry of `evaluate`, keyed `<pair|class>/<a_to_b|b_to_a>`."""
+
+    split: str
+    metrics: Mapping[str, RetrievalMetrics]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a finished stage leaves for the next one and for tables; result.json holds it."""
+
+    name: str
+    run_dir: Path
+    weights: Path | None
+    selected_step: int | None
+    steps: int
+    evaluations: tuple[EvaluationResult, ...]
+    provenance: Mapping[str, object]
+    """World size, seed, versions, git sha, hashes of shards and initial weights, seconds spent."""
