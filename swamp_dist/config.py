@@ -418,6 +418,9 @@ class OpenMojiSource(Settings):
     kind: Literal["openmoji"] = "openmoji"
     version: str = "17.0.0"
     """Version of the npm package."""
+    sha256: str | None = "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"
+    """Hash of that version's archive; another archive is refused. Change it with `version`; null
+    accepts any archive and logs its hash."""
     download: Path = Path("data/downloads")
     """Where packages are unpacked; nothing is fetched again when present."""
     image: Literal["efficientnet_lite0", "pixels"] = "efficientnet_lite0"

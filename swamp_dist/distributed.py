@@ -125,7 +125,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         world: World = ctx.world
         mine = gradient.new_empty((gradient.shape[0] // world.size, *gradient.shape[1:]))
-        dist.reduce_scatter_tensor(mine, gradient.contiguous())
+        dist.reduce_scatter_single(mine, gradient.contiguous())
         return mine, None
 
 
@@ -147,7 +147,7 @@ def gather(rows: Tensor, world: World) -> Tensor:
     if world.size == 1:
         return rows
     out = rows.new_empty((world.size * rows.shape[0], *rows.shape[1:]))
-    dist.all_gather_into_tensor(out, rows.detach().contiguous())
+    dist.all_gather_single(out, rows.detach().contiguous())
     return out
 
 

@@ -155,6 +155,8 @@ class EvaluationResult:
 
     split: str
     metrics: Mapping[str, RetrievalMetrics]
+    chance: Mapping[str, RetrievalMetrics] = field(default_factory=dict)
+    """What a random ranking would reach in expectation, by the same keys."""
 
 
 @dataclass(frozen=True)

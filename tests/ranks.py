@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "deepspeed", "swamp_dist.distributed"])
+# deepspeed.initialize imports the last one, and with it torch's compiler: 10 s in every rank otherwise.
+_context.set_forkserver_preload(
+    ["torch", "deepspeed", "swamp_dist.distributed", "deepspeed.runtime.zero.muon.muon_optimizer"]
+)
 
 
 def free_port() -> int:
@@ -31,7 +35,8 @@ def _rank_main(
     torch.set_num_threads(1)
     try:
         world = distributed.join(timeout_seconds=60)
-        pipe.send((function(world, *args), None))
+        # Pickled here: multiprocessing would share a tensor's memory with a process that is about to end.
+        pipe.send((pickle.dumps(function(world, *args)), None))
         distributed.leave()
     except BaseException:
         pipe.send((None, traceback.format_exc()))
@@ -51,7 +56,7 @@ def run_on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: f
     for rank in range(size):
         ours, theirs = _context.Pipe(duplex=False)
         rank_env = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = _context.Process(target=_rank_main, args=(theirs, function, args, rank_env), daemon=True)
+        process = _context.Process(target=_rank_main, args=(theirs, function, args, rank_env), daemon=False)
         process.start()
         theirs.close()
         pipes.append(ours)
@@ -71,7 +76,7 @@ def run_on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: f
                     raise AssertionError(f"rank {rank} died without an answer") from None
                 if error is not None:
                     raise AssertionError(f"rank {rank} failed:\n{error}")
-                results[rank] = result
+                results[rank] = pickle.loads(result)
     finally:
         for process in processes:
             process.join(timeout=0 if waiting else 10)

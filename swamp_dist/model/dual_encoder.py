@@ -25,8 +25,8 @@ class Prototypes(nn.Module):
         self.normalize = normalize
 
     def forward(self) -> Tensor:
-        """(K, D) float32, of unit length unless `normalize` is off."""
-        weight = self.weight.float()
+        """(K, D) float32 (float64 of a float64 model), of unit length unless `normalize` is off."""
+        weight = _at_least_float32(self.weight)
         return functional.normalize(weight, dim=1) if self.normalize else weight
 
 
@@ -55,8 +55,11 @@ class DualEncoder(nn.Module):
     @staticmethod
     def _embed(encoder: nn.Module, x: Tensor | None) -> Tensor:
         rows: Tensor = encoder(x)
-        rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-        return functional.normalize(rows, dim=1)
+        return functional.normalize(_at_least_float32(rows), dim=1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def build_encoder(settings: EncoderSettings, input_shape: tuple[int, ...], embedding_dim: int) -> nn.Module:

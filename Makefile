@@ -1,0 +1,41 @@
+# Everything from a clean clone: `make smoke` and `make test` set up what they need.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export DS_ACCELERATOR ?= $(if $(wildcard /dev/nvidia0),,cpu)
+ifeq ($(DS_ACCELERATOR),)
+unexport DS_ACCELERATOR # an empty value is an error to DeepSpeed
+endif
+export RAY_USAGE_STATS_ENABLED := 0
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: install lint types test test-slow test-openmoji smoke wheel clean-runs
+
+install: $(READY)
+
+# One resolver call with torch pinned in setup.py: asking for torch or deepspeed alone would fetch
+# the newest torch with several gigabytes of CUDA packages.
+$(READY): setup.py
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev,openmoji]'
+	touch $(READY)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+smoke: $(READY)
+	$(BIN)/swamp smoke
+
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .

@@ -1,0 +1,155 @@
+"""One entry of a shard: `KEY.entry.json` and `KEY.FIELD.npy`, checked so that no two entries can mix.
+
+The json member repeats the key and holds a checksum of every field. A field file that belongs to
+another entry, and any changed bit in one, is therefore a named error instead of a wrong pair.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swamp_dist.data.manifest import FieldSpec
+from swamp_dist.records import Sample, UserError
+
+ENTRY = "entry.json"
+
+
+class ShardError(UserError):
+    """A shard whose bytes are not what the manifest promises: names file, entry, field and finding."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decoded entry: its index in the split, and its fields by name."""
+
+    index: int
+    key: str
+    label: int
+    arrays: Mapping[str, np.ndarray]
+    """Read-only arrays; a field with several items has them on the leading axis."""
+    text: Mapping[str, str]
+    """Human-readable originals."""
+
+
+def shard_error(file: Path, key: str | None, finding: str) -> ShardError:
+    """The error of a damaged shard, with what to do about it."""
+    where = f"{file}, entry {key!r}" if key is not None else str(file)
+    return ShardError(
+        f"{where}: {finding}.\nThe file is damaged or not of this shard set. Copy it again or build the set again."
+    )
+
+
+def encode_entry(sample: Sample) -> list[tuple[str, bytes]]:
+    """Members of a sample's entry as (suffix, bytes), the json first."""
+    payloads = {name: _encode(array) for name, array in sample.fields.items()}
+    header = {
+        "key": sample.key,
+        "label": sample.label,
+        "crc32": {name: zlib.crc32(payload) for name, payload in payloads.items()},
+        "text": dict(sample.text),
+    }
+    members = [(ENTRY, json.dumps(header, ensure_ascii=True).encode())]
+    return members + [(f"{name}.npy", payload) for name, payload in payloads.items()]
+
+
+def _encode(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_entry(
+    members: Mapping[str, bytes],
+    index: int,
+    key: str,
+    label: int | None,
+    specs: Mapping[str, FieldSpec],
+    wanted: tuple[str, ...],
+    file: Path,
+) -> Entry:
+    """The entry that these members (bytes by suffix) hold; fields outside `wanted` are not decoded.
+
+    Where the index cannot be trusted, `label` None takes the entry's own word for it.
+
+    Raises:
+        ShardError: another key or label than the index says, a member missing or too many, a checksum
+            that does not match, a dtype or shape other than the manifest's.
+    """
+    header = _read_header(members, key, label, file)
+    expected = {ENTRY, *(f"{name}.npy" for name in specs)}
+    if members.keys() != expected:
+        raise shard_error(file, key, f"expected members {sorted(expected)}, found {sorted(members)}")
+    arrays = {
+        name: _decode_field(members[f"{name}.npy"], header["crc32"].get(name), name, specs[name], key, file)
+        for name in wanted
+    }
+    return Entry(index, key, header["label"], arrays, header["text"])
+
+
+def _read_header(members: Mapping[str, bytes], key: str, label: int | None, file: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(members.get(ENTRY, b""))
+    except ValueError:
+        header = None
+    kinds = {"key": str, "label": int, "crc32": dict, "text": dict}
+    if not isinstance(header, dict) or not all(isinstance(header.get(k), v) for k, v in kinds.items()):
+        raise shard_error(file, key, f"{ENTRY} is missing or cannot be read")
+    if header["key"] != key or (label is not None and header["label"] != label):
+        found = (header["key"], header["label"])
+        raise shard_error(file, key, f"mispaired: {ENTRY} says {found}, expected {(key, label)}")
+    return header
+
+
+def _decode_field(
+    payload: bytes, crc: object, name: str, spec: FieldSpec, key: str, file: Path
+) -> np.ndarray:
+    found = zlib.crc32(payload)
+    if found != crc:
+        raise shard_error(
+            file,
+            key,
+            f"field {name!r} does not belong to this entry or is damaged: crc32 {crc} expected, {found} found",
+        )
+    try:
+        array = decode_npy(payload)
+    except ValueError as error:
+        raise shard_error(file, key, f"field {name!r} is not a plain npy array: {error}") from None
+    if not spec.fits(array.dtype, array.shape):
+        raise shard_error(file, key, f"field {name!r}: expected {spec}, found {array.dtype} {array.shape}")
+    return array
+
+
+def decode_npy(payload: bytes) -> np.ndarray:
+    """A read-only array over the bytes of a plain npy file (version 1.0, C order, no objects).
+
+    Raises:
+        ValueError: anything else, or a length that differs from what the header says.
+    """
+    if payload[:8] != b"\x93NUMPY\x01\x00":
+        raise ValueError("no npy 1.0 magic")
+    start = 10 + int.from_bytes(payload[8:10], "little")
+    dtype, shape = _parse_npy_header(payload[:start])
+    if math.prod(shape) * dtype.itemsize != len(payload) - start:
+        raise ValueError(f"{len(payload) - start} bytes of data for {dtype} {shape}")
+    return np.frombuffer(payload, dtype, offset=start).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Entries share a handful of headers, and parsing one costs more than reading a small array."""
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran or dtype.kind not in "biuf":
+        raise ValueError(f"dtype {dtype} with Fortran order {fortran} is not allowed")
+    return dtype, shape

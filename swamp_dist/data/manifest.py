@@ -1,0 +1,291 @@
+"""The manifest of a shard set: what is in it, how large every file is, and a hash over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swamp_dist.explaining import nearest
+from swamp_dist.records import UserError
+
+MANIFEST_FILE = "manifest.json"
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path out of the folder
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldSpec(_Record):
+    """dtype and shape of one item of a field; `items`: an entry holds several, on a leading axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    items: bool = False
+
+    def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Whether an entry's array of this dtype and shape is what the field promises."""
+        if dtype != np.dtype(self.dtype):
+            return False
+        return (
+            len(shape) > 0 and shape[0] > 0 and shape[1:] == self.shape if self.items else shape == self.shape
+        )
+
+    def __str__(self) -> str:
+        """For example `float32 (items, 100)`."""
+        axes = (["items"] if self.items else []) + [str(n) for n in self.shape]
+        return f"{self.dtype} ({', '.join(axes)})"
+
+
+class ShardFile(_Record):
+    """One tar file of a split."""
+
+    file: _FileName
+    bytes: int
+    sha256: str
+    entries: int
+
+
+class IndexFile(_Record):
+    """The npy file that says where every entry of a split lies."""
+
+    file: _FileName
+    sha256: str
+
+
+class SplitRecord(_Record):
+    """A split as the manifest lists it."""
+
+    entries: int
+    bytes: int
+    shards: tuple[ShardFile, ...]
+    index: IndexFile
+
+
+class ManifestRecord(_Record):
+    """The content of manifest.json."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    source: dict[str, Any]
+    """Settings of the source that the entries came from."""
+    entries_per_shard: int
+    shuffle_seed: int | None
+    fields: dict[str, FieldSpec]
+    classes: int
+    """Largest class number plus one; 0 where the set has no labels."""
+    splits: dict[str, SplitRecord]
+    hash: str = ""
+    """sha256 of everything above."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the content: two sets of one recipe are the same set."""
+        return self.model_dump(
+            mode="json", include={"name", "source", "entries_per_shard", "shuffle_seed", "schema_version"}
+        )
+
+    def content_hash(self) -> str:
+        """sha256 over the canonical JSON of every key but `hash`."""
+        content = self.model_dump(mode="json", exclude={"hash"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """The entries of one split in manifest order: key, shard, byte range and class of each."""
+
+    name: str
+    folder: Path
+    record: SplitRecord
+
+    def __len__(self) -> int:
+        return self.record.entries
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "folder": self.folder,
+            "record": self.record,
+        }  # a process maps its own copy
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries N of the split."""
+        return self.record.entries
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards of the split."""
+        return self.record.bytes
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(N,) structured array, memory-mapped: key, shard, offset, size, label.
+
+        Raises:
+            UserError: the index file is missing, damaged or of another length.
+        """
+        path = self.folder / self.record.index.file
+        try:
+            rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: cannot be read as an index ({error}); build the shard set again"
+            ) from None
+        if (
+            rows.dtype.names != ("key", "shard", "offset", "size", "label")
+            or len(rows) != self.record.entries
+        ):
+            raise UserError(
+                f"{path}: {len(rows)} rows of {rows.dtype}, expected {self.record.entries} rows with key, "
+                "shard, offset, size, label; build the shard set again"
+            )
+        return rows
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class numbers, -1 where the set has none."""
+        return np.asarray(self.rows["label"], dtype=np.int64)
+
+    def keys(self, indices: Iterable[int] | np.ndarray) -> list[str]:
+        """Keys of these entries."""
+        return [key.decode("ascii") for key in self.rows["key"][np.asarray(indices, dtype=np.int64)].tolist()]
+
+    def shard_path(self, shard: int) -> Path:
+        """File of shard number `shard`."""
+        return self.folder / self.record.shards[shard].file
+
+    @property
+    def shard_entries(self) -> tuple[int, ...]:
+        """Entries of each shard, in manifest order."""
+        return tuple(shard.entries for shard in self.record.shards)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A built shard set: its folder and the content of its manifest.json."""
+
+    folder: Path
+    record: ManifestRecord
+
+    @property
+    def name(self) -> str:
+        """Name of the set."""
+        return self.record.name
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the manifest: equal hashes mean the same entries in the same order."""
+        return self.record.hash
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 where the set has no labels."""
+        return self.record.classes
+
+    @property
+    def fields(self) -> dict[str, FieldSpec]:
+        """Every field of an entry by name."""
+        return self.record.fields
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.record.splits)
+
+    def split(self, name: str) -> SplitIndex:
+        """The entries of a split.
+
+        Raises:
+            UserError: there is no such split; the message lists those there are.
+        """
+        if name not in self.record.splits:
+            raise _unknown("split", name, self.record.splits, self.folder)
+        return SplitIndex(name, self.folder, self.record.splits[name])
+
+    def field(self, name: str) -> FieldSpec:
+        """dtype and shape of a field.
+
+        Raises:
+            UserError: there is no such field; the message lists those there are.
+        """
+        if name not in self.record.fields:
+            raise _unknown("field", name, self.record.fields, self.folder)
+        return self.record.fields[name]
+
+
+def _unknown(what: str, name: str, known: Iterable[str], folder: Path) -> UserError:
+    names = list(known)
+    close = nearest(name, names)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UserError(f"no {what} {name!r} in shard set {folder}.{hint} It has: {', '.join(names)}.")
+
+
+def build_command(recipe: Path | None, folder: Path, force: bool = False) -> str:
+    """The command that builds `folder`, for error messages."""
+    return f"swamp shards build {recipe or 'RECIPE.yaml'} --out {folder}" + (" --force" if force else "")
+
+
+def read_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
+    """The manifest of a shard set, without a look at its shards.
+
+    Raises:
+        UserError: the folder or its manifest is missing, unreadable or was changed by hand.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        found = "there is no manifest.json in it" if folder.is_dir() else "the folder does not exist"
+        raise UserError(f"no shard set at {folder}: {found}.\nBuild it with: {build_command(recipe, folder)}")
+    rebuild = f"Build the set again with: {build_command(recipe, folder, force=True)}"
+    try:
+        record = ManifestRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}.\n{rebuild}") from None
+    if record.content_hash() != record.hash:
+        raise UserError(
+            f"{path}: the content does not match its own hash; it was edited or damaged.\n{rebuild}"
+        )
+    return Manifest(folder, record)
+
+
+def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
+    """The manifest of a shard set whose shards are all there in full length.
+
+    Raises:
+        UserError: as `read_manifest`, or shards are missing or of another size; all are named.
+    """
+    manifest = read_manifest(folder, recipe)
+    faults = [
+        f"  {shard.file}: {fault}"
+        for split in manifest.record.splits.values()
+        for shard in split.shards
+        if (fault := size_fault(folder / shard.file, shard.bytes)) is not None
+    ]
+    if faults:
+        shown = faults[:10] + ([f"  ... and {len(faults) - 10} more"] if len(faults) > 10 else [])
+        raise UserError(
+            f"shard set {folder}: {len(faults)} damaged file(s)\n" + "\n".join(shown) + "\n"
+            f"Copy them again, or build the set again with: {build_command(recipe, folder, force=True)}"
+        )
+    return manifest
+
+
+def size_fault(path: Path, expected: int) -> str | None:
+    """What is wrong with a shard's size: missing, truncated, longer than the manifest says; or None."""
+    if not path.is_file():
+        return "missing"
+    found = path.stat().st_size
+    if found == expected:
+        return None
+    kind = "truncated" if found < expected else "too long"
+    return f"{kind}: {found} bytes, the manifest says {expected}"

@@ -1,0 +1,271 @@
+"""Reads entries by index: by byte offset, shard by shard through webdataset, or from memory.
+
+All three give the same arrays for the same indices; they differ in what the storage must be able to do.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tarfile
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from swamp_dist.data.entry import Entry, decode_entry, shard_error
+from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
+from swamp_dist.data.tar import TarFault, walk
+
+logger = logging.getLogger(__name__)
+_OPEN_FILES = 128
+Indices = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Column:
+    """One field of n entries: entry i has the items rows[first[i]] ... rows[first[i] + count[i] - 1]."""
+
+    rows: np.ndarray
+    """(items, ...)"""
+    first: np.ndarray
+    """(n,) int64"""
+    count: np.ndarray
+    """(n,) int64, at least 1"""
+
+
+class EntryReader(ABC):
+    """Entries of one split by index, in any order. Open files belong to the process that opened them."""
+
+    def __init__(self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...]) -> None:
+        self.split = split
+        self.specs = specs
+        self.fields = fields
+
+    @abstractmethod
+    def read(self, indices: Indices) -> list[Entry]:
+        """The entries at these indices, in their order.
+
+        Raises:
+            ShardError: an entry is not what index and manifest promise; names file, entry and field.
+        """
+
+    def columns(self, indices: Indices) -> dict[str, Column]:
+        """Every field of the entries at these indices."""
+        entries = self.read(indices)
+        return {name: _column([e.arrays[name] for e in entries], self.specs[name]) for name in self.fields}
+
+    def stack(self, field: str, indices: Indices) -> np.ndarray:
+        """(n, ...) one field of the entries, stacked; of a field with several items, equally many each."""
+        return np.stack([entry.arrays[field] for entry in self.read(indices)])
+
+    def close(self) -> None:  # noqa: B027  (most readers hold nothing)
+        """Give back open files and memory."""
+
+
+def _column(arrays: list[np.ndarray], spec: FieldSpec) -> Column:
+    if not spec.items:
+        return Column(np.stack(arrays), np.arange(len(arrays)), np.ones(len(arrays), dtype=np.int64))
+    count = np.array([len(array) for array in arrays], dtype=np.int64)
+    return Column(np.concatenate(arrays), np.cumsum(count) - count, count)
+
+
+def open_reader(
+    manifest: Manifest,
+    split: str,
+    fields: Sequence[str],
+    reading: Literal["seek", "stream"] = "seek",
+    cache: Literal["none", "memory"] = "none",
+    resident_shards: int = 2,
+) -> EntryReader:
+    """A reader of these fields of a split.
+
+    Args:
+        manifest: the shard set, from `load_manifest`.
+        split: name of the split.
+        fields: fields to decode; checksums of the others are not compared.
+        reading: `seek` reads byte ranges; `stream` reads whole shards front to back.
+        cache: `memory` decodes the whole split once, here.
+        resident_shards: `stream` only: shards kept in memory, the least recently used leaves first.
+
+    Raises:
+        UserError: no such split or field.
+        ShardError: with `cache = memory`, as `EntryReader.read`.
+    """
+    wanted = tuple(dict.fromkeys(fields))
+    for name in wanted:
+        manifest.field(name)
+    index = manifest.split(split)
+    reader: EntryReader
+    if reading == "seek":
+        reader = SeekReader(index, manifest.fields, wanted)
+    else:
+        reader = StreamReader(index, manifest.fields, wanted, resident_shards)
+    return MemoryReader(reader) if cache == "memory" else reader
+
+
+class SeekReader(EntryReader):
+    """One positioned read an entry; every tar header inside it is checked."""
+
+    def __init__(self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...]) -> None:
+        super().__init__(split, specs, fields)
+        self._files: OrderedDict[int, FileIO] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": OrderedDict()}  # another process opens its own
+
+    def read(self, indices: Indices) -> list[Entry]:
+        """One positioned read each."""
+        rows = self.split.rows[np.asarray(indices, dtype=np.int64)].tolist()
+        return [self._read_one(int(i), *row) for i, row in zip(indices, rows, strict=True)]
+
+    def _read_one(self, index: int, key: bytes, shard: int, offset: int, size: int, label: int) -> Entry:
+        path, name = self.split.shard_path(shard), key.decode("ascii")
+        if size <= 0 or offset < 0 or offset + size > self.split.record.shards[shard].bytes:
+            raise shard_error(
+                path, name, f"the index points to bytes {offset} to {offset + size}, outside it"
+            )
+        data = os.pread(self._file(shard, path).fileno(), size, offset)
+        if len(data) != size:
+            raise shard_error(path, name, f"the file ends at byte {offset + len(data)}, inside the entry")
+        members: dict[str, bytes] = {}
+        try:
+            for member in walk(io.BytesIO(data), whole=False):
+                if member.key != name or member.suffix in members:
+                    found = f"{member.key}.{member.suffix}"
+                    raise shard_error(path, name, f"mispaired: member {found} stands inside this entry")
+                members[member.suffix] = member.payload
+        except TarFault as fault:
+            raise shard_error(path, name, f"{fault} of the entry, which starts at byte {offset}") from None
+        return decode_entry(members, index, name, label, self.specs, self.fields, path)
+
+    def _file(self, shard: int, path: Path) -> FileIO:
+        if shard not in self._files:
+            while len(self._files) >= _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+            try:
+                self._files[shard] = path.open("rb", buffering=0)
+            except OSError as error:
+                raise shard_error(path, None, f"cannot be opened ({error.strerror})") from None
+        self._files.move_to_end(shard)
+        return self._files[shard]
+
+    def close(self) -> None:
+        """Close the shard files; one that is forgotten closes with the reader."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+
+class StreamReader(EntryReader):
+    """Whole shards front to back through webdataset, for storage that cannot seek."""
+
+    def __init__(
+        self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...], resident_shards: int
+    ) -> None:
+        super().__init__(split, specs, fields)
+        self._first = np.cumsum((0, *split.shard_entries))
+        self._resident = max(1, resident_shards)
+        self._shards: OrderedDict[int, list[dict[str, bytes]]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_shards": OrderedDict()}
+
+    def read(self, indices: Indices) -> list[Entry]:
+        """Shard by shard, so that each is read at most once a call."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        shards = self.split.rows["shard"][wanted]
+        entries: dict[int, Entry] = {}
+        for position in np.argsort(shards, kind="stable").tolist():
+            entries[position] = self._read_one(int(wanted[position]), int(shards[position]))
+        return [entries[position] for position in range(len(wanted))]
+
+    def _read_one(self, index: int, shard: int) -> Entry:
+        members = self._shard(shard)[index - int(self._first[shard])]
+        row = self.split.rows[index]
+        key, label = row["key"].decode("ascii"), int(row["label"])
+        path = self.split.shard_path(shard)
+        return decode_entry(members, index, key, label, self.specs, self.fields, path)
+
+    def _shard(self, shard: int) -> list[dict[str, bytes]]:
+        if shard not in self._shards:
+            while len(self._shards) >= self._resident:
+                self._shards.popitem(last=False)
+            self._shards[shard] = self._stream(shard)
+        self._shards.move_to_end(shard)
+        return self._shards[shard]
+
+    def _stream(self, shard: int) -> list[dict[str, bytes]]:
+        """All entries of a shard. webdataset takes a damaged header for the end of the shard, so the
+        keys are compared with the index before any entry is used.
+        """
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        path = self.split.shard_path(shard)
+        try:
+            with path.open("rb") as file:
+                files = tar_file_expander([{"url": str(path), "stream": file}])
+                samples = list(group_by_keys(files))
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise shard_error(path, None, f"cannot be read to its end ({error})") from None
+        found = [sample["__key__"] for sample in samples]
+        expected = self.split.keys(np.arange(self._first[shard], self._first[shard + 1]))
+        if found != expected:
+            same = next(
+                (i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None
+            )
+            where = f"entry {min(len(found), len(expected)) if same is None else same}"
+            raise shard_error(
+                path, None, f"{len(found)} entries found, {len(expected)} in the index; they part at {where}"
+            )
+        return [{k: v for k, v in sample.items() if not k.startswith("__")} for sample in samples]
+
+    def close(self) -> None:
+        """Forget the resident shards."""
+        self._shards.clear()
+
+
+class MemoryReader(EntryReader):
+    """Every entry decoded once: fields as one array each, a batch is one gather."""
+
+    def __init__(self, source: EntryReader) -> None:
+        super().__init__(source.split, source.specs, source.fields)
+        entries: list[Entry] = []
+        for start in range(0, len(source.split), 4096):
+            entries += source.read(range(start, min(start + 4096, len(source.split))))
+        source.close()
+        self._columns = {n: _column([e.arrays[n] for e in entries], source.specs[n]) for n in source.fields}
+        self._text = tuple(entry.text for entry in entries)
+        size = sum(column.rows.nbytes for column in self._columns.values())
+        logger.info("split %s: %d entries in memory, %.1f MB", self.split.name, len(entries), size / 1e6)
+
+    def read(self, indices: Indices) -> list[Entry]:
+        """Views of the decoded entries."""
+        keys = self.split.keys(indices)
+        return [self._entry(int(index), key) for index, key in zip(indices, keys, strict=True)]
+
+    def _entry(self, index: int, key: str) -> Entry:
+        arrays = {name: self._array(column, index, name) for name, column in self._columns.items()}
+        return Entry(index, key, int(self.split.labels[index]), arrays, self._text[index])
+
+    def _array(self, column: Column, index: int, name: str) -> np.ndarray:
+        if not self.specs[name].items:
+            view: np.ndarray = column.rows[index]
+            return view
+        first = int(column.first[index])
+        return column.rows[first : first + int(column.count[index])]
+
+    def columns(self, indices: Indices) -> dict[str, Column]:
+        """Every field of the entries at these indices; `rows` is the whole split, not a copy."""
+        return {n: Column(c.rows, c.first[indices], c.count[indices]) for n, c in self._columns.items()}
+
+    def stack(self, field: str, indices: Indices) -> np.ndarray:
+        """(n, ...) one field of the entries: one gather where the field has one item an entry."""
+        if self.specs[field].items:
+            return super().stack(field, indices)
+        return self._columns[field].rows[np.asarray(indices, dtype=np.int64)]

@@ -1,0 +1,91 @@
+"""What a sample must be to enter a shard set: safe names, equal fields, finite numbers, one key each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from swamp_dist.data.manifest import FieldSpec
+from swamp_dist.data.tar import MAX_MEMBER_BYTES
+from swamp_dist.records import Sample, UserError
+
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_FIELD = re.compile(r"[a-z0-9][a-z0-9_]*")  # lower case: webdataset's readers lower the suffix of a member
+_TAR_NAME_BYTES = 100
+
+
+def checked_samples(
+    samples: Iterable[Sample], split: str, fields: dict[str, FieldSpec], item_fields: frozenset[str]
+) -> Iterator[Sample]:
+    """The samples, each checked; the first of all fills `fields`, the others must agree with it.
+
+    Raises:
+        UserError: at the first sample that cannot be stored; names split, entry and field.
+    """
+    seen: set[str] = set()
+    for sample in samples:
+        if not fields:
+            fields.update(_field_specs(sample, item_fields))
+        _check_sample(sample, split, fields)
+        if sample.key in seen:
+            raise UserError(f"split {split!r}: two entries have the key {sample.key!r}; keys must be unique")
+        seen.add(sample.key)
+        yield sample
+
+
+def _field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldSpec]:
+    if not sample.fields or not item_fields <= sample.fields.keys():
+        raise UserError(
+            f"entry {sample.key!r}: fields {sorted(sample.fields)}, several items in {sorted(item_fields)}"
+        )
+    specs = {}
+    for name, array in sample.fields.items():
+        check_name("field", name, _FIELD)
+        if array.dtype.kind not in "biuf" or array.dtype != np.dtype(array.dtype.name):
+            raise UserError(f"entry {sample.key!r}, field {name!r}: dtype {array.dtype.str} cannot be stored")
+        several = name in item_fields
+        shape = array.shape[1:] if several else array.shape
+        if 0 in shape:
+            raise UserError(f"entry {sample.key!r}, field {name!r}: shape {array.shape} holds no values")
+        specs[name] = FieldSpec(dtype=array.dtype.name, shape=shape, items=several)
+    return specs
+
+
+def _check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) -> None:
+    where = f"split {split!r}, entry {sample.key!r}"
+    check_name(f"split {split!r}: key", sample.key, _KEY)
+    if sample.fields.keys() != fields.keys():
+        raise UserError(f"{where}: fields {sorted(sample.fields)}, the first entry has {sorted(fields)}")
+    if sample.label < -1:
+        raise UserError(f"{where}: label {sample.label}; expected a class number, or -1 for none")
+    for name, array in sample.fields.items():
+        if not fields[name].fits(array.dtype, array.shape):
+            raise UserError(
+                f"{where}, field {name!r}: expected {fields[name]} as in the first entry, found {array.dtype} "
+                f"{array.shape}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(
+                f"{where}, field {name!r}: {int((~np.isfinite(array)).sum())} values are not finite"
+            )
+
+
+def check_name(what: str, name: str, pattern: re.Pattern[str]) -> None:
+    """Refuse a name that is not safe in a file or member name."""
+    if not pattern.fullmatch(name):
+        raise UserError(f"{what} {name!r} is not a safe name: expected {pattern.pattern}")
+
+
+def check_size(key: str, suffix: str, payload: bytes) -> None:
+    """Refuse a member that readers would refuse."""
+    if len(payload) > MAX_MEMBER_BYTES:
+        raise UserError(
+            f"entry {key!r}, {suffix}: {len(payload)} bytes; one member may have {MAX_MEMBER_BYTES}"
+        )
+    if len(f"{key}.{suffix}") > _TAR_NAME_BYTES:
+        raise UserError(
+            f"{key}.{suffix}: a member name may have {_TAR_NAME_BYTES} characters; shorten the key"
+        )

@@ -1,0 +1,219 @@
+"""Pairs of this rank, step after step, from any step on."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from swamp_dist.data.entry import ShardError
+from swamp_dist.data.lanes import batch_entries, epoch_order, item_choice, steps_per_epoch
+from swamp_dist.data.manifest import Manifest, SplitIndex
+from swamp_dist.data.reader import Column, EntryReader, open_reader
+from swamp_dist.records import BatchPlan, PairBatch
+
+logger = logging.getLogger(__name__)
+
+
+class _Rows(NamedTuple):
+    """A rank's share of a step, as loader processes hand it over (tensors can be pinned)."""
+
+    ids: Tensor
+    a: Tensor
+    b: Tensor
+
+
+class PairStream:
+    """Batches of one rank by global step. Made by `open_stream`."""
+
+    def __init__(self, steps: _Steps, rank: int, device: torch.device, workers: int, prefetch: int) -> None:
+        self._steps = steps
+        self._device = device
+        self._workers = workers
+        self._prefetch = prefetch
+        plan = steps.plan
+        first = rank * plan.local_entries
+        self._entries = torch.arange(first, first + plan.local_entries).repeat_interleave(
+            plan.pairs_per_entry
+        )
+        self._entries = self._entries.to(device)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """How a global batch is laid over lanes and ranks."""
+        return self._steps.plan
+
+    @property
+    def split(self) -> SplitIndex:
+        """The split that is read; `split.keys(batch.ids)` names a batch's entries."""
+        return self._steps.reader.split
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """floor(N / B), both in entries; the same on every rank."""
+        return steps_per_epoch(len(self.split), self.plan)
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[PairBatch]:
+        """This rank's pairs of the global steps first_step .. last_step - 1, across epochs.
+
+        Steps count from 0. Starting at a step costs the same as starting at 0, and nothing here touches
+        torch's or numpy's global random state.
+
+        Raises:
+            ShardError: an entry is damaged; names file, entry and field.
+        """
+        steps = range(first_step, last_step)
+        for step, rows in zip(steps, self._rows(steps), strict=True):
+            yield PairBatch(step, self._move(rows.ids), self._entries, self._move(rows.a), self._move(rows.b))
+
+    def _rows(self, steps: range) -> Iterator[_Rows]:
+        if self._workers == 0:
+            yield from (self._steps.load(step) for step in steps)
+            return
+        for rows in self._loader(steps):
+            if isinstance(rows, ShardError):
+                raise rows
+            yield rows
+
+    def _loader(self, steps: range) -> DataLoader[Any]:
+        return DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self._workers,
+            prefetch_factor=self._prefetch,
+            pin_memory=self._device.type == "cuda",
+            worker_init_fn=_ignore_job_signals,
+            generator=torch.Generator(),  # its own: the loader draws a seed, and training's state must not move
+        )
+
+    def _move(self, rows: Tensor) -> Tensor:
+        if self._device.type == "cuda" and not rows.is_pinned():
+            rows = rows.pin_memory()
+        rows = rows.to(self._device, non_blocking=True)
+        return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows  # after the transfer
+
+    def close(self) -> None:
+        """Close shard files. Loader processes end with the iterator that started them."""
+        self._steps.reader.close()
+
+
+def open_stream(
+    manifest: Manifest,
+    split: str,
+    a: str,
+    b: str,
+    plan: BatchPlan,
+    seed: int,
+    rank: int,
+    device: torch.device | str = "cpu",
+    cache: Literal["none", "memory"] = "none",
+    reading: Literal["seek", "stream"] = "seek",
+    workers: int = 0,
+    prefetch: int = 4,
+    full_shuffle_below: int = 8 * 2**30,
+    shuffle_block: int = 2048,
+) -> PairStream:
+    """A rank's stream of pairs of fields `a` and `b`; `plan` comes from `plan_batches`.
+
+    Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes and
+    the two shuffle settings; never on world size, `cache`, `reading`, `workers` or `prefetch`. With
+    `cache = memory` a batch is one gather in this process and no loader process is started.
+
+    Raises:
+        UserError: no such split or field. ShardError: as `open_reader`.
+    """
+    index = manifest.split(split)
+    full = index.bytes < full_shuffle_below
+    resident = 1 if cache == "memory" else resident_shards(index, plan, full, shuffle_block)
+    reader = open_reader(manifest, split, (a, b), reading, cache, resident)
+    if reading == "stream" and cache == "none":
+        size = resident * max(shard.bytes for shard in index.record.shards) * max(workers, 1)
+        logger.info("split %s: streaming, up to %d shards, %.2f GB in memory", split, resident, size / 1e9)
+    steps = _Steps(reader, a, b, plan, seed, rank, full_shuffle_below, shuffle_block)
+    return PairStream(steps, rank, torch.device(device), 0 if cache == "memory" else workers, prefetch)
+
+
+def resident_shards(split: SplitIndex, plan: BatchPlan, full_shuffle: bool, shuffle_block: int) -> int:
+    """Shards that streaming must hold so that none is read twice within a block: every lane is at a
+    place of its own in the epoch, and a block reaches over one shard more than it fills. A split that is
+    permuted as a whole needs all of them: lower `full_shuffle_below` where memory is short.
+    """
+    shards = len(split.record.shards)
+    if full_shuffle:
+        return shards
+    smallest = max(1, min(split.shard_entries[:-1], default=len(split)))
+    block = -(-shuffle_block // smallest) + 1
+    return min(shards, block * (plan.lanes // plan.world_size))
+
+
+class _Steps(Dataset[Any]):
+    """The rank's share of each global step, by step: what a loader process works on."""
+
+    def __init__(
+        self,
+        reader: EntryReader,
+        a: str,
+        b: str,
+        plan: BatchPlan,
+        seed: int,
+        rank: int,
+        full_shuffle_below: int,
+        shuffle_block: int,
+    ) -> None:
+        self.reader = reader
+        self.plan = plan
+        self._a, self._b = a, b
+        self._seed = seed
+        self._rank = rank
+        self._shuffle = (full_shuffle_below, shuffle_block)
+        self._steps_per_epoch = steps_per_epoch(len(reader.split), plan)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def __getitem__(self, step: int) -> _Rows | ShardError:
+        """As `load`; an error is handed over as a value, since a loader process would wrap it in a trace."""
+        try:
+            return self.load(step)
+        except ShardError as error:
+            return error
+
+    def load(self, step: int) -> _Rows:
+        """The rank's pairs of a global step."""
+        epoch, step_in_epoch = divmod(step, self._steps_per_epoch)
+        indices = batch_entries(self._epoch_order(epoch), step_in_epoch, self.plan, self._rank)
+        columns = self.reader.columns(indices)
+        rows = [self._pairs(columns[name], indices, epoch) for name in (self._a, self._b)]
+        ids = np.repeat(indices, self.plan.pairs_per_entry)
+        return _Rows(torch.from_numpy(ids), torch.from_numpy(rows[0]), torch.from_numpy(rows[1]))
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            split = self.reader.split
+            order = epoch_order(split.shard_entries, split.bytes, self._seed, epoch, *self._shuffle)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def _pairs(self, column: Column, indices: np.ndarray, epoch: int) -> np.ndarray:
+        """(entries * pairs_per_entry, ...) the items of one field that the pairs use."""
+        pairs = self.plan.pairs_per_entry
+        rows = np.repeat(column.first, pairs)
+        several = np.flatnonzero(column.count > 1)
+        if len(several):
+            keys = self.reader.split.keys(indices[several])
+            chosen = rows.reshape(-1, pairs)
+            for i, key in zip(several, keys, strict=True):
+                chosen[i] += item_choice(self._seed, epoch, key, int(column.count[i]), pairs)
+        taken: np.ndarray = column.rows[rows]
+        return taken
+
+
+def _ignore_job_signals(_worker: int) -> None:
+    """The scheduler signals every process of a job; the training process decides what follows."""
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

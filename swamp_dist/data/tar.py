@@ -1,0 +1,94 @@
+"""Walks tar files by hand: every header is checked, nothing is extracted, damage is never the end.
+
+A tar reader in stream mode takes a damaged header for the end of the archive, so that one flipped bit
+loses the rest of a shard without an error. Here the end is two zero blocks and nothing after them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+BLOCK = 512
+MAX_MEMBER_BYTES = 64 * 2**20
+"""A larger member is refused from its header, before it is read."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z0-9_]+\.(npy|json)")
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+
+
+class TarFault(ValueError):
+    """A tar file that is not as the writer left it; the message says what and at which byte."""
+
+
+class Member(NamedTuple):
+    """One file of a tar: KEY.suffix, where its header starts, its bytes."""
+
+    key: str
+    suffix: str
+    offset: int
+    payload: bytes
+
+
+def walk(file: BinaryIO, whole: bool) -> Iterator[Member]:
+    """Members of a tar from the file's position on, in order.
+
+    Args:
+        file: the open tar, or one entry's bytes of it.
+        whole: the file is a whole archive, which must end in two zero blocks and nothing else;
+            otherwise it ends after the last member.
+
+    Raises:
+        TarFault: at the first byte that is not as the writer left it.
+    """
+    offset = 0
+    while block := file.read(BLOCK):
+        if block == bytes(BLOCK):
+            return _check_end(file, offset, whole)
+        key, suffix, size = _parse_header(block, offset)
+        padded = -(-size // BLOCK) * BLOCK
+        data = file.read(padded)
+        if len(data) != padded:
+            raise TarFault(f"the file ends inside {key}.{suffix} (header at byte {offset})")
+        yield Member(key, suffix, offset, data[:size])
+        offset += BLOCK + padded
+    if whole:
+        raise TarFault(f"the file is cut at byte {offset}: no end-of-archive blocks")
+    return None
+
+
+def _parse_header(block: bytes, offset: int) -> tuple[str, str, int]:
+    if len(block) < BLOCK:
+        raise TarFault(f"the file ends inside a header at byte {offset}")
+    checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")  # its own field counts as blanks
+    if block[148:156] != b"%06o\0 " % checksum:
+        raise TarFault(f"damaged header at byte {offset}: its checksum does not match")
+    if block[257:262] != b"ustar" or block[156:157] not in (b"0", b"\0") or block[345:346] != b"\0":
+        raise TarFault(f"member at byte {offset} is not a plain file with a short name (a link or folder?)")
+    name = block[:100].rstrip(b"\0").decode("ascii", errors="replace")
+    if not _NAME.fullmatch(name):
+        raise TarFault(f"member name {name!r} at byte {offset} is not KEY.FIELD.npy")
+    size = _octal(block[124:136], offset)
+    if size > MAX_MEMBER_BYTES:
+        raise TarFault(f"{name} at byte {offset} claims {size} bytes; the limit is {MAX_MEMBER_BYTES}")
+    key, _, suffix = name.partition(".")
+    return key, suffix, size
+
+
+def _octal(field: bytes, offset: int) -> int:
+    match = _OCTAL.fullmatch(field)
+    if match is None:
+        raise TarFault(f"damaged header at byte {offset}: {field!r} is not a number")
+    return int(match[1], 8)
+
+
+def _check_end(file: BinaryIO, offset: int, whole: bool) -> None:
+    if not whole:
+        raise TarFault(f"zero block in place of a header at byte {offset}")
+    position, zeros = offset + BLOCK, 1
+    while chunk := file.read(BLOCK):
+        if chunk.strip(b"\0"):
+            raise TarFault(f"bytes that belong to no entry, at byte {position}")
+        position, zeros = position + len(chunk), zeros + 1
+    if zeros < 2 or position % BLOCK:
+        raise TarFault(f"the end of the archive is cut at byte {position}")

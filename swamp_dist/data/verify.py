@@ -1,0 +1,136 @@
+"""Checks a shard set byte by byte and names every bad file, going on after the first.
+
+Headers are walked by hand: a stream reader of tar files takes a damaged header for the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from swamp_dist.data.entry import ShardError, decode_entry
+from swamp_dist.data.manifest import FieldSpec, Manifest, ShardFile, SplitIndex, read_manifest, size_fault
+from swamp_dist.data.tar import BLOCK, Member, TarFault, walk
+from swamp_dist.records import UserError
+
+Row = tuple[bytes, int, int, int, int]
+"""Key, shard, offset, size and class of an entry, as the index holds them."""
+
+
+@dataclass(frozen=True)
+class ShardProblem:
+    """A file that is not what the manifest promises."""
+
+    split: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        """For example `train-000001.tar (split train): missing`."""
+        return f"{self.file} (split {self.split}): {self.reason}"
+
+
+def verify_shards(folder: Path) -> list[ShardProblem]:
+    """Every bad file of a shard set with the first fault found in it; an empty list is a sound set.
+
+    Compared with the manifest: size and sha256 of every shard and index. Compared with the index: keys,
+    classes, offsets and number of entries. In every entry: tar headers, its own key, field checksums,
+    dtypes and shapes. One shard's largest entry is held in memory at a time.
+
+    Raises:
+        UserError: the manifest is missing or does not match its own hash, so nothing can be compared.
+    """
+    manifest = read_manifest(folder)
+    return [problem for name in manifest.splits for problem in _split_problems(manifest, name)]
+
+
+def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:
+    split = manifest.split(name)
+    reason = _index_fault(split)
+    if reason is not None:
+        yield ShardProblem(name, split.record.index.file, reason)
+    first = 0
+    for number, shard in enumerate(split.record.shards):
+        rows = split.rows[first : first + shard.entries].tolist() if reason is None else None
+        fault = _shard_fault(split.shard_path(number), shard, rows, number, manifest.fields)
+        if fault is not None:
+            yield ShardProblem(name, shard.file, fault)
+        first += shard.entries
+
+
+def _index_fault(split: SplitIndex) -> str | None:
+    path = split.folder / split.record.index.file
+    if not path.is_file():
+        return "missing"
+    if _sha256(path) != split.record.index.sha256:
+        return "sha256 differs from the manifest"
+    try:
+        _ = split.rows
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _shard_fault(
+    path: Path, shard: ShardFile, rows: list[Row] | None, number: int, specs: dict[str, FieldSpec]
+) -> str | None:
+    """The most telling fault of a shard: a wrong size with where it breaks, else the first bad entry,
+    else a hash that differs although every entry is sound.
+    """
+    size = size_fault(path, shard.bytes)
+    if size == "missing":
+        return size
+    try:
+        _walk_shard(path, shard, rows, number, specs)
+        content = None
+    except TarFault as fault:
+        content = str(fault)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size is not None or content is not None:
+        return "; ".join(reason for reason in (size, content) if reason is not None)
+    return None if _sha256(path) == shard.sha256 else "sha256 differs from the manifest"
+
+
+def _walk_shard(
+    path: Path, shard: ShardFile, rows: list[Row] | None, number: int, specs: dict[str, FieldSpec]
+) -> None:
+    count = 0
+    with path.open("rb") as file:
+        for key, group in groupby(walk(file, whole=True), key=lambda member: member.key):
+            members = list(group)
+            label = None if rows is None else _check_place(key, members, number, rows[count : count + 1])
+            _check_content(path, key, members, label, specs)
+            count += 1
+    if count != shard.entries:
+        raise TarFault(f"{count} entries, the manifest says {shard.entries}")
+
+
+def _check_place(key: str, members: list[Member], number: int, row: list[Row]) -> int:
+    """Compare an entry's key and bytes with its row of the index; the class number that the row gives."""
+    size = sum(BLOCK + -(-len(member.payload) // BLOCK) * BLOCK for member in members)
+    found = (key.encode("ascii"), number, members[0].offset, size)
+    expected = row[0][:4] if row else "no further entry"
+    if found != expected:
+        raise TarFault(f"entry {key!r}: key, shard, offset, size are {found}; the index says {expected}")
+    return row[0][4]
+
+
+def _check_content(
+    path: Path, key: str, members: list[Member], label: int | None, specs: dict[str, FieldSpec]
+) -> None:
+    by_suffix = {member.suffix: member.payload for member in members}
+    if len(by_suffix) != len(members):
+        raise TarFault(f"entry {key!r}: a member stands in it twice")
+    try:
+        decode_entry(by_suffix, -1, key, label, specs, tuple(specs), path)
+    except ShardError as error:
+        raise TarFault(str(error).splitlines()[0].removeprefix(f"{path}, ")) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,105 @@
+"""Result tables as text: one grid of strings, drawn by rich in a terminal or written as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swamp_dist.evaluate.intervals import Summary
+from swamp_dist.evaluate.table import Comparison, ResultRow, ResultTable
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A drawn table: the first column is text, the others are figures."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def grids(table: ResultTable) -> tuple[Grid, ...]:
+    """The figures, and below them the paired differences where a baseline was named."""
+    header = ("", *table.headings, "n")
+    figures = Grid(table.title, header, tuple(_result(row, table.metrics) for row in table.rows), table.notes)
+    if table.baseline is None:
+        return (figures,)
+    heading = dict(zip(table.metrics, table.headings, strict=True))
+    rows = tuple(_comparison(c, heading[c.metric]) for c in table.comparisons)
+    header = ("", "metric", "difference", "sd", "95% t interval", "wins")
+    return figures, Grid(f"Paired differences to {table.baseline}, run by run", header, rows, ())
+
+
+def to_markdown(table: ResultTable) -> str:
+    """The grids as Markdown, each with its heading and notes."""
+    return "\n".join(_markdown(grid) for grid in grids(table))
+
+
+def to_rich(table: ResultTable) -> list[RichTable]:
+    """The grids as rich tables, for the console."""
+    return [_rich(grid) for grid in grids(table)]
+
+
+def _digits(metric: str) -> int:
+    return 1 if metric.endswith("/median_rank") else 2
+
+
+def _result(row: ResultRow, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    cells = [_cell(f, row, _digits(m)) for f, m in zip(row.figures, metrics, strict=True)]
+    return (row.label, *cells, MISSING if row.runs is None else str(row.runs))
+
+
+def _cell(figure: Summary | None, row: ResultRow, digits: int) -> str:
+    if figure is None:
+        return MISSING
+    if row.published:
+        return f"{figure.mean:g}"
+    spread = "" if figure.sd is None else f" +- {figure.sd:.{digits}f}"
+    partial = "" if row.runs in (None, figure.n) else f" (n = {figure.n})"
+    return f"{figure.mean:.{digits}f}{spread}{partial}"
+
+
+def _comparison(comparison: Comparison, heading: str) -> tuple[str, ...]:
+    found, digits = comparison.difference, _digits(comparison.metric)
+    if found is None:
+        return (comparison.label, heading, *[MISSING] * 4)
+    sd = MISSING if found.sd is None else f"{found.sd:.{digits}f}"
+    known = found.low is not None and found.high is not None
+    interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]" if known else MISSING
+    return (
+        comparison.label,
+        heading,
+        f"{found.mean:+.{digits}f}",
+        sd,
+        interval,
+        f"{comparison.wins}/{found.n}",
+    )
+
+
+def _markdown(grid: Grid) -> str:
+    lines = [f"### {grid.title}", ""] if grid.title else []
+    lines += [_markdown_row(grid.header), _markdown_row(("---", *["---:"] * (len(grid.header) - 1)))]
+    lines += [_markdown_row(row) for row in grid.rows]
+    return "\n".join([*lines, "", *(f"{note}  " for note in grid.notes), ""])
+
+
+def _markdown_row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _rich(grid: Grid) -> RichTable:
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(grid.title) if grid.title else None, caption=Text("\n".join(grid.notes)))
+    for i, name in enumerate(grid.header):
+        drawn.add_column(Text(name), justify="right" if i else "left")
+    for row in grid.rows:
+        drawn.add_row(*(Text(cell) for cell in row))  # Text: brackets of intervals are not markup
+    return drawn

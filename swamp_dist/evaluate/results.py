@@ -1,0 +1,198 @@
+"""Evaluation results by name and as JSON. Imports no torch, so that tables print at once.
+
+A metric is named `<pair|class>/<a_to_b|b_to_a|mean>/<figure>`, for example pair/a_to_b/r_at_1; figures
+are r_at_1, r_at_5, r_at_10 and median_rank, for class relevance also map, p_at_K and map_at_K.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swamp_dist.config import EvaluateSettings
+from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult, UserError
+
+FORMAT = 1
+"""Version of result.json."""
+RESULT_FILE = "result.json"
+_ALWAYS = ("r_at_1", "r_at_5", "r_at_10", "median_rank")
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def metric_value(result: EvaluationResult, name: str) -> float:
+    """The figure called `name`; `mean` in the middle is the mean of both directions.
+
+    Raises:
+        UserError: the result has no such figure; lists those it has.
+    """
+    return named_metrics(result.metrics, name)
+
+
+def chance_value(result: EvaluationResult, name: str) -> float:
+    """What a random ranking would reach in the metric called `name`; errors as `metric_value`."""
+    return named_metrics(result.chance, name)
+
+
+def named_metrics(metrics: Mapping[str, RetrievalMetrics], name: str) -> float:
+    """The figure called `name` among metrics keyed `<pair|class>/<a_to_b|b_to_a>`."""
+    check_metric_name(name, metric_names(metrics), "this evaluation")
+    relevance, direction, figure = name.split("/")
+    directions = ("a_to_b", "b_to_a") if direction == "mean" else (direction,)
+    values = [_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
+    return sum(values) / len(values)
+
+
+def metric_names(metrics: Mapping[str, RetrievalMetrics]) -> list[str]:
+    """Every name that `named_metrics` accepts for these metrics."""
+    names = []
+    for relevance in dict.fromkeys(key.split("/")[0] for key in metrics):
+        figures = list(_figures(metrics[f"{relevance}/a_to_b"]))
+        names += [f"{relevance}/{d}/{figure}" for d in ("a_to_b", "b_to_a", "mean") for figure in figures]
+    return names
+
+
+def promised_metrics(settings: EvaluateSettings) -> list[str]:
+    """Names of the figures that an evaluation with these settings will have, before it has run."""
+    names = []
+    for relevance in settings.relevance:
+        figures = [*_ALWAYS]
+        if relevance == "class":
+            cutoffs = settings.precision_at
+            figures += ["map", *(f"p_at_{k}" for k in cutoffs), *(f"map_at_{k}" for k in cutoffs)]
+        names += [f"{relevance}/{d}/{figure}" for d in ("a_to_b", "b_to_a", "mean") for figure in figures]
+    return names
+
+
+def check_metric_name(name: str, known: Sequence[str], where: str) -> None:
+    """Refuse a metric name that is not among `known`.
+
+    Raises:
+        UserError: with the nearest known name and the list of all.
+    """
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    listed = "\n  ".join(known) if known else "(none)"
+    raise UserError(f"metric {name!r} is not a figure of {where}.{guess}\nKnown names:\n  {listed}")
+
+
+def better(name: str, new: float, old: float) -> bool:
+    """Whether `new` improves on `old` in the metric called `name`: lower for median ranks, else higher."""
+    return new < old if name.endswith("/median_rank") else new > old
+
+
+def _figures(metrics: RetrievalMetrics) -> dict[str, float]:
+    figures: dict[str, float] = {name: getattr(metrics, name) for name in _ALWAYS}
+    if metrics.map is not None:
+        figures["map"] = metrics.map
+    figures |= {f"p_at_{k}": value for k, value in metrics.precision_at.items()}
+    return figures | {f"map_at_{k}": value for k, value in metrics.map_at.items()}
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def to_json(result: EvaluationResult) -> dict[str, Any]:
+    """The evaluation as JSON values; `from_json` is its inverse."""
+    return {
+        "split": result.split,
+        "metrics": {key: _metrics_to_json(m) for key, m in result.metrics.items()},
+        "chance": {key: _metrics_to_json(m) for key, m in result.chance.items()},
+    }
+
+
+def from_json(values: Mapping[str, Any]) -> EvaluationResult:
+    """The evaluation that `to_json` wrote. Raises KeyError or TypeError where it did not."""
+    metrics, by_chance = (
+        {key: _metrics_from_json(m) for key, m in values[part].items()} for part in ("metrics", "chance")
+    )
+    return EvaluationResult(values["split"], metrics, by_chance)
+
+
+def result_to_json(result: StageResult) -> dict[str, Any]:
+    """result.json of a stage. Weights inside the run folder are named relative to it, so it can move."""
+    weights = result.weights
+    if weights is not None and weights.is_relative_to(result.run_dir):
+        weights = weights.relative_to(result.run_dir)
+    return {
+        "format": FORMAT,
+        "name": result.name,
+        "weights": None if weights is None else str(weights),
+        "selected_step": result.selected_step,
+        "steps": result.steps,
+        "evaluations": [to_json(e) for e in result.evaluations],
+        "provenance": dict(result.provenance),
+    }
+
+
+def result_from_json(values: Mapping[str, Any], run_dir: Path) -> StageResult:
+    """The stage result that `result_to_json` wrote, found in `run_dir`.
+
+    Raises:
+        UserError: written by another version, or not a result of this program.
+    """
+    where = run_dir / RESULT_FILE
+    if values.get("format") != FORMAT:
+        raise UserError(
+            f"{where}: expected a result of format {FORMAT}, found format {values.get('format')!r}.\n"
+            "Run the stage again in an empty folder with this version, or read the file with the version that wrote it."
+        )
+    try:
+        weights = values["weights"]
+        return StageResult(
+            name=values["name"],
+            run_dir=run_dir,
+            weights=None if weights is None else run_dir / weights,
+            selected_step=values["selected_step"],
+            steps=values["steps"],
+            evaluations=tuple(from_json(e) for e in values["evaluations"]),
+            provenance=values["provenance"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: not a complete stage result ({error!r}). Run the stage again.") from error
+
+
+def read_result(run_dir: Path) -> StageResult:
+    """The result of the stage in `run_dir`.
+
+    Raises:
+        UserError: no result.json (the stage is not done), or one that cannot be read.
+    """
+    where = run_dir / RESULT_FILE
+    try:
+        values = json.loads(where.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{where} does not exist: the stage is not done, or the folder is not a run."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} cannot be read: {error}. Run the stage again.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected an object, found {type(values).__name__}. Run the stage again.")
+    return result_from_json(values, run_dir)
+
+
+def stage_results(run_dirs: Iterable[Path]) -> list[StageResult | None]:
+    """Results of one stage over matrix cells, in the order of `run_dirs`; None where it is not done.
+
+    The gaps keep cells of different stages side by side for paired comparisons.
+    """
+    return [read_result(path) if (path / RESULT_FILE).exists() else None for path in run_dirs]
+
+
+def _metrics_to_json(metrics: RetrievalMetrics) -> dict[str, Any]:
+    values = dict(vars(metrics))
+    for name in ("precision_at", "map_at"):
+        values[name] = {str(k): value for k, value in values[name].items()}
+    return values
+
+
+def _metrics_from_json(values: Mapping[str, Any]) -> RetrievalMetrics:
+    by_cutoff = {name: {int(k): v for k, v in values[name].items()} for name in ("precision_at", "map_at")}
+    return RetrievalMetrics(**{**values, **by_cutoff})

@@ -1,0 +1,210 @@
+"""The closing table: figures over seeds beside published ones and chance, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swamp_dist.config import TableRow, TableSettings
+from swamp_dist.evaluate.intervals import Summary, summarize
+from swamp_dist.evaluate.results import better, chance_value, check_metric_name, metric_names, metric_value
+from swamp_dist.records import EvaluationResult, StageResult, UserError
+
+Results = Mapping[str, Sequence[StageResult | None]]
+"""Stage name -> its results over matrix cells, the same cells in the same order for every stage;
+None where a cell is not done."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One line of figures; None is a figure that does not exist."""
+
+    label: str
+    figures: tuple[Summary | None, ...]
+    runs: int | None
+    """Finished runs behind the line; None for published figures and chance."""
+    published: bool = False
+    """Printed with the digits that were published."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A stage against the baseline in one metric, over the cells that both have finished."""
+
+    label: str
+    metric: str
+    difference: Summary | None
+    """Of stage minus baseline, cell by cell; None where no cell has both."""
+    wins: int
+    """Cells in which the stage is better: lower for median ranks, else higher. Equal is no win."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """All that is printed, as values."""
+
+    title: str
+    metrics: tuple[str, ...]
+    headings: tuple[str, ...]
+    """Display name of each metric, for example `pair text->video R@1`."""
+    rows: tuple[ResultRow, ...]
+    baseline: str | None
+    """Label of the baseline."""
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+
+def build_table(settings: TableSettings, results: Results) -> ResultTable:
+    """The table that `settings` describe.
+
+    Raises:
+        UserError: a row or the baseline names no known stage, a row says several things at once, or a
+            metric exists in none of the results.
+    """
+    _check_rows(settings, results)
+    stages = [*_row_stages(settings), *([settings.baseline] if settings.baseline else [])]
+    evaluations = {stage: _evaluations(stage, results[stage], settings.evaluation) for stage in stages}
+    shown = [e for stage in _row_stages(settings) for e in evaluations[stage] if e is not None]
+    _check_metrics(settings, shown)
+    return ResultTable(
+        title=settings.title,
+        metrics=settings.metrics,
+        headings=tuple(_heading(metric, shown) for metric in settings.metrics),
+        rows=tuple(_row(row, settings.metrics, evaluations, shown) for row in settings.rows),
+        baseline=next((r.label for r in settings.rows if r.stage == settings.baseline), settings.baseline),
+        comparisons=_comparisons(settings, evaluations),
+        notes=_notes(settings, evaluations, shown),
+    )
+
+
+_Evaluations = Mapping[str, Sequence[EvaluationResult | None]]
+
+
+def _row_stages(settings: TableSettings) -> list[str]:
+    return [row.stage for row in settings.rows if row.stage is not None]
+
+
+def _check_rows(settings: TableSettings, results: Results) -> None:
+    for row in settings.rows:
+        said = [row.stage is not None, bool(row.published), row.chance]
+        if sum(said) != 1:
+            raise UserError(
+                f"table row {row.label!r}: expected exactly one of stage, published, chance; found {sum(said)}."
+            )
+        extra = sorted(row.published.keys() - set(settings.metrics))
+        if extra:
+            raise UserError(
+                f"table row {row.label!r}: published names {extra}, which are not among the table's metrics "
+                f"{list(settings.metrics)}.\nFix the name, or add it to metrics."
+            )
+    named = [*_row_stages(settings), *([settings.baseline] if settings.baseline else [])]
+    unknown = [stage for stage in named if stage not in results]
+    if unknown:
+        raise UserError(f"table: {unknown[0]!r} is not a stage; stages are {sorted(results)}.")
+    if settings.baseline and len({len(results[stage]) for stage in named}) > 1:
+        raise UserError(
+            "table: baseline needs the same matrix cells for every stage, found different numbers of runs."
+        )
+
+
+def _evaluations(
+    stage: str, results: Sequence[StageResult | None], number: int
+) -> list[EvaluationResult | None]:
+    for result in results:
+        if result is not None and not 0 <= number < len(result.evaluations):
+            raise UserError(
+                f"table: evaluation = {number}, but stage {stage!r} in {result.run_dir} has "
+                f"{len(result.evaluations)} evaluations (counted from 0)."
+            )
+    return [None if result is None else result.evaluations[number] for result in results]
+
+
+def _check_metrics(settings: TableSettings, shown: Sequence[EvaluationResult]) -> None:
+    known = list(dict.fromkeys(name for e in shown for name in metric_names(e.metrics)))
+    for metric in settings.metrics if shown else ():
+        check_metric_name(metric, known, "any stage of the table")
+
+
+def _value(evaluation: EvaluationResult | None, metric: str) -> float | None:
+    if evaluation is None or metric not in metric_names(evaluation.metrics):
+        return None
+    return metric_value(evaluation, metric)
+
+
+def _chance(evaluation: EvaluationResult, metric: str) -> float | None:
+    return chance_value(evaluation, metric) if metric in metric_names(evaluation.chance) else None
+
+
+def _over(values: Sequence[float | None]) -> Summary | None:
+    present = [v for v in values if v is not None]
+    return summarize(present) if present else None
+
+
+def _row(
+    row: TableRow, metrics: Sequence[str], evaluations: _Evaluations, shown: Sequence[EvaluationResult]
+) -> ResultRow:
+    if row.stage is not None:
+        cells = evaluations[row.stage]
+        figures = tuple(_over([_value(cell, metric) for cell in cells]) for metric in metrics)
+        return ResultRow(row.label, figures, sum(cell is not None for cell in cells))
+    if row.chance:
+        return ResultRow(row.label, tuple(_over([_chance(e, m) for e in shown[:1]]) for m in metrics), None)
+    return ResultRow(row.label, tuple(_over([row.published.get(metric)]) for metric in metrics), None, True)
+
+
+def _comparisons(settings: TableSettings, evaluations: _Evaluations) -> tuple[Comparison, ...]:
+    if settings.baseline is None:
+        return ()
+    base = evaluations[settings.baseline]
+    rows = [row for row in settings.rows if row.stage not in (None, settings.baseline)]
+    return tuple(
+        _compare(row.label, metric, evaluations[row.stage], base)
+        for row in rows
+        if row.stage is not None
+        for metric in settings.metrics
+    )
+
+
+def _compare(
+    label: str,
+    metric: str,
+    stage: Sequence[EvaluationResult | None],
+    base: Sequence[EvaluationResult | None],
+) -> Comparison:
+    pairs = [(_value(x, metric), _value(y, metric)) for x, y in zip(stage, base, strict=True)]
+    both = [(x, y) for x, y in pairs if x is not None and y is not None]
+    wins = sum(better(metric, x, y) for x, y in both)
+    return Comparison(label, metric, _over([x - y for x, y in both]), wins)
+
+
+_NAMES = {"r_at": "R", "p_at": "P", "map_at": "mAP"}
+_DIRECTIONS = {"a_to_b": "a->b", "b_to_a": "b->a", "mean": "both ways"}
+
+
+def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
+    """`pair/a_to_b/r_at_1` -> `pair text->video R@1`, with the display names of the first result."""
+    relevance, direction, figure = metric.split("/") if metric.count("/") == 2 else ("", "", metric)
+    known = (e.metrics[f"{relevance}/{direction}"] for e in shown if f"{relevance}/{direction}" in e.metrics)
+    first = next(known, None)
+    name, _, cutoff = figure.rpartition("_")
+    plain = {"median_rank": "MedR", "map": "mAP"}
+    short = plain.get(figure) or (f"{_NAMES[name]}@{cutoff}" if name in _NAMES else figure)
+    return (
+        f"{relevance} {first.direction if first else _DIRECTIONS.get(direction, direction)} {short}".strip()
+    )
+
+
+def _notes(
+    settings: TableSettings, evaluations: _Evaluations, shown: Sequence[EvaluationResult]
+) -> tuple[str, ...]:
+    splits = ", ".join(dict.fromkeys(e.split for e in shown))
+    notes = (
+        [f"Evaluated on split {splits}; mean +- standard deviation over n runs; percent except MedR."]
+        if shown
+        else []
+    )
+    for row in settings.rows:
+        missing = sum(cell is None for cell in evaluations[row.stage]) if row.stage else 0
+        if row.stage and missing:
+            notes.append(f"{row.label}: {missing} of {len(evaluations[row.stage])} runs not done.")
+    return tuple(notes)

@@ -1,0 +1,220 @@
+"""What is wrong with a settings file, in the user's words: key, line, expected, found, did you mean."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from swamp_dist.config import Settings
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "path_type": "a path",
+    "model_type": "a section (`key: value` lines)",
+    "dict_type": "a section (`key: value` lines)",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend."""
+
+    key: tuple[str, ...]
+    where: str
+    """`file.yaml:12`, `argument`, or "" where the key was not given."""
+    message: str
+
+
+def screen(title: str, problems: Sequence[Problem]) -> str:
+    """All problems as one message, in the order found."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"{title}: {count}"]
+    for problem in dict.fromkeys(problems):
+        place = f"  ({problem.where})" if problem.where else ""
+        lines += [f"  {'.'.join(problem.key) or 'whole file'}{place}", f"      {problem.message}"]
+    return "\n".join(lines)
+
+
+def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Candidates that resemble `word`, best first, at most 3; swapped letters count as nearly alike."""
+    scored = sorted((-_likeness(word, c), c) for c in candidates)
+    return [c for score, c in scored if -score >= cutoff][:3]
+
+
+def explain(
+    kind: type[Settings], error: ValidationError, origin: Mapping[tuple[str, ...], str]
+) -> list[Problem]:
+    """Pydantic's findings as problems, one a key."""
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for detail in error.errors(include_url=False):
+        key, message = _say(kind, detail)
+        merged.setdefault(key, []).append(message)
+    return [Problem(k, _origin(k, origin), _join(messages)) for k, messages in merged.items()]
+
+
+def _say(kind: type[Settings], detail: ErrorDetails) -> tuple[tuple[str, ...], str]:
+    found, context, loc = detail["input"], detail.get("ctx", {}), detail["loc"]
+    key, annotation = locate(kind, loc)
+    problem = detail["type"]
+    if problem == "extra_forbidden":
+        return key, "unknown key" + _suggest_key(kind, loc)
+    if problem == "missing":
+        return key, "required, but not given"
+    if problem in ("union_tag_not_found", "union_tag_invalid"):
+        tags = [str(tag) for tag in _tags(annotation)]
+        tag = found.get("kind") if isinstance(found, dict) else None
+        shown = "it is not given" if tag is None else f"found {_short(tag)}{_suggest_value(tag, tags)}"
+        return (*key, "kind"), f"expected one of {', '.join(tags)}; {shown}"
+    if problem == "value_error":
+        return key, str(context.get("error", detail["msg"]))
+    expected = _EXPECTED.get(problem, detail["msg"]).format(**context)
+    return key, f"expected {expected}, found {_short(found)}{_suggest_value(found, _choices(annotation))}"
+
+
+def _join(messages: list[str]) -> str:
+    """A plain union (int | float | str) complains once a member: say it as one sentence."""
+    messages = list(dict.fromkeys(messages))
+    parts = [m.removeprefix("expected ").partition(", found ") for m in messages]
+    if len(messages) > 1 and all(m.startswith("expected ") and ", found " in m for m in messages):
+        return f"expected {' or '.join(p[0] for p in parts)}, found {parts[0][2]}"
+    return "; ".join(messages)
+
+
+def _origin(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str:
+    """Where the key, or else the nearest section around it, was given."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in origin:
+            return origin[key[:length]]
+    return ""
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- the tree of keys ------------------------------------------------------------------------------
+
+
+def locate(kind: Any, loc: Sequence[int | str]) -> tuple[tuple[str, ...], Any]:
+    """The dotted key of a pydantic location and the annotation there (None for an unknown key).
+
+    Pydantic also names the chosen member of a union; those names are no part of the key.
+    """
+    key: list[str] = []
+    annotation: Any = kind
+    for part in loc:
+        members, items = sections(annotation), _items(annotation)
+        if len(members) > 1:
+            annotation = next(
+                (m for m in members if part in _literals(m.model_fields["kind"].annotation)), None
+            )
+        elif members or items is not None:
+            key.append(str(part))
+            field = members[0].model_fields.get(str(part)) if members else None
+            annotation = items if not members else field.annotation if field else None
+        elif annotation is None:
+            key.append(str(part))
+    return tuple(key), annotation
+
+
+def sections(annotation: Any) -> tuple[type[Settings], ...]:
+    """Settings classes an annotation allows (several in a discriminated union)."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return (annotation,)
+    return tuple(s for member in _unwrapped(annotation) for s in sections(member))
+
+
+def keys(annotation: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key below an annotation; NAME and 0 stand for the keys of free sections and lists."""
+    for section in sections(annotation):
+        for name, field in section.model_fields.items():
+            yield (*prefix, name)
+            yield from keys(field.annotation, (*prefix, name))
+    items = _items(annotation)
+    if items is not None:
+        yield from keys(items, (*prefix, "NAME" if _is_mapping(annotation) else "0"))
+
+
+def _unwrapped(annotation: Any) -> tuple[Any, ...]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return get_args(annotation)[:1]
+    return get_args(annotation) if origin in (Union, UnionType) else ()
+
+
+def _items(annotation: Any) -> Any:
+    """Annotation of the members of a list or of a section with free keys, else None."""
+    if get_origin(annotation) in (tuple, dict):
+        return get_args(annotation)[1 if _is_mapping(annotation) else 0]
+    return next((i for member in _unwrapped(annotation) if (i := _items(member)) is not None), None)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict or any(_is_mapping(m) for m in _unwrapped(annotation))
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(v for member in _unwrapped(annotation) for v in _literals(member))
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [str(v) for v in _literals(annotation)]
+
+
+def _tags(annotation: Any) -> list[str]:
+    return [v for s in sections(annotation) for v in _literals(s.model_fields["kind"].annotation)]
+
+
+# -- did you mean ----------------------------------------------------------------------------------
+
+
+def _likeness(one: str, other: str) -> float:
+    ratio = difflib.SequenceMatcher(None, one, other).ratio()
+    letters = difflib.SequenceMatcher(None, sorted(one), sorted(other)).ratio()
+    return max(ratio, 0.95 * letters if len(one) == len(other) else 0.0)
+
+
+def _suggest_value(found: object, choices: Sequence[str]) -> str:
+    near = nearest(str(found), choices) if isinstance(found, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _suggest_key(kind: type[Settings], loc: Sequence[int | str]) -> str:
+    """Near keys of the same section, and the same key where it lives elsewhere."""
+    section, annotation = locate(kind, loc[:-1])
+    word = str(loc[-1])
+    scores: dict[str, float] = {}
+    for path in keys(kind):
+        if path[-1] == word or _likeness(word, path[-1]) >= 0.8:
+            scores[".".join(path)] = 0.95 if path[-1] == word else 0.8 * _likeness(word, path[-1])
+    for member in sections(annotation):
+        for name in member.model_fields:
+            scores[".".join((*section, name))] = _likeness(word, name) + 0.1
+    best = sorted((-score, name) for name, score in scores.items() if score >= 0.7)[:3]
+    if best:
+        return f"; did you mean {' or '.join(name for _, name in best)}?"
+    here = sorted({name for member in sections(annotation) for name in member.model_fields})
+    return f"; keys here: {', '.join(here)}" if here else ""

@@ -1,0 +1,56 @@
+"""What a result was made from: versions, git state, hashes. Never the whole environment: it may hold secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+from swamp_dist.config import StageSettings
+from swamp_dist.distributed import World
+
+_LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy")
+
+
+def provenance(settings: StageSettings, shards_hash: str, world: World, seconds: float) -> dict[str, object]:
+    """Facts to keep beside a stage's figures."""
+    initial = settings.train.init_from if settings.train is not None else settings.weights
+    return {
+        "seed": settings.seed,
+        "world_size": world.size,
+        "device": world.device.type,
+        "seconds": round(seconds, 3),
+        "shards_sha256": shards_hash,
+        "initial_weights_sha256": None if initial is None else weights_sha256(initial),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, object] | None:
+    """Commit of the checkout that the package runs from and whether it was changed; None outside git."""
+    root = Path(__file__).resolve().parents[2]
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def weights_sha256(source: Path) -> str:
+    """Hash of a weights file, or of the one inside a run folder."""
+    path = source / "weights.safetensors" if source.is_dir() else source
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,202 @@
+"""The run folder of a stage: every name in it, who holds it, and what is written by rename.
+
+stage.yaml  result.json  metrics.jsonl  events.jsonl  weights.safetensors
+tensorboard/  logs/rank-000.log  checkpoints/step-N/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from filelock import FileLock, Timeout
+
+from swamp_dist.config import StageSettings
+from swamp_dist.evaluate import results
+from swamp_dist.loading import dump
+from swamp_dist.records import StageResult, UserError
+
+
+class RunDirHeld(UserError):
+    """Another live process works in the run folder; the command line ends with code 3."""
+
+
+@final
+@dataclass(frozen=True)
+class RunDir:
+    """Names inside one run folder; nothing else in the package spells them."""
+
+    path: Path
+
+    @property
+    def stage_yaml(self) -> Path:
+        """The stage as resolved: defaults, base files and overrides."""
+        return self.path / "stage.yaml"
+
+    @property
+    def result_json(self) -> Path:
+        """Written last; its presence means done."""
+        return self.path / results.RESULT_FILE
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        """One object a logged step, TensorBoard tags as keys."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events_jsonl(self) -> Path:
+        """One object an event of the run: started, committed, signalled, requeued, failed, done."""
+        return self.path / "events.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The selected model."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of log files."""
+        return self.path / "logs"
+
+    @property
+    def console_log(self) -> Path:
+        """What rank 0 would have shown on a terminal, where a pipeline started the stage."""
+        return self.logs / "console.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of committed checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def owner_json(self) -> Path:
+        """Who holds the folder, for the message that refuses the next one."""
+        return self.path / ".owner.json"
+
+    @property
+    def done(self) -> bool:
+        """True once the stage has left its result."""
+        return self.result_json.is_file()
+
+    def log(self, rank: int) -> Path:
+        """Log file of one rank."""
+        return self.logs / f"rank-{rank:03d}.log"
+
+    def create(self) -> None:
+        """Make the folder and its log folder.
+
+        Raises:
+            UserError: the path, or one above it, is a file or may not be written.
+        """
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"run folder {self.path} cannot be made: {error.strerror}. Choose another --run-dir."
+            ) from None
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Own the folder inside the block; the lock ends with the process, however it ends.
+
+        Raises:
+            RunDirHeld: another live process owns it; the message says which.
+        """
+        self.create()
+        lock = FileLock(self.path / ".owner.lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunDirHeld(self._held_by()) from None
+        try:
+            write_atomically(self.owner_json, json.dumps(_owner()))
+            yield
+        finally:
+            self.owner_json.unlink(missing_ok=True)
+            lock.release()
+
+    def _held_by(self) -> str:
+        try:
+            owner = json.loads(self.owner_json.read_text())
+            who = "process {pid} on {host}{job}, since {since}".format(
+                **owner | {"job": f" (job {owner['job']})" if owner["job"] else ""}
+            )
+        except (OSError, ValueError, KeyError):
+            who = "a process that has just started or is just ending"
+        return (
+            f"run folder {self.path} is held by {who}.\n"
+            "Two runs would overwrite each other: wait for it, stop it, or choose another --run-dir."
+        )
+
+    def write_stage(self, settings: StageSettings) -> None:
+        """Write stage.yaml, or bring it up to date. Whether a resume may go on with changed settings is
+        the checkpoint's question (its fingerprint), not this file's."""
+        self.create()
+        text = dump(settings)
+        if not self.stage_yaml.is_file() or self.stage_yaml.read_text() != text:
+            write_atomically(self.stage_yaml, text)
+
+    def write_result(self, result: StageResult) -> None:
+        """Write result.json by rename; from then on the stage is done."""
+        write_atomically(self.result_json, json.dumps(results.result_to_json(result), indent=2) + "\n")
+
+    def read_result(self) -> StageResult | None:
+        """The result of a done stage, else None.
+
+        Raises:
+            UserError: result.json is there but is not a stage's result.
+        """
+        return results.read_result(self.path) if self.done else None
+
+    def append_event(self, event: str, **details: object) -> None:
+        """Add one line to events.jsonl: time (seconds since 1970), event, details."""
+        line = json.dumps({"time": time.time(), "event": event, **details}, default=str)
+        with self.events_jsonl.open("a") as file:
+            file.write(line + "\n")
+
+    def read_events(self) -> list[dict[str, object]]:
+        """All events, oldest first; a line still being written is left out."""
+        if not self.events_jsonl.is_file():
+            return []
+        lines = self.events_jsonl.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+def _owner() -> dict[str, object]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "since": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,292 @@
+"""The objective of a step: contrastive term, queue, solve and swapped targets in order (paper, Algorithm 1).
+
+The formulas are in the modules beside this one. Shape letters: b pairs on this rank, B in the global batch,
+D embedding size, K prototypes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import final
+
+import torch
+from torch import Tensor
+
+from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, SwampSettings
+from swamp_dist.distributed import World, gather, gather_rows
+from swamp_dist.objective import contrastive
+from swamp_dist.objective.queue import Queue, queue_capacity
+from swamp_dist.objective.sinkhorn import SinkhornSolution, cheaper_solve, solve
+from swamp_dist.objective.targets import (
+    full_precision,
+    prototype_usage,
+    queue_scores,
+    soft_cross_entropy,
+    swapped_targets,
+    target_figures,
+)
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, UserError
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class Objective:
+    """L = L_c + lambda * L_s (eq. 6), with the queue and the potentials that live from step to step.
+
+    Made by `build_objective`. Every rank of a world calls it once a step, with its rows of the same batch.
+    """
+
+    def __init__(
+        self,
+        settings: ObjectiveSettings,
+        plan: BatchPlan,
+        queue: Queue | None,
+        start_rows: int,
+        is_split: bool,
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.queue = queue
+        self.is_split = is_split
+        """True where each rank solves a share of the rows, False where each solves all."""
+        self.last_usage: Tensor | None = None
+        """`prototype_usage` of the last step; None before the SwAMP term counts."""
+        self._log_v: Tensor | None = None
+        self._start_rows = start_rows
+        self._announced = False
+
+    def __call__(
+        self, embeddings: PairEmbeddings, ids: Tensor, entries: Tensor, step: int, world: World
+    ) -> LossTerms:
+        """Loss of this rank's pairs; its mean over ranks is the loss of the global batch.
+
+        Args:
+            embeddings: rows a, b (b, D) and prototypes (K, D), with gradient.
+            ids: (b,) sample ids, kept in the queue.
+            entries: (b,) position of each pair's entry in the global batch.
+            step: steps done before this one.
+            world: all ranks, equal b on each.
+        """
+        with full_precision(embeddings.a.device.type):
+            mine = _at_least_float32(embeddings)
+            all_a, all_b = self._columns(mine, world)
+            ranking, figures = self._contrastive_term(mine, all_a, all_b, entries, step, world)
+            swamp, more = self._swamp_term(mine, all_a, all_b, ids, step, world)
+            total = _weighted(self.settings, mine, ranking, swamp)
+        return LossTerms(total, ranking, swamp, figures | more)
+
+    def _columns(self, mine: PairEmbeddings, world: World) -> tuple[Tensor, Tensor]:
+        """All pairs of the batch (B, D), in one gather; with gradient where the contrastive term needs it."""
+        if world.size == 1:
+            return mine.a, mine.b
+        both = torch.cat((mine.a, mine.b), dim=1)
+        with_gradient = self.settings.contrastive.weight > 0
+        columns = gather_rows(both, world) if with_gradient else gather(both, world)
+        all_a, all_b = columns.chunk(2, dim=1)
+        return all_a, all_b
+
+    def _contrastive_term(
+        self, mine: PairEmbeddings, all_a: Tensor, all_b: Tensor, entries: Tensor, step: int, world: World
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        settings = self.settings.contrastive
+        if settings.weight == 0:
+            return None, {}
+        found = contrastive.similarities(mine.a, mine.b, all_a, all_b, world.rank * len(mine.a))
+        loss = self._ranking_loss(found, entries, step, world)
+        with torch.no_grad():
+            hardest = torch.cat(contrastive.hardest_negatives(found)).mean()
+            figures = {
+                "similarity/positive": found.positives[0].mean(),
+                "similarity/hardest_negative": hardest,
+            }
+        return loss, figures
+
+    def _ranking_loss(
+        self, found: contrastive.Similarities, entries: Tensor, step: int, world: World
+    ) -> Tensor:
+        settings = self.settings.contrastive
+        if settings.negatives == "hardest":
+            if step >= settings.all_negatives_steps:
+                return contrastive.hardest_negative(found, settings.margin, settings.reduction)
+            # The start against collapse keeps the reduction, and so the balance with the SwAMP term.
+            scale = self.plan.pairs if settings.reduction == "sum" else 1
+            return scale * contrastive.mean_over_negatives(found, settings.margin)
+        weights = None
+        if self.plan.pairs_per_entry > 1 and settings.in_entry_share is not None:
+            all_entries = gather(entries, world)
+            weights = contrastive.entry_weights(
+                entries, all_entries, self.plan.entries, settings.in_entry_share, found.a_to_b.dtype
+            )
+        return contrastive.mean_over_negatives(found, settings.margin, weights)
+
+    def _swamp_term(
+        self, mine: PairEmbeddings, all_a: Tensor, all_b: Tensor, ids: Tensor, step: int, world: World
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        if self.queue is None:
+            return None, {}
+        if mine.prototypes is None:
+            raise ValueError("the SwAMP term counts, but the model was built without prototypes")
+        self.queue.push(all_a.detach(), all_b.detach(), gather(ids, world), step)
+        figures = _queue_figures(self.queue, step)
+        if len(self.queue) < self._start_rows:
+            return None, figures
+        self._announce(step)
+        solution = self._balance(mine.prototypes.detach(), world)
+        swamp = self.settings.swamp
+        scores_a, scores_b = mine.a @ mine.prototypes.t(), mine.b @ mine.prototypes.t()
+        targets = swapped_targets(
+            scores_a.detach(), scores_b.detach(), solution, swamp.epsilon, swamp.assignment
+        )
+        self.last_usage = prototype_usage(targets, world)
+        used = (self.last_usage > 0).sum() / min(swamp.prototypes, 2 * self.plan.pairs)
+        loss = soft_cross_entropy(scores_a, scores_b, targets, swamp.temperature)
+        return loss, figures | target_figures(targets) | {"swamp/used_prototypes": used}
+
+    def _balance(self, prototypes: Tensor, world: World) -> SinkhornSolution:
+        """Solve the queue's valid rows (eq. 5), a contiguous share of them on each rank where split."""
+        assert self.queue is not None
+        total, part, parts = len(self.queue), world.rank, world.size
+        rows = slice(total * part // parts, total * (part + 1) // parts) if self.is_split else slice(total)
+        swamp = self.settings.swamp
+        solution = solve(
+            queue_scores(self.queue, rows, prototypes),
+            total,
+            swamp.epsilon,
+            world=world if self.is_split else None,
+            log_v=self._log_v,
+            iterations=swamp.sinkhorn.iterations,
+            max_iterations=swamp.sinkhorn.max_iterations,
+            tolerance=swamp.sinkhorn.tolerance,
+            check_every=swamp.sinkhorn.check_every,
+        )
+        if swamp.sinkhorn.warm_start:
+            self._log_v = solution.log_v
+        return solution
+
+    def _announce(self, step: int) -> None:
+        if not self._announced:
+            logger.info(
+                "the SwAMP term counts from step %d on: %d rows are queued", step, len(self.queue or ())
+            )
+            self._announced = True
+
+    def state(self) -> dict[str, Tensor]:
+        """What a commit must keep: the queue, and the potentials where they are carried. {} without the
+        SwAMP term. Every rank holds the same."""
+        if self.queue is None:
+            return {}
+        state = {f"queue/{name}": rows for name, rows in self.queue.state().items()}
+        return state if self._log_v is None else state | {"log_v": self._log_v.cpu()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`, on any world size. Call it on all ranks.
+
+        Raises:
+            ValueError: it belongs to another embedding size or number of prototypes.
+        """
+        if self.queue is None:
+            return
+        prefix = "queue/"
+        self.queue.load({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._announced = len(self.queue) >= self._start_rows
+        log_v = state.get("log_v")
+        expected = (2, self.settings.swamp.prototypes)
+        if log_v is not None and log_v.shape != expected:
+            raise ValueError(f"the saved potentials have shape {tuple(log_v.shape)}, expected {expected}")
+        self._log_v = None if log_v is None else log_v.to(self.queue.a)
+
+
+def build_objective(
+    settings: ObjectiveSettings,
+    plan: BatchPlan,
+    embedding_dim: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Objective:
+    """The objective of a stage, with an empty queue; without queue or solve where the SwAMP weight is 0.
+
+    Raises:
+        UserError: settings under which a term could never count.
+    """
+    if settings.contrastive.weight > 0:
+        _check_negatives(settings.contrastive, plan)
+    swamp = settings.swamp
+    if swamp.weight == 0:
+        return Objective(settings, plan, None, 0, is_split=False)
+    capacity = queue_capacity(swamp.queue.size, plan.pairs, swamp.queue.counts_batch)
+    _check_swamp(swamp, capacity)
+    start = swamp.queue.start_when_filled
+    start_rows = min(swamp.prototypes, capacity) if start is None else start
+    how = swamp.queue.solve
+    if how == "auto":
+        iterations = swamp.sinkhorn.iterations or swamp.sinkhorn.check_every
+        how = cheaper_solve(
+            capacity, swamp.prototypes, embedding_dim, iterations, plan.world_size, device.type != "cpu"
+        )
+    queue = Queue(capacity, embedding_dim, device, dtype)
+    return Objective(settings, plan, queue, start_rows, is_split=how == "split" and plan.world_size > 1)
+
+
+def _at_least_float32(embeddings: PairEmbeddings) -> PairEmbeddings:
+    if embeddings.a.dtype == torch.float64:
+        return embeddings
+    prototypes = embeddings.prototypes
+    return PairEmbeddings(
+        embeddings.a.float(), embeddings.b.float(), None if prototypes is None else prototypes.float()
+    )
+
+
+def _weighted(
+    settings: ObjectiveSettings, mine: PairEmbeddings, ranking: Tensor | None, swamp: Tensor | None
+) -> Tensor:
+    """The total (eq. 6). Before the SwAMP term counts, everything still gets a gradient, of zero: the
+    engine reduces the same parameters on every step."""
+    total = mine.a.new_zeros(())
+    if ranking is not None:
+        total = total + settings.contrastive.weight * ranking
+    if swamp is not None:
+        return total + settings.swamp.weight * swamp
+    if settings.swamp.weight > 0:
+        total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
+    return total
+
+
+def _queue_figures(queue: Queue, step: int) -> dict[str, Tensor]:
+    ages = queue.ages(step).to(queue.a.dtype)
+    return {
+        "queue/fill": ages.new_full((), len(queue) / queue.capacity),
+        "queue/age_mean": ages.mean(),
+        "queue/age_max": ages.amax(),
+    }
+
+
+def _check_negatives(settings: ContrastiveSettings, plan: BatchPlan) -> None:
+    if plan.pairs < 2:
+        raise UserError(
+            "data.entries = 1 with data.pairs_per_entry = 1: a contrastive term needs at least 2 pairs in the "
+            "global batch to have a negative; found 1. Raise data.entries, or set objective.contrastive.weight = 0"
+        )
+
+
+def _check_swamp(swamp: SwampSettings, capacity: int) -> None:
+    start = swamp.queue.start_when_filled
+    if start is not None and start > capacity:
+        raise UserError(
+            f"objective.swamp.queue.start_when_filled = {start}: the queue and batch together hold {capacity} rows, "
+            "so the SwAMP term would never count. Lower it, or raise objective.swamp.queue.size"
+        )
+    if capacity < swamp.prototypes:
+        logger.warning(
+            "%d rows are solved against %d prototypes: with fewer rows than prototypes equal shares say little; "
+            "raise objective.swamp.queue.size or lower objective.swamp.prototypes",
+            capacity,
+            swamp.prototypes,
+        )
+    if swamp.epsilon >= swamp.temperature:
+        logger.warning(
+            "epsilon = temperature / eta = %g is not below temperature = %g: targets softer than predictions "
+            "flatten the scores; raise objective.swamp.eta above 1",
+            swamp.epsilon,
+            swamp.temperature,
+        )

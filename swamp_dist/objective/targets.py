@@ -1,0 +1,111 @@
+"""Scores, swapped targets, the cross-entropy against them, and the figures that show a collapse early.
+
+Shape letters: b pairs on this rank, B in the global batch, n rows of the queue, D embedding size, K prototypes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swamp_dist.distributed import World, sum_over_ranks
+from swamp_dist.objective.queue import Queue
+from swamp_dist.objective.sinkhorn import SinkhornSolution, assign
+from swamp_dist.records import SoftTargets
+
+
+@contextlib.contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """No autocast and no TF32 inside: the exponents of the solve magnify rounding by 1 / epsilon."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def queue_scores(queue: Queue, rows: slice, prototypes: Tensor) -> Tensor:
+    """Similarities (2, n, K) of the queue's rows with prototypes (K, D): modality A, then B."""
+    sides = queue.a[rows], queue.b[rows]
+    scores = prototypes.new_empty(2, len(sides[0]), len(prototypes))
+    with torch.no_grad(), full_precision(prototypes.device.type):
+        for side, out in zip(sides, scores, strict=True):
+            torch.mm(side, prototypes.t(), out=out)
+    return scores
+
+
+def swapped_targets(
+    scores_a: Tensor,
+    scores_b: Tensor,
+    solution: SinkhornSolution,
+    epsilon: float,
+    assignment: Literal["soft", "hard"] = "soft",
+) -> SoftTargets:
+    """q^A and q^B of my rows (eq. 3) from their scores (b, K) and the potentials (2, K) of [A, B].
+
+    Swapped: the targets for a come from the scores of b, and the reverse. `hard` keeps the largest entry.
+    """
+    with torch.no_grad():
+        scores = torch.stack((scores_a, scores_b))
+        q = assign(scores, solution.log_v, epsilon)
+        if assignment == "hard":
+            q = functional.one_hot(_largest(q, scores, epsilon), q.shape[2]).to(q.dtype)
+    return SoftTargets(q[1], q[0], solution.marginal_error, solution.iterations, solution.repeats)
+
+
+def _largest(q: Tensor, scores: Tensor, epsilon: float) -> Tensor:
+    """Index (2, b) of the largest entry of each row of q; of equals, that of the highest score.
+
+    At small epsilon equals are common: prototypes that one row alone fills get the same share of it. Rounding
+    must not choose among them, or the choice would depend on how many ranks summed the masses.
+    """
+    rounding = min(8 * torch.finfo(q.dtype).eps / epsilon, 0.5)
+    equal = q >= (1 - rounding) * q.amax(dim=2, keepdim=True)
+    return scores.masked_fill(~equal, -torch.inf).argmax(dim=2)
+
+
+def soft_cross_entropy(
+    scores_a: Tensor, scores_b: Tensor, targets: SoftTargets, temperature: float
+) -> Tensor:
+    """L_s (eq. 4) on my rows: E[-sum_k q^A log p(k | a)] + E[-sum_k q^B log p(k | b)]; 0-d.
+
+    p is the softmax of the scores (b, K) over the temperature tau (eq. 2).
+    """
+    return functional.cross_entropy(scores_a / temperature, targets.a) + functional.cross_entropy(
+        scores_b / temperature, targets.b
+    )
+
+
+def target_figures(targets: SoftTargets) -> dict[str, Tensor]:
+    """What tells a collapse early, over my rows: 0-d tensors by metric tag."""
+    q = torch.stack((targets.a, targets.b))
+    choice_a, choice_b = q.argmax(dim=2)
+    return {
+        "swamp/target_entropy": torch.special.entr(q).sum(dim=2).mean(),
+        "swamp/target_entropy_max": q.new_full((), math.log(q.shape[2])),
+        "swamp/agreement": (choice_a == choice_b).to(q.dtype).mean(),
+        "swamp/marginal_error": targets.marginal_error,
+        "swamp/iterations": q.new_full((), targets.iterations),
+        "swamp/repeats": q.new_full((), targets.repeats),
+    }
+
+
+def prototype_usage(targets: SoftTargets, world: World) -> Tensor:
+    """How often each prototype is the arg-max of a target of the global batch: counts (K,) that sum to 2B.
+
+    One small all-reduce: a share of distinct prototypes is no mean of the ranks' shares.
+    """
+    choices = torch.cat((targets.a, targets.b)).argmax(dim=1)
+    counts = choices.new_zeros(targets.a.shape[1]).scatter_add_(0, choices, torch.ones_like(choices))
+    return sum_over_ranks(counts, world)

@@ -1,0 +1,208 @@
+"""The DeepSpeed engine: the only module that knows how the model is held and stepped.
+
+Everything else sees an `Engine` that maps inputs to embeddings, a loss to an update, and weights to
+one state dict, whatever the ZeRO stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swamp_dist.config import EngineSettings, OptimizerSettings
+from swamp_dist.distributed import World
+from swamp_dist.model.dual_encoder import DualEncoder
+from swamp_dist.records import PairEmbeddings, UserError
+from swamp_dist.train.checkpoint import recorded_writes
+
+
+def _import_deepspeed(world: World) -> Any:
+    """DeepSpeed, told not to compile anything and not to talk below warnings."""
+    if world.device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    import deepspeed
+    import deepspeed.ops
+
+    # A C++ extension for inference under the deepspeed launcher; on a CPU its first use compiles for
+    # a minute, and a killed compile leaves a lock that hangs every later start without a word.
+    compatible = getattr(deepspeed.ops, "__compatible_ops__", None)
+    if compatible is not None:
+        compatible["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed
+
+
+def engine_config(
+    settings: EngineSettings, optimizer: OptimizerSettings, micro_batch: int, world_size: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration for a stage. Buckets stay small for small models, as they should.
+
+    bf16 is `torch_autocast`: parameters, optimiser state, prototypes and the objective stay float32.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "train_batch_size": micro_batch * world_size,
+        "gradient_clipping": optimizer.clip_norm or 0.0,
+        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "torch_autocast": {"enabled": settings.precision == "bf16", "dtype": "bfloat16"},
+        "checkpoint": {"tag_validation": "Fail"},
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+
+
+class Engine:
+    """A dual encoder with its optimiser, held by DeepSpeed on all ranks of `world`."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        optimizer: OptimizerSettings,
+        settings: EngineSettings,
+        local_pairs: int,
+        world: World,
+    ) -> None:
+        deepspeed = _import_deepspeed(world)
+        model = model.to(world.device)
+        adam = torch.optim.AdamW if optimizer.weight_decay > 0 else torch.optim.Adam
+        # The foreach and fused forms round differently from one torch build to the next; on a CPU the
+        # plain loop is as fast.
+        torch_optimizer = adam(
+            model.parameters(),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+        )
+        config = engine_config(settings, optimizer, local_pairs, world.size)
+        engine, *_ = deepspeed.initialize(
+            model=model, optimizer=torch_optimizer, config=config, dist_init_required=False
+        )
+        self._deepspeed = deepspeed
+        self._engine = engine
+        self._stage = settings.zero_stage
+        self._norm: Tensor | float = float("nan")
+        self.world = world
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of the whole model, over all ranks."""
+        return sum(int(getattr(p, "ds_numel", p.numel())) for p in self._engine.module.parameters())
+
+    def embed_pairs(self, a: Tensor, b: Tensor) -> PairEmbeddings:
+        """Embeddings of this rank's pairs and the prototypes, with gradient."""
+        embeddings: PairEmbeddings = self._engine(a, b)
+        return embeddings
+
+    def embed_a(self, inputs: Tensor) -> Tensor:
+        """Embeddings (n, D) of modality A without gradient; a collective under ZeRO-3."""
+        return self._embed(inputs, None)
+
+    def embed_b(self, inputs: Tensor) -> Tensor:
+        """Embeddings (n, D) of modality B without gradient; a collective under ZeRO-3."""
+        return self._embed(None, inputs)
+
+    def _embed(self, a: Tensor | None, b: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            rows: Tensor = self._engine(a, b)
+        return rows
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside, training mode after."""
+        self._engine.eval()
+        try:
+            yield
+        finally:
+            self._engine.train()
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of this rank's loss, averaged over ranks."""
+        self._engine.backward(loss)
+
+    def step(self, learning_rate: float) -> None:
+        """Clip the global gradient norm, then one Adam step at `learning_rate`."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
+            gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+            self._norm = torch.nn.utils.get_total_norm(gradients)
+        self._engine.step()
+
+    def gradient_norm(self) -> float:
+        """Global gradient norm of the last update, before clipping."""
+        return float(self._norm if self._stage == 0 else self._engine.get_global_grad_norm())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model on the CPU in float32, on rank 0; {} elsewhere. All ranks call it."""
+        module = self._engine.module
+        if self._stage < 3:
+            return _cpu_weights(module) if self.world.is_main else {}
+        parameters = list(module.parameters())
+        with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
+            return _cpu_weights(module) if self.world.is_main else {}
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write this rank's part of model and optimiser under `folder`; the files this rank wrote.
+
+        DeepSpeed's own `latest` is never written: it appears before other ranks have finished.
+        """
+        with recorded_writes(self._engine) as files:
+            self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+        return files
+
+    def load(self, folder: Path) -> None:
+        """Restore model and optimiser from `folder`, written by the same world size and ZeRO stage.
+
+        Raises:
+            UserError: files are missing, or hold anything but tensors and plain values.
+        """
+        try:
+            with _tensors_only():
+                path, _ = self._engine.load_checkpoint(str(folder), tag="engine")
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{folder}: a file of the checkpoint holds more than tensors and was not loaded.\n{error}"
+            ) from None
+        if path is None:
+            raise UserError(f"{folder}: the engine's part of the checkpoint is missing or unreadable")
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch.load refuses code inside, although DeepSpeed asks for weights_only=False.
+
+    Three classes of DeepSpeed itself are plain values and let through.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _cpu_weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.detach().to("cpu", torch.float32, copy=True)
+        for name, value in module.state_dict().items()
+    }

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the suite tests the CPU path; GPU tests say so themselves
+
+
+@pytest.fixture(autouse=True)
+def _package_log_reaches_caplog() -> Iterator[None]:
+    """`configure_logging` takes the package's logger over; give it back after each test."""
+    logger = logging.getLogger("swamp_dist")
+    before = logger.propagate, list(logger.handlers)
+    yield
+    logger.propagate, logger.handlers = before[0], before[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic shard set with train, validation and test splits."""
+    from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit
+    from swamp_dist.launch.shards import build_shards
+
+    folder = tmp_path_factory.mktemp("shards") / "tiny"
+    splits = {
+        "train": SyntheticSplit(classes=(0, 6), total=200),
+        "validation": SyntheticSplit(classes=(0, 6), total=40),
+        "test": SyntheticSplit(classes=(0, 6), total=60),
+    }
+    source = SyntheticSource(classes=6, per_class=50, dim=12, hidden=(16,), splits=splits)
+    build_shards(ShardSettings(name="tiny", source=source, entries_per_shard=64), folder)
+    return folder

@@ -1,0 +1,157 @@
+"""Ranks and precisions against naive float64 references that sort the whole gallery."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from swamp_dist.evaluate import ranking
+
+CUTOFFS = (1, 3, 50)
+
+
+def naive_order(scores: list[float], relevant: list[bool]) -> list[bool]:
+    """Relevance in ranked order: score descending, irrelevant first among equals, NaN last."""
+    keyed = [(math.inf if math.isnan(s) else -s, r) for s, r in zip(scores, relevant, strict=True)]
+    return [r for _, r in sorted(keyed)]
+
+
+def naive_average_precision(order: list[bool], k: int) -> float:
+    total = 0.0
+    for i in range(min(k, len(order))):
+        if order[i]:
+            total += sum(order[: i + 1]) / (i + 1)
+    return total / min(k, sum(order))
+
+
+def raw_of(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Rows of `rank_tile` from given scores."""
+    clean = scores.float().nan_to_num(nan=-torch.inf)
+    columns = torch.stack(ranking.count_ahead(clean, relevant), dim=1).double()
+    return torch.cat([columns, ranking.precisions(ranking.hits_in_order(clean, relevant), CUTOFFS)], dim=1)
+
+
+@st.composite
+def ranked_cases(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    n, m = draw(st.integers(1, 37)), draw(st.integers(1, 37))
+    seed, levels = draw(st.integers(0, 2**16)), draw(st.sampled_from([1, 2, 5, 1000]))
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-levels, levels + 1, (n, m)) / 8
+    scores[rng.random((n, m)) < draw(st.sampled_from([0.0, 0.2]))] = -0.0
+    relevant = rng.random((n, m)) < 0.3
+    relevant[np.arange(n), rng.integers(0, m, n)] = True
+    return torch.from_numpy(scores), torch.from_numpy(relevant)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ranked_cases())
+def test_ranks_and_precisions_equal_a_full_sort(case: tuple[Tensor, Tensor]) -> None:
+    scores, relevant = case
+    raw = raw_of(scores, relevant)
+    for s, r, found in zip(scores.tolist(), relevant.tolist(), raw.tolist(), strict=True):
+        order = naive_order(s, r)
+        assert found[0] + found[1] == order.index(True)
+        expected = [naive_average_precision(order, len(order))]
+        expected += [sum(order[:k]) / k for k in CUTOFFS]
+        expected += [naive_average_precision(order, k) for k in CUTOFFS]
+        assert found[2:] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ranked_cases())
+def test_recalls_and_median_equal_those_of_the_ranks(case: tuple[Tensor, Tensor]) -> None:
+    scores, relevant = case
+    figures = ranking.figures(raw_of(scores, relevant), scores.shape[1], "pessimistic", CUTOFFS)
+    pairs = zip(scores.tolist(), relevant.tolist(), strict=True)
+    ranks = np.array([naive_order(s, r).index(True) + 1 for s, r in pairs])
+    assert figures.median_rank == np.median(ranks)
+    expected = [100 * float(np.mean(ranks <= k)) for k in (1, 5, 10)]
+    assert [figures.r_at_1, figures.r_at_5, figures.r_at_10] == pytest.approx(expected)
+
+
+def miech(scores: Tensor) -> ranking.Figures:
+    n = len(scores)
+    columns = torch.stack(ranking.count_ahead(scores.float(), torch.eye(n, dtype=torch.bool)), dim=1)
+    return ranking.figures(columns.double(), n, "miech", ())
+
+
+def published_positions(scores: np.ndarray) -> np.ndarray:
+    """The rule of the published evaluation: where the sorted row equals the diagonal's value."""
+    ordered = np.sort(-scores, axis=1)
+    return np.where(ordered - np.diag(-scores)[:, None] == 0)[1]
+
+
+def test_miech_mode_counts_every_tied_place_as_the_published_examples_do() -> None:
+    flat = miech(torch.zeros(4, 4))
+    assert (flat.r_at_1, flat.median_rank) == (25.0, 2.5)
+    tied = miech(torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]]))
+    assert tied.r_at_1 == 75.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 37), st.integers(1, 20), st.integers(0, 2**16))
+def test_miech_mode_equals_the_published_rule(n: int, levels: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, levels, (n, n)).astype(np.float64)
+    places = published_positions(scores)
+    found = miech(torch.from_numpy(scores))
+    assert found.median_rank == np.median(places) + 1
+    expected = [100 * float(np.mean(places < k)) for k in (1, 5, 10)]
+    assert [found.r_at_1, found.r_at_5, found.r_at_10] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("ties", ["pessimistic", "miech"])
+def test_nan_ranks_last_under_any_rule_of_ties(ties: ranking.Ties) -> None:
+    rows = torch.full((12, 4), torch.nan)
+    groups = torch.arange(12)
+    raw = ranking.rank_tile(rows, groups, rows, groups, None)
+    figures = ranking.figures(raw, 12, ties, ())
+    assert figures == ranking.Figures(0.0, 0.0, 0.0, 12.0)
+
+
+def test_one_nan_item_harms_itself_alone() -> None:
+    rows = torch.eye(4)
+    rows[2] = torch.nan
+    raw = ranking.rank_tile(torch.eye(4), torch.arange(4), rows, torch.arange(4), None)
+    assert raw.sum(dim=1).tolist() == [0, 0, 3, 0]
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_a_collapsed_model_ranks_last_and_not_first(noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    point = torch.nn.functional.normalize(torch.ones(1, 16), dim=1)
+    rows = point + noise * torch.randn(200, 16, generator=generator)
+    raw = ranking.rank_tile(rows[:128], torch.arange(128), rows, torch.arange(200), (10,))
+    figures = ranking.figures(raw, 200, "pessimistic", (10,))
+    assert figures.r_at_10 <= 5.0  # chance
+    assert figures.median_rank >= 100
+    assert figures.map is not None
+    assert figures.map < 4
+
+
+def test_equal_rows_tie_wherever_they_stand() -> None:
+    """Duplicated captions must tie: a float32 product gives them different last bits."""
+    generator = torch.Generator().manual_seed(0)
+    row = torch.nn.functional.normalize(torch.randn(1, 515, generator=generator), dim=1)
+    gallery = row.repeat(4099, 1)
+    queries = torch.nn.functional.normalize(torch.randn(5, 515, generator=generator), dim=1)
+    scores = ranking.score_stripe(queries, gallery)
+    assert torch.equal(scores, scores[:, :1].expand_as(scores))
+    assert torch.allclose(scores, queries @ gallery.T, atol=1e-5)
+
+
+def test_any_of_several_relevant_items_decides_the_rank() -> None:
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.1]])
+    relevant = torch.tensor([[False, True, False, True]])
+    ahead, tied = ranking.count_ahead(scores, relevant)
+    assert (ahead.item(), tied.item()) == (1, 0)
+
+
+def test_relevant_items_are_counted_by_group() -> None:
+    counts = ranking.relevant_counts(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0, 2, 2]))
+    assert counts.tolist() == [1, 3, 3, 0]

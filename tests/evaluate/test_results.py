@@ -1,0 +1,100 @@
+"""Metric names and the JSON form of results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from swamp_dist.config import EvaluateSettings
+from swamp_dist.evaluate import results
+from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult, UserError
+
+
+def metrics(r_at_1: float, direction: str = "text->video", relevance: str = "pair") -> RetrievalMetrics:
+    found = RetrievalMetrics(direction, relevance, r_at_1, 50.0, 75.0, 5.5, 100, 80)
+    return replace(found, map=12.5, precision_at={5: 3.0}, map_at={5: 4.0}) if relevance == "class" else found
+
+
+def evaluation(r_at_1: float = 20.0) -> EvaluationResult:
+    found = {
+        f"{relevance}/{key}": metrics(r_at_1 + i, direction, relevance)
+        for relevance in ("pair", "class")
+        for i, (key, direction) in enumerate((("a_to_b", "text->video"), ("b_to_a", "video->text")))
+    }
+    return EvaluationResult("test", found, {key: replace(m, r_at_1=1.25) for key, m in found.items()})
+
+
+def stage(run_dir: Path, r_at_1: float = 20.0) -> StageResult:
+    return StageResult(
+        "demo", run_dir, run_dir / "weights.safetensors", 40, 50, (evaluation(r_at_1),), {"seed": 3}
+    )
+
+
+def test_figures_are_looked_up_by_name() -> None:
+    found = evaluation()
+    assert results.metric_value(found, "pair/a_to_b/r_at_1") == 20
+    assert results.metric_value(found, "pair/mean/r_at_1") == 20.5
+    assert results.metric_value(found, "pair/b_to_a/median_rank") == 5.5
+    assert results.metric_value(found, "class/b_to_a/map") == 12.5
+    assert results.metric_value(found, "class/mean/p_at_5") == 3
+    assert results.metric_value(found, "class/a_to_b/map_at_5") == 4
+    assert results.chance_value(found, "class/a_to_b/r_at_1") == 1.25
+
+
+@pytest.mark.parametrize(
+    "name", ["pair/a_to_b/r_at1", "pair/a_to_b", "pair/a_to_b/map", "pairs/mean/r_at_1", ""]
+)
+def test_an_unknown_name_is_refused_with_the_valid_ones(name: str) -> None:
+    with pytest.raises(UserError, match=r"(?s)Known names:.*class/mean/map_at_5"):
+        results.metric_value(evaluation(), name)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'pair/a_to_b/r_at_1'"):
+        results.metric_value(evaluation(), "pair/a_to_b/r_at1")
+
+
+def test_promised_names_are_the_names_that_come() -> None:
+    settings = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(5,))
+    assert results.promised_metrics(settings) == results.metric_names(evaluation().metrics)
+
+
+def test_lower_is_better_for_median_ranks_only() -> None:
+    assert results.better("pair/a_to_b/median_rank", 3, 4)
+    assert not results.better("pair/a_to_b/median_rank", 4, 4)
+    assert results.better("pair/a_to_b/r_at_1", 4, 3)
+    assert not results.better("class/mean/map", 3, 4)
+
+
+def test_an_evaluation_survives_json() -> None:
+    assert results.from_json(json.loads(json.dumps(results.to_json(evaluation())))) == evaluation()
+
+
+def test_a_stage_result_survives_json_and_a_move_of_its_folder(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    (new / "result.json").write_text(json.dumps(results.result_to_json(stage(old))))
+    assert results.read_result(new) == stage(new)
+    outside = replace(stage(old), weights=tmp_path / "elsewhere.safetensors")
+    assert results.result_from_json(results.result_to_json(outside), new).weights == outside.weights
+    without = replace(stage(old), weights=None)
+    assert results.result_from_json(results.result_to_json(without), old) == without
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "name": "x"}'])
+def test_a_broken_result_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError, match="result.json"):
+        results.read_result(tmp_path)
+
+
+def test_unfinished_cells_keep_their_place(tmp_path: Path) -> None:
+    done = tmp_path / "s1"
+    done.mkdir()
+    (done / "result.json").write_text(json.dumps(results.result_to_json(stage(done))))
+    assert results.stage_results([tmp_path / "s0", done]) == [None, stage(done)]
+    with pytest.raises(UserError, match="not done"):
+        results.read_result(tmp_path / "s0")

@@ -1,0 +1,141 @@
+"""The closing table: figures, gaps, paired differences and how they print."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from swamp_dist.config import TableRow, TableSettings
+from swamp_dist.evaluate.render import grids, to_markdown, to_rich
+from swamp_dist.evaluate.table import build_table
+from swamp_dist.records import StageResult, UserError
+from tests.evaluate.test_results import stage
+
+R1, MEDIAN = "pair/a_to_b/r_at_1", "pair/b_to_a/median_rank"
+SETTINGS = TableSettings(
+    title="Synthetic",
+    metrics=(R1, MEDIAN),
+    rows=(
+        TableRow(label="chance", chance=True),
+        TableRow(label="paper", published={R1: 84.1}),
+        TableRow(label="contrastive", stage="base"),
+        TableRow(label="SwAMP", stage="swamp"),
+    ),
+    baseline="base",
+)
+BASE, SWAMP = [84.0, 86.5, 85.0, 83.0], [90.0, 89.5, 84.0, 88.0]
+
+
+def runs(values: Sequence[float | None]) -> list[StageResult | None]:
+    return [None if v is None else stage(Path("run"), v) for v in values]
+
+
+def test_rows_hold_mean_and_deviation_over_seeds_and_gaps_stay_gaps() -> None:
+    unevaluated = replace(stage(Path("run")), evaluations=())  # a pretraining stage, in no row
+    table = build_table(SETTINGS, {"pretrain": [unevaluated], "base": runs(BASE), "swamp": runs(SWAMP)})
+    chance, paper, base, swamp = table.rows
+    assert table.headings == ("pair text->video R@1", "pair video->text MedR")
+    assert chance.figures[0] is not None
+    assert chance.figures[0].mean == 1.25
+    assert paper.figures[0] is not None
+    assert paper.figures == (paper.figures[0], None)
+    assert base.runs == 4
+    assert swamp.figures[0] is not None
+    assert (swamp.figures[0].mean, swamp.figures[0].sd) == pytest.approx(
+        (np.mean(SWAMP), np.std(SWAMP, ddof=1))
+    )
+
+
+def test_differences_are_paired_seed_by_seed() -> None:
+    table = build_table(SETTINGS, {"base": runs(BASE), "swamp": runs(SWAMP)})
+    first, second = table.comparisons
+    differences = np.array(SWAMP) - np.array(BASE)
+    low, high = stats.t.interval(0.95, 3, loc=differences.mean(), scale=stats.sem(differences))
+    assert first.difference is not None
+    assert (first.difference.mean, first.difference.low, first.difference.high) == pytest.approx(
+        (differences.mean(), low, high)
+    )
+    assert (first.label, first.wins, first.difference.n) == ("SwAMP", 3, 4)
+    assert second.wins == 0  # equal medians are no win
+
+
+def test_only_cells_that_both_have_finished_are_compared() -> None:
+    results = {"base": runs([84.0, None, 85.0, 83.0]), "swamp": runs([90.0, 89.5, None, 88.0])}
+    table = build_table(SETTINGS, results)
+    found = table.comparisons[0].difference
+    assert found is not None
+    assert (found.mean, found.n) == (pytest.approx(5.5), 2)
+    assert "contrastive: 1 of 4 runs not done." in table.notes
+
+
+def test_one_seed_prints_no_interval_and_missing_figures_print_a_dash() -> None:
+    table = build_table(SETTINGS, {"base": runs([84.0]), "swamp": runs([90.0])})
+    figures, differences = grids(table)
+    assert figures.rows[0] == ("chance", "1.25", "5.5", "-")
+    assert figures.rows[1] == ("paper", "84.1", "-", "-")
+    assert figures.rows[3] == ("SwAMP", "90.00", "5.5", "1")
+    assert differences.rows[0] == ("SwAMP", "pair text->video R@1", "+6.00", "-", "-", "1/1")
+
+
+def test_nothing_finished_prints_dashes_and_never_zero() -> None:
+    table = build_table(SETTINGS, {"base": runs([None]), "swamp": runs([None])})
+    figures, differences = grids(table)
+    assert figures.rows[0] == ("chance", "-", "-", "-")
+    assert figures.rows[2] == ("contrastive", "-", "-", "0")
+    assert differences.rows[0] == ("SwAMP", "pair a->b R@1", "-", "-", "-", "-")
+
+
+def test_markdown_and_console_show_the_same_figures() -> None:
+    from rich.console import Console
+
+    table = build_table(SETTINGS, {"base": runs(BASE), "swamp": runs(SWAMP)})
+    markdown = to_markdown(table)
+    assert "| SwAMP | 87.88 +- 2.72 | 5.5 +- 0.0 | 4 |" in markdown
+    assert "| --- | ---: | ---: | ---: |" in markdown
+    console = Console(file=io.StringIO(), width=160)
+    for drawn in to_rich(table):
+        console.print(drawn)
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    for grid in grids(table):
+        for cell in (cell for row in grid.rows for cell in row):
+            assert cell in printed
+            assert cell in markdown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ("pair/a_to_b/r_at1",), "rows": SETTINGS.rows[2:]}, "Did you mean 'pair/a_to_b/r_at_1'"),
+        ({"baseline": "bose"}, "'bose' is not a stage"),
+        ({"evaluation": 1}, "has 1 evaluations"),
+        ({"rows": (TableRow(label="x"),)}, "exactly one of stage, published, chance"),
+        ({"rows": (TableRow(label="x", chance=True, stage="base"),)}, "exactly one of"),
+        (
+            {"rows": (TableRow(label="x", published={"pair/a_to_b/r_at_5": 1.0}),)},
+            "not among the table's metrics",
+        ),
+    ],
+)
+def test_mistakes_in_the_table_settings_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_table(SETTINGS.model_copy(update=change), {"base": runs(BASE), "swamp": runs(SWAMP)})
+
+
+def test_cells_that_cannot_be_paired_are_refused() -> None:
+    with pytest.raises(UserError, match="different numbers of runs"):
+        build_table(SETTINGS, {"base": runs(BASE), "swamp": runs(SWAMP[:2])})
+
+
+def test_tables_need_neither_torch_nor_scipy() -> None:
+    code = "import sys, swamp_dist.evaluate.render; print('torch' in sys.modules, 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

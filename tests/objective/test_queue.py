@@ -1,0 +1,109 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from swamp_dist.objective.queue import Queue, queue_capacity
+
+
+def _queue(capacity: int, dim: int = 2) -> Queue:
+    return Queue(capacity, dim, torch.device("cpu"), torch.float64)
+
+
+def _push(queue: Queue, first_id: int, count: int, step: int) -> None:
+    ids = torch.arange(first_id, first_id + count)
+    rows = torch.stack((ids, -ids), dim=1).double()
+    queue.push(rows, 10 * rows, ids, step)
+
+
+def _content(queue: Queue) -> dict[int, tuple[list[float], list[float], int]]:
+    rows = zip(queue.ids.tolist(), queue.a.tolist(), queue.b.tolist(), queue.steps.tolist(), strict=True)
+    return {i: (a, b, step) for i, a, b, step in rows}
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "counts_batch", "expected"),
+    [(2048, 256, True, 2048), (100, 256, True, 256), (1280, 128, False, 1408), (0, 128, False, 128)],
+)
+def test_capacity_holds_the_batch_exactly_once(
+    size: int, batch: int, counts_batch: bool, expected: int
+) -> None:
+    assert queue_capacity(size, batch, counts_batch) == expected
+
+
+@given(capacity=st.integers(1, 23), batches=st.lists(st.integers(0, 23), max_size=12))
+@settings(max_examples=80, deadline=None)
+def test_it_holds_the_newest_rows_once_each_with_their_partners(capacity: int, batches: list[int]) -> None:
+    queue, pushed = _queue(capacity), 0
+    stamp: list[int] = []
+    for step, count in enumerate(min(count, capacity) for count in batches):
+        _push(queue, pushed, count, step)
+        stamp += [step] * count
+        pushed += count
+    newest = range(max(0, pushed - capacity), pushed)
+    expected = {i: ([float(i), -float(i)], [10.0 * i, -10.0 * i], stamp[i]) for i in newest}
+    assert len(queue) == len(expected)
+    assert _content(queue) == expected
+
+
+@given(capacity=st.integers(1, 12), other=st.integers(1, 12), counts=st.lists(st.integers(1, 12), max_size=6))
+@settings(max_examples=80, deadline=None)
+def test_state_is_in_insertion_order_and_loads_into_any_capacity(
+    capacity: int, other: int, counts: list[int]
+) -> None:
+    queue, pushed = _queue(capacity), 0
+    for step, count in enumerate(min(count, capacity) for count in counts):
+        _push(queue, pushed, count, step)
+        pushed += count
+    state = queue.state()
+    assert state["ids"].tolist() == list(range(max(0, pushed - capacity), pushed))
+    loaded = _queue(other)
+    _push(loaded, 1000, 1, 0)  # what was there before does not survive
+    loaded.load(state)
+    kept = state["ids"].tolist()[-other:]
+    assert _content(loaded) == {i: row for i, row in _content(queue).items() if i in kept}
+    # The next push drops the oldest row, in whatever slot it came to lie.
+    _push(loaded, 2000, 1, 9)
+    assert sorted(loaded.ids.tolist()) == [*kept, 2000][-other:]
+
+
+def test_loading_the_same_capacity_restores_the_very_slots() -> None:
+    queue, loaded = _queue(5), _queue(5)
+    for step in range(4):
+        _push(queue, 3 * step, 3, step)
+    loaded.load(queue.state())
+    assert loaded.pushed == 12
+    assert torch.equal(loaded.ids, queue.ids)
+    assert torch.equal(loaded.a, queue.a)
+
+
+def test_a_queue_of_batch_size_is_the_batch() -> None:
+    queue = _queue(queue_capacity(0, 4, counts_batch=False))
+    for step in range(3):
+        _push(queue, 4 * step, 4, step)
+        assert queue.ids.tolist() == list(range(4 * step, 4 * step + 4))
+        assert queue.ages(step).tolist() == [0] * 4
+
+
+def test_ages_count_steps_and_not_pushes() -> None:
+    queue = _queue(6)
+    _push(queue, 0, 3, step=2)
+    _push(queue, 3, 3, step=7)
+    assert queue.ages(9).tolist() == [7, 7, 7, 2, 2, 2]
+
+
+def test_saved_rows_are_copies() -> None:
+    queue = _queue(2)
+    _push(queue, 1, 2, 0)
+    state: dict[str, Tensor] = queue.state()
+    _push(queue, 5, 2, 1)
+    assert state["ids"].tolist() == [1, 2]
+
+
+def test_wrong_sizes_are_refused() -> None:
+    queue = _queue(2)
+    with pytest.raises(ValueError, match="3 pairs does not fit a queue of 2"):
+        _push(queue, 0, 3, 0)
+    with pytest.raises(ValueError, match="size 7, this one 2"):
+        queue.load(_queue(2, dim=7).state())

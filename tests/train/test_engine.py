@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from swamp_dist.config import EngineSettings, MlpSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
+from swamp_dist.distributed import World, mean_over_ranks
+from swamp_dist.model.dual_encoder import build_dual_encoder
+from swamp_dist.objective.swamp import build_objective
+from swamp_dist.records import BatchPlan
+from swamp_dist.train.engine import Engine
+from tests.ranks import run_on_ranks
+
+PAIRS = 32
+
+
+def _train(
+    world: World, stage: int, precision: str, steps: int
+) -> tuple[list[float], dict[str, torch.Tensor], float]:
+    """Loss curve, final weights and last gradient norm of the mean loss at epsilon 0.05 on fixed data."""
+    model = ModelSettings(embedding_dim=8, a=MlpSettings(hidden=(16,)), b=MlpSettings(hidden=(16,)))
+    objective = ObjectiveSettings.model_validate(
+        {
+            "swamp": {
+                "prototypes": 12,
+                "queue": {"size": 48, "start_when_filled": 0},
+                "sinkhorn": {"iterations": 3},
+            }
+        }
+    )
+    settings = EngineSettings(zero_stage=stage, precision=precision)  # type: ignore[arg-type]
+    engine = Engine(
+        build_dual_encoder(model, (10,), (10,), 12, normalize_prototypes=True, seed=0),
+        OptimizerSettings(lr=2e-3, clip_norm=1.0),
+        settings,
+        PAIRS // world.size,
+        world,
+    )
+    plan = BatchPlan(entries=PAIRS, pairs_per_entry=1, lanes=PAIRS, world_size=world.size)
+    compute = build_objective(objective, plan, 8, world.device)
+    data = torch.randn(steps, 2, PAIRS, 10, generator=torch.Generator().manual_seed(1))
+    rows = slice(world.rank * plan.local_pairs, (world.rank + 1) * plan.local_pairs)
+    ids = torch.arange(PAIRS)[rows]
+    curve = []
+    for step in range(steps):
+        a, b = data[step, 0, rows], data[step, 0, rows] + 0.3 * data[step, 1, rows]
+        terms = compute(engine.embed_pairs(a, b), ids, ids, step, world)
+        curve.append(float(mean_over_ranks(terms.total.detach().clone(), world)))
+        engine.backward(terms.total)
+        engine.step(2e-3)
+    return curve, engine.weights(), engine.gradient_norm()
+
+
+@pytest.fixture(scope="module")
+def reference() -> tuple[list[float], dict[str, torch.Tensor], float]:
+    """One rank, stage 0, float32."""
+    result: tuple[list[float], dict[str, torch.Tensor], float] = run_on_ranks(_train, 1, 0, "fp32", 50)[0]
+    return result
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_zero_stage_on_two_ranks_follows_the_single_process(stage: int, reference) -> None:  # type: ignore[no-untyped-def]
+    curve, weights, norm = run_on_ranks(_train, 2, stage, "fp32", 50)[0]
+    torch.testing.assert_close(torch.tensor(curve[:1]), torch.tensor(reference[0][:1]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(curve), torch.tensor(reference[0]), rtol=0, atol=1e-5)
+    assert weights.keys() == reference[1].keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, reference[1][name], rtol=0, atol=1e-4)
+    assert norm == pytest.approx(reference[2], rel=1e-3)
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def test_bf16_stays_in_its_band(reference) -> None:  # type: ignore[no-untyped-def]
+    curve, weights, _ = run_on_ranks(_train, 2, 1, "bf16", 50)[0]
+    torch.testing.assert_close(torch.tensor(curve), torch.tensor(reference[0]), rtol=0.02, atol=0)
+    assert all(value.dtype == torch.float32 for value in weights.values())
+
+
+def _saved_files(world: World, folder: Path, stage: int) -> list[str]:
+    model = ModelSettings(embedding_dim=4, a=MlpSettings(hidden=(4,)), b=MlpSettings(hidden=(4,)))
+    encoder = build_dual_encoder(model, (3,), (3,), None, normalize_prototypes=True, seed=0)
+    engine = Engine(encoder, OptimizerSettings(), EngineSettings(zero_stage=stage), 2, world)  # type: ignore[arg-type]
+    engine.backward((engine.embed_pairs(torch.ones(2, 3), torch.ones(2, 3)).a).sum())
+    engine.step(1e-3)
+    return [str(path.relative_to(folder)) for path in engine.save(folder)]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_every_saved_file_is_reported_by_exactly_one_rank(tmp_path: Path, stage: int) -> None:
+    reported = [name for part in run_on_ranks(_saved_files, 2, tmp_path, stage) for name in part]
+    on_disk = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.pt"))
+    assert sorted(reported) == on_disk
+    assert not list(tmp_path.rglob("latest*"))

@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swamp_dist.config import StageSettings
+from swamp_dist.distributed import World
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.launch.task import run_stage
+from swamp_dist.records import StageResult, UserError
+from swamp_dist.train.loop import Preempted
+from tests.ranks import run_on_ranks
+from tests.train.tiny import tiny_stage
+
+STEPS = 32  # 4 epochs of floor(200 / 24) steps
+
+
+class _StopAfter:
+    """Asks to stop during the n-th step, as a signal to this rank would."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def _run(
+    world: World, settings: StageSettings, folder: Path, stops: list[int], only_rank: int = 0
+) -> StageResult:
+    """Run a stage to its end through interruptions at the given steps."""
+    for stop in stops:
+        with pytest.raises(Preempted):
+            run_stage(settings, RunDir(folder), world, _StopAfter(stop if world.rank == only_rank else -1))
+    return run_stage(settings, RunDir(folder), world)
+
+
+def _losses(folder: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss/total"]) for row in rows if "loss/total" in row]
+
+
+@pytest.mark.parametrize("stops", [[1], [8], [7, 2], [31]])
+def test_a_run_stopped_and_resumed_is_bit_identical(
+    tiny_shards: Path, tmp_path: Path, stops: list[int]
+) -> None:
+    settings = tiny_stage(tiny_shards)
+    run_on_ranks(_run, 1, settings, tmp_path / "whole", [])
+    run_on_ranks(_run, 1, settings, tmp_path / "parts", stops)
+    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_two_ranks_stop_together_when_one_is_asked_and_resume_exactly(
+    tiny_shards: Path, tmp_path: Path, stage: int
+) -> None:
+    settings = tiny_stage(tiny_shards, engine__zero_stage=stage, data__workers=1, data__cache="none")
+    run_on_ranks(_run, 2, settings, tmp_path / "whole", [])
+    run_on_ranks(_run, 2, settings, tmp_path / "parts", [11], 1)
+    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def _assert_same_run(whole: Path, parts: Path) -> None:
+    assert [step for step, _ in _losses(parts)] == list(range(1, STEPS + 1))
+    assert _losses(parts) == _losses(whole)
+    expected, found = load_file(whole / "weights.safetensors"), load_file(parts / "weights.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, parts)]
+    assert results[0]["evaluations"] == results[1]["evaluations"]
+    assert results[0]["selected_step"] == results[1]["selected_step"]
+
+
+def test_world_sizes_agree(tiny_shards: Path, tmp_path: Path) -> None:
+    settings = tiny_stage(tiny_shards, model__a={"kind": "mlp", "hidden": [16], "dropout": 0.0})
+    one, two = (run_on_ranks(_run, n, settings, tmp_path / str(n), [])[0] for n in (1, 2))
+    torch.testing.assert_close(
+        torch.tensor(_losses(tmp_path / "1")), torch.tensor(_losses(tmp_path / "2")), rtol=0, atol=1e-5
+    )
+    assert one.steps == two.steps == STEPS
+
+
+def _resume_with(world: World, first: StageSettings, second: StageSettings, folder: Path) -> str:
+    with pytest.raises(Preempted):
+        run_stage(first, RunDir(folder), world, _StopAfter(3))
+    with pytest.raises(UserError) as caught:
+        run_stage(second, RunDir(folder), world)
+    return str(caught.value)
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_name(tiny_shards: Path, tmp_path: Path) -> None:
+    changed = tiny_stage(tiny_shards, objective__swamp__eta=7.0)
+    message = run_on_ranks(_resume_with, 1, tiny_stage(tiny_shards), changed, tmp_path)[0]
+    assert "objective.swamp.eta" in message
+    assert "7" in message
+    assert (tmp_path / "checkpoints" / "step-3" / "MANIFEST.json").is_file()
+
+
+def test_early_stop_ends_a_run_and_a_restart_does_not_train_on(tiny_shards: Path, tmp_path: Path) -> None:
+    validate = {"split": "validation", "early_stop": 1}
+    settings = tiny_stage(tiny_shards, train__epochs=40, train__validate_on=validate)
+    first = run_on_ranks(_run, 1, settings, tmp_path, [])[0]
+    assert first.steps < 40 * 8
+    (tmp_path / "result.json").unlink()
+    again = run_on_ranks(_run, 1, settings, tmp_path, [])[0]
+    assert (again.steps, again.selected_step) == (first.steps, first.selected_step)
+
+
+def _poisoned(world: World, settings: StageSettings, folder: Path) -> str:
+    from swamp_dist.train.engine import Engine
+
+    embed = Engine.embed_pairs
+
+    def poisoned(self: Engine, a: torch.Tensor, b: torch.Tensor) -> Any:
+        calls.append(1)
+        return embed(self, a * float("nan") if len(calls) == 4 and world.rank == 1 else a, b)
+
+    calls: list[int] = []
+    Engine.embed_pairs = poisoned  # type: ignore[method-assign]
+    with pytest.raises(UserError) as caught:
+        run_stage(settings, RunDir(folder), world)
+    return str(caught.value)
+
+
+def test_a_non_finite_loss_on_one_rank_stops_all_before_the_update(tiny_shards: Path, tmp_path: Path) -> None:
+    settings = tiny_stage(tiny_shards, train__checkpoint={"every": 1, "keep": 2})
+    messages = run_on_ranks(_poisoned, 2, settings, tmp_path)
+    assert messages[0] == messages[1]
+    assert "step 3 is not finite" in messages[0]
+    assert "12 of 24 samples" in messages[0]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*")) == ["step-2", "step-3"]
+
+
+def test_a_batch_larger_than_the_data_names_both_numbers(tiny_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"(?s)UserError.*400.*200|UserError.*200.*400"):
+        run_on_ranks(_run, 1, tiny_stage(tiny_shards, data__entries=400), tmp_path, [])
