@@ -437,7 +437,8 @@ class OpenMojiSource(Settings):
     test_items: PositiveInt = 500
     """Items of the test split, at most one a concept."""
     validation_items: PositiveInt = 200
-    """Items of the validation split, taken from training concepts, concept-disjoint from training."""
+    """Items of the validation split, one a concept; their concepts are taken from training's, and are in
+    no other split."""
     pretrain_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the training concepts that forms the `pretrain` split; the rest is `finetune`.
     `train` is their union."""
@@ -520,6 +521,8 @@ class PipelineSettings(Settings):
     shards: tuple[PipelineShards, ...] = ()
     stages: dict[str, PipelineStage]
     """Stages by name."""
+    overrides: tuple[str, ...] = ()
+    """key=value settings for every stage, after its own: for example train.epochs=3 for a trial run."""
     ranks: PositiveInt = 1
     """Processes a stage uses when run on this machine."""
     concurrency: PositiveInt = 1

@@ -71,13 +71,19 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
         metrics=settings.metrics,
         headings=tuple(_heading(metric, shown) for metric in settings.metrics),
         rows=tuple(_row(row, settings.metrics, evaluations, shown) for row in settings.rows),
-        baseline=next((r.label for r in settings.rows if r.stage == settings.baseline), settings.baseline),
+        baseline=_baseline_label(settings),
         comparisons=_comparisons(settings, evaluations),
         notes=_notes(settings, evaluations, shown),
     )
 
 
 _Evaluations = Mapping[str, Sequence[EvaluationResult | None]]
+
+
+def _baseline_label(settings: TableSettings) -> str | None:
+    if settings.baseline is None:
+        return None
+    return next((r.label for r in settings.rows if r.stage == settings.baseline), settings.baseline)
 
 
 def _row_stages(settings: TableSettings) -> list[str]:

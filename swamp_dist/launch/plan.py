@@ -153,7 +153,7 @@ def _cell_stage(
     before = _ancestors(settings.stages, name)
     runs = {f"runs.{n}": str(folder / n) for n in order if n in before}
     try:
-        overrides = [substitute(o, {**values, **runs}) for o in stage.overrides]
+        overrides = [substitute(o, {**values, **runs}) for o in (*stage.overrides, *settings.overrides)]
         loaded = load(stage.job, StageSettings, overrides)
     except UserError as error:
         problems.append(f"stage {name}: {error}")

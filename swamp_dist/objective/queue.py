@@ -109,3 +109,13 @@ class Queue:
         # A ring with free slots counts from 0 again: validity is read off the count.
         self.pushed = int(state["pushed"]) - kept if kept == self.capacity else 0
         self._write(*newest)
+
+
+def queue_figures(queue: Queue, step: int) -> dict[str, Tensor]:
+    """How full the queue is and how old its rows are, in steps: 0-d tensors by metric tag."""
+    ages = queue.ages(step).to(queue.a.dtype)
+    return {
+        "queue/fill": ages.new_full((), len(queue) / queue.capacity),
+        "queue/age_mean": ages.mean(),
+        "queue/age_max": ages.amax(),
+    }

@@ -47,7 +47,8 @@ class SinkhornSolution:
     repeats: int
     """Iterations that had to be done again the careful way, beyond `iterations`."""
     collectives: int
-    """All-reduces this rank issued: one an iteration, two for one in the log domain (as a cold first)."""
+    """All-reduces this rank issued: one an iteration, and one more for the first of a cold start, of a warm
+    start at epsilon below 0.01 and of every repeated block."""
 
 
 def assign(scores: Tensor, log_v: Tensor, epsilon: float) -> Tensor:
@@ -66,6 +67,7 @@ def solve(
     max_iterations: int = 50,
     tolerance: float = 0.01,
     check_every: int = 5,
+    work: Tensor | None = None,
 ) -> SinkhornSolution:
     """Balance M assignments of `total_rows` rows, of which this rank holds scores (M, n, K).
 
@@ -79,8 +81,9 @@ def solve(
         max_iterations: limit of a solve that stops at `tolerance`.
         tolerance: marginal error to stop at.
         check_every: iterations of a block; the error is read between blocks only.
+        work: memory like `scores` for the kernel, overwritten; a caller that solves every step keeps it.
     """
-    problem = _Problem(scores, total_rows, epsilon, world)
+    problem = _Problem(scores, total_rows, epsilon, world, work)
     log2_v = (
         scores.new_zeros(scores.shape[0], scores.shape[2])
         if log_v is None
@@ -88,7 +91,8 @@ def solve(
     )
     limit = iterations or max_iterations
     done = repeats = collectives = 0
-    careful = False
+    # After these starts log v still moves too far for one kernel. Stateless, so that a resumed run does the same.
+    careful = epsilon < 0.01 and (log_v is not None or min(check_every, limit) > 3)
     while True:
         steps = min(check_every, limit - done)
         block = _run_block(problem, log2_v, steps, cold=log_v is None and done == 0, careful=careful)
@@ -101,7 +105,7 @@ def solve(
         stop = not math.isfinite(drift) or (iterations is None and error < tolerance)
         if done >= limit or stop:
             break
-        careful = careful and drift * check_every > problem.reach
+        careful = drift > problem.reach / 2  # potentials tend to move less and less
     log_v = (log2_v - log2_v.mean(dim=1, keepdim=True)) / _LOG2_E
     sent = 0 if problem.world is None else collectives
     return SinkhornSolution(log_v, block.figures[0], done, repeats, sent)
@@ -129,16 +133,18 @@ class _Block:
     log2_v: Tensor
     figures: Tensor
     """(2,): marginal error before the last iteration, and the farthest that log2 v went from what was
-    absorbed (inf where something is not finite). The same on all ranks."""
+    absorbed first (inf where something is not finite). The same on all ranks."""
     collectives: int
 
 
 class _Problem:
     """The rows of this rank in base 2, and the kernel that is made of them."""
 
-    def __init__(self, scores: Tensor, total_rows: int, epsilon: float, world: World | None) -> None:
+    def __init__(
+        self, scores: Tensor, total_rows: int, epsilon: float, world: World | None, work: Tensor | None
+    ) -> None:
         self.scores = scores
-        self.kernel = torch.empty_like(scores)
+        self.kernel = torch.empty_like(scores) if work is None else work
         self.scale = _LOG2_E / epsilon
         self.log2_share = math.log2(total_rows / scores.shape[2])
         self.world = world if world is not None and world.size > 1 else None
@@ -165,7 +171,7 @@ class _Problem:
 
 def _run_block(problem: _Problem, log2_v: Tensor, steps: int, *, cold: bool, careful: bool) -> _Block:
     """`steps` iterations from potentials (M, K); the first of them under u = 1 where `cold`."""
-    absorbed: Tensor | None = None
+    absorbed = origin = None
     drift = problem.scores.new_zeros(())
     for step in range(steps):
         if step == 0 and cold:
@@ -175,12 +181,13 @@ def _run_block(problem: _Problem, log2_v: Tensor, steps: int, *, cold: bool, car
         else:
             if absorbed is None or careful:
                 absorbed = log2_v
+                origin = absorbed if origin is None else origin
                 _absorb(problem, log2_v)
             log2_masses = _kernel_masses(problem, log2_v - absorbed)
         move = problem.log2_share - log2_masses
         log2_v = log2_v + move
-        if absorbed is not None:
-            drift = torch.maximum(drift, (log2_v - absorbed).abs().amax())
+        if origin is not None:
+            drift = torch.maximum(drift, (log2_v - origin).abs().amax())
     error = ((-move).exp2_() - 1).abs().mean(dim=1).amax()
     if cold and steps == 1:
         error = torch.full_like(error, torch.nan)

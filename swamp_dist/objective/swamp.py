@@ -15,7 +15,7 @@ from torch import Tensor
 from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, SwampSettings
 from swamp_dist.distributed import World, gather, gather_rows
 from swamp_dist.objective import contrastive
-from swamp_dist.objective.queue import Queue, queue_capacity
+from swamp_dist.objective.queue import Queue, queue_capacity, queue_figures
 from swamp_dist.objective.sinkhorn import SinkhornSolution, cheaper_solve, solve
 from swamp_dist.objective.targets import (
     full_precision,
@@ -53,6 +53,7 @@ class Objective:
         self.last_usage: Tensor | None = None
         """`prototype_usage` of the last step; None before the SwAMP term counts."""
         self._log_v: Tensor | None = None
+        self._memory: Tensor | None = None
         self._start_rows = start_rows
         self._announced = False
 
@@ -128,7 +129,7 @@ class Objective:
         if mine.prototypes is None:
             raise ValueError("the SwAMP term counts, but the model was built without prototypes")
         self.queue.push(all_a.detach(), all_b.detach(), gather(ids, world), step)
-        figures = _queue_figures(self.queue, step)
+        figures = queue_figures(self.queue, step)
         if len(self.queue) < self._start_rows:
             return None, figures
         self._announce(step)
@@ -138,19 +139,21 @@ class Objective:
         targets = swapped_targets(
             scores_a.detach(), scores_b.detach(), solution, swamp.epsilon, swamp.assignment
         )
-        self.last_usage = prototype_usage(targets, world)
+        choices = torch.stack((targets.a, targets.b)).argmax(dim=2)
+        self.last_usage = prototype_usage(choices, swamp.prototypes, world)
         used = (self.last_usage > 0).sum() / min(swamp.prototypes, 2 * self.plan.pairs)
         loss = soft_cross_entropy(scores_a, scores_b, targets, swamp.temperature)
-        return loss, figures | target_figures(targets) | {"swamp/used_prototypes": used}
+        return loss, figures | target_figures(targets, choices) | {"swamp/used_prototypes": used}
 
     def _balance(self, prototypes: Tensor, world: World) -> SinkhornSolution:
         """Solve the queue's valid rows (eq. 5), a contiguous share of them on each rank where split."""
         assert self.queue is not None
         total, part, parts = len(self.queue), world.rank, world.size
-        rows = slice(total * part // parts, total * (part + 1) // parts) if self.is_split else slice(total)
+        rows = slice(total * part // parts, total * (part + 1) // parts) if self.is_split else slice(0, total)
+        scores, work = self._scratch(rows.stop - rows.start, prototypes)
         swamp = self.settings.swamp
         solution = solve(
-            queue_scores(self.queue, rows, prototypes),
+            queue_scores(self.queue, rows, prototypes, scores),
             total,
             swamp.epsilon,
             world=world if self.is_split else None,
@@ -159,10 +162,18 @@ class Objective:
             max_iterations=swamp.sinkhorn.max_iterations,
             tolerance=swamp.sinkhorn.tolerance,
             check_every=swamp.sinkhorn.check_every,
+            work=work,
         )
         if swamp.sinkhorn.warm_start:
             self._log_v = solution.log_v
         return solution
+
+    def _scratch(self, num_rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory for scores and kernel, (2, num_rows, K) each, kept from step to step: on a CPU fresh pages
+        cost more than the solve."""
+        if self._memory is None or self._memory.shape[2] != num_rows:
+            self._memory = like.new_empty(2, 2, num_rows, len(like))
+        return self._memory[0], self._memory[1]
 
     def _announce(self, step: int) -> None:
         if not self._announced:
@@ -250,15 +261,6 @@ def _weighted(
     if settings.swamp.weight > 0:
         total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
     return total
-
-
-def _queue_figures(queue: Queue, step: int) -> dict[str, Tensor]:
-    ages = queue.ages(step).to(queue.a.dtype)
-    return {
-        "queue/fill": ages.new_full((), len(queue) / queue.capacity),
-        "queue/age_mean": ages.mean(),
-        "queue/age_max": ages.amax(),
-    }
 
 
 def _check_negatives(settings: ContrastiveSettings, plan: BatchPlan) -> None:

@@ -35,14 +35,15 @@ def full_precision(device_type: str) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def queue_scores(queue: Queue, rows: slice, prototypes: Tensor) -> Tensor:
-    """Similarities (2, n, K) of the queue's rows with prototypes (K, D): modality A, then B."""
+def queue_scores(queue: Queue, rows: slice, prototypes: Tensor, out: Tensor | None = None) -> Tensor:
+    """Similarities (2, n, K) of the queue's rows with prototypes (K, D), modality A, then B; in `out` if given."""
     sides = queue.a[rows], queue.b[rows]
-    scores = prototypes.new_empty(2, len(sides[0]), len(prototypes))
+    if out is None:
+        out = prototypes.new_empty(2, len(sides[0]), len(prototypes))
     with torch.no_grad(), full_precision(prototypes.device.type):
-        for side, out in zip(sides, scores, strict=True):
-            torch.mm(side, prototypes.t(), out=out)
-    return scores
+        for side, scores in zip(sides, out, strict=True):
+            torch.mm(side, prototypes.t(), out=scores)
+    return out
 
 
 def swapped_targets(
@@ -87,25 +88,28 @@ def soft_cross_entropy(
     )
 
 
-def target_figures(targets: SoftTargets) -> dict[str, Tensor]:
-    """What tells a collapse early, over my rows: 0-d tensors by metric tag."""
-    q = torch.stack((targets.a, targets.b))
-    choice_a, choice_b = q.argmax(dim=2)
+def target_figures(targets: SoftTargets, choices: Tensor) -> dict[str, Tensor]:
+    """What tells a collapse early, over my rows: 0-d tensors by metric tag.
+
+    `choices` (2, b) is the arg-max of each target of a and of b.
+    """
+    q = targets.a
+    entropies = [torch.special.entr(side).sum(dim=1).mean() for side in (targets.a, targets.b)]
     return {
-        "swamp/target_entropy": torch.special.entr(q).sum(dim=2).mean(),
-        "swamp/target_entropy_max": q.new_full((), math.log(q.shape[2])),
-        "swamp/agreement": (choice_a == choice_b).to(q.dtype).mean(),
+        "swamp/target_entropy": (entropies[0] + entropies[1]) / 2,
+        "swamp/target_entropy_max": q.new_full((), math.log(q.shape[1])),
+        "swamp/agreement": (choices[0] == choices[1]).to(q.dtype).mean(),
         "swamp/marginal_error": targets.marginal_error,
         "swamp/iterations": q.new_full((), targets.iterations),
         "swamp/repeats": q.new_full((), targets.repeats),
     }
 
 
-def prototype_usage(targets: SoftTargets, world: World) -> Tensor:
-    """How often each prototype is the arg-max of a target of the global batch: counts (K,) that sum to 2B.
+def prototype_usage(choices: Tensor, prototypes: int, world: World) -> Tensor:
+    """How often each prototype is chosen by the global batch: counts (K,) that sum to 2B.
 
     One small all-reduce: a share of distinct prototypes is no mean of the ranks' shares.
     """
-    choices = torch.cat((targets.a, targets.b)).argmax(dim=1)
-    counts = choices.new_zeros(targets.a.shape[1]).scatter_add_(0, choices, torch.ones_like(choices))
+    mine = choices.flatten()
+    counts = mine.new_zeros(prototypes).scatter_add_(0, mine, torch.ones_like(mine))
     return sum_over_ranks(counts, world)

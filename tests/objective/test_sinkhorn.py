@@ -262,5 +262,5 @@ def test_split_equals_whole_with_any_shares_and_counts_its_collectives(size: int
             torch.testing.assert_close(found.marginal_error, whole.marginal_error, rtol=1e-9, atol=1e-12)
             assert calls == found.collectives
             if found.repeats == 0:
-                assert calls == 7 + (not warm)
+                assert calls == 7 + (not warm or epsilon < 0.01)
     assert any(result[0].repeats == 0 for result in results[0])

@@ -68,17 +68,18 @@ def test_soft_cross_entropy_is_equation_4() -> None:
 
 def test_figures_of_uniform_and_of_collapsed_targets() -> None:
     uniform, one = torch.full((6, 4), 0.25), functional.one_hot(torch.tensor([0] * 6), 4).float()
-    figures = target_figures(_targets(uniform, uniform))
+    same, apart = torch.zeros(2, 6), torch.tensor([[0] * 6, [1] * 6])
+    figures = target_figures(_targets(uniform, uniform), same)
     torch.testing.assert_close(figures["swamp/target_entropy"], figures["swamp/target_entropy_max"])
-    figures = target_figures(_targets(one, one.roll(1, dims=1)))
+    figures = target_figures(_targets(one, one), apart)
     assert figures["swamp/target_entropy"] == 0
     assert figures["swamp/agreement"] == 0
-    assert target_figures(_targets(one, one))["swamp/agreement"] == 1
+    assert target_figures(_targets(one, one), same)["swamp/agreement"] == 1
 
 
 def _usage(world: World) -> list[int]:
-    mine = functional.one_hot(torch.tensor([world.rank, 3]), 5).float()
-    return prototype_usage(_targets(mine, mine), world).tolist()
+    counts: list[int] = prototype_usage(torch.tensor([[world.rank, 3], [world.rank, 3]]), 5, world).tolist()
+    return counts
 
 
 def test_usage_counts_the_targets_of_the_global_batch() -> None:
