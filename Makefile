@@ -13,11 +13,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 install: $(READY)
 
-# One resolver call with torch pinned in setup.py: asking for torch or deepspeed alone would fetch
-# the newest torch with several gigabytes of CUDA packages.
+# torch first and pinned, through pip, which honours a wheel folder or an index for CPU builds in your
+# pip configuration (uv does not read it); later resolvers keep what is there. Without this order
+# deepspeed would pull the newest torch with several gigabytes of CUDA packages.
+TORCH ?= torch==2.13.0
+
 $(READY): setup.py
 	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv $(TORCH)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev,openmoji]'
 	touch $(READY)
 

@@ -57,7 +57,6 @@ CASES: dict[str, Case] = {
     "all, hard targets, warm, 0.0005": (1, {}, _warm(_swamp(0.0005, assignment="hard"))),
     "all, warm, counts the batch not, 0.0005": (1, {}, _warm(_swamp(0.0005, counts_batch=False))),
     "SwAMP alone, cold, 0.05": (1, OFF, _swamp(0.05)),
-    "SwAMP alone, warm, 0.005": (1, OFF, _warm(_swamp(0.005))),
     "SwAMP alone, no queue, 0.0005": (1, OFF, _swamp(0.0005, size=0, counts_batch=False)),
     "late start, whole, 0.005": (1, {}, _swamp(0.005, start_when_filled=50, solve="whole")),
     "tolerance and default start, 0.05": (1, {}, _swamp(0.05) | {"sinkhorn": {"max_iterations": 10}}),

@@ -1,0 +1,266 @@
+"""What SwAMP costs: step time, Sinkhorn and loader, as ratios measured side by side in one run.
+
+    python tools/bench_step.py                       # everything, sizes for a small CPU machine
+    python tools/bench_step.py --embedding-dim 4096  # the paper's video size (wants a GPU)
+
+Timings are medians over repetitions in which the compared programs take turns, so a change in the
+machine's load hits all of them. Limits are printed beside the figures; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swamp_dist.config import (
+    EngineSettings,
+    GatedSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+)
+from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.stream import open_stream
+from swamp_dist.data.writer import write_shards
+from swamp_dist.distributed import World, join, leave
+from swamp_dist.model.dual_encoder import build_dual_encoder
+from swamp_dist.objective.sinkhorn import assign, solve
+from swamp_dist.objective.swamp import build_objective
+from swamp_dist.records import BatchPlan, Sample
+from swamp_dist.train.engine import Engine
+
+
+def take_turns(programs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median seconds of each program; they run in turn, after one unmeasured round."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repetition in range(repetitions + 1):
+        for name, program in programs.items():
+            _wait()
+            began = time.perf_counter()
+            program()
+            _wait()
+            if repetition > 0:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# -- the step --------------------------------------------------------------------------------------
+
+
+def training_step(
+    world: World, embedding_dim: int, swamp_weight: float, entries: int, each: int
+) -> Callable[[], None]:
+    """One update at the paper's video sizes on random pooled features (the word network is left out)."""
+    settings = ObjectiveSettings.model_validate(
+        {"swamp": {"weight": swamp_weight, "queue": {"start_when_filled": 0}, "sinkhorn": {"iterations": 3}}}
+    )
+    plan = BatchPlan(entries, each, entries, world.size)
+    model = ModelSettings(embedding_dim=embedding_dim, a=GatedSettings(), b=GatedSettings())
+    prototypes = settings.swamp.prototypes if swamp_weight > 0 else None
+    encoder = build_dual_encoder(model, (300,), (4096,), prototypes, normalize_prototypes=True, seed=0)
+    engine = Engine(encoder, OptimizerSettings(), EngineSettings(), plan.local_pairs, world)
+    objective = build_objective(settings, plan, embedding_dim, world.device)
+    a, b = (torch.randn(plan.pairs, n, device=world.device) for n in (300, 4096))
+    ids = torch.arange(plan.pairs, device=world.device)
+    steps = iter(range(10**9))
+
+    def step() -> None:
+        terms = objective(engine.embed_pairs(a, b), ids, ids // each, next(steps), world)
+        engine.backward(terms.total)
+        engine.step(1e-4)
+
+    return step
+
+
+def bench_step(world: World, embedding_dim: int, entries: int, each: int, repetitions: int) -> None:
+    programs: dict[str, Callable[[], object]] = {
+        "contrastive": training_step(world, embedding_dim, 0.0, entries, each),
+        "contrastive + SwAMP": training_step(world, embedding_dim, 0.25, entries, each),
+    }
+    found = take_turns(programs, repetitions)
+    print(
+        f"\nStep: {entries} videos x {each} clips = {entries * each} pairs, E = {embedding_dim}, K = 500, queue 2,048, T = 3"
+    )
+    for name, seconds in found.items():
+        print(f"  {name:22s} {1e3 * seconds:9.1f} ms")
+    print(
+        f"  ratio {found['contrastive + SwAMP'] / found['contrastive']:.3f}   (goal at E = 4,096: at most 1.10)"
+    )
+
+
+# -- Sinkhorn --------------------------------------------------------------------------------------
+
+
+def clustered_scores(rows: int, prototypes: int, dim: int = 64) -> Tensor:
+    """(2, N, K) cosines of rows around a third as many centres, as embeddings of a trained model lie."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(prototypes // 3, dim, generator=generator)
+    owner = torch.randint(len(centres), (2, rows), generator=generator)
+    points = functional.normalize(
+        centres[owner] + 0.7 * torch.randn(2, rows, dim, generator=generator), dim=2
+    )
+    targets = functional.normalize(torch.randn(prototypes, dim, generator=generator), dim=1)
+    return points @ targets.t()
+
+
+def marginal_error(plan: Tensor) -> float:
+    """mean_k |K * mean_i q_ik - 1| of row-normalised plans (M, N, K), the larger of the M."""
+    mass = plan.double().mean(dim=1) * plan.shape[2]
+    return float((mass - 1).abs().mean(dim=1).max())
+
+
+def exp_domain(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """The loop of SwAV: exponentiate once, then divide by sums; overflows for small epsilon."""
+    plan = torch.exp(scores / epsilon).t()
+    plan /= plan.sum()
+    for _ in range(iterations):
+        plan /= plan.sum(dim=1, keepdim=True)
+        plan /= len(plan)
+        plan /= plan.sum(dim=0, keepdim=True)
+        plan /= plan.shape[1]
+    return (plan * plan.shape[1]).t()
+
+
+def bench_sinkhorn(
+    rows: int, prototypes: int, epsilon: float, tolerance: float, limit: int, repetitions: int
+) -> None:
+    import ot
+
+    scores = clustered_scores(rows, prototypes)
+    kwargs = {"tolerance": tolerance, "max_iterations": limit}
+    solution = solve(scores, rows, epsilon, **kwargs)  # type: ignore[arg-type]
+    count = solution.iterations
+    a, b = torch.full((rows,), 1 / rows), torch.full((prototypes,), 1 / prototypes)
+
+    def pot() -> Tensor:
+        plans = [
+            ot.bregman.sinkhorn_log(a, b, -s, epsilon, numItermax=count, stopThr=0, warn=False)
+            for s in scores
+        ]
+        return torch.stack(plans) * rows
+
+    def ours() -> Tensor:
+        found = solve(scores, rows, epsilon, iterations=count)
+        return assign(scores, found.log_v, epsilon)
+
+    def swav() -> Tensor:
+        return torch.stack([exp_domain(s.clone(), epsilon, count) for s in scores])
+
+    programs: dict[str, Callable[[], object]] = {
+        "ours": ours,
+        "POT sinkhorn_log": pot,
+        "exp-domain loop": swav,
+    }
+    found = take_turns(programs, repetitions)
+    print(
+        f"\nSinkhorn: N = {rows}, K = {prototypes}, both modalities, epsilon = {epsilon}, cold, {count} iterations"
+    )
+    for (name, seconds), program in zip(found.items(), (ours, pot, swav), strict=True):
+        print(
+            f"  {name:18s} {1e3 * seconds:9.1f} ms   {seconds / found['ours']:6.1f} x ours"
+            f"   marginal error {marginal_error(program()):.4f}"
+        )
+
+
+# -- the loader ------------------------------------------------------------------------------------
+
+
+def bench_loader(entries: int, repetitions: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = _video_shards(Path(folder) / "video", entries)
+        plan = plan_batches(256, 1, 256, 1, entries)
+        size = sum(shard.bytes for shard in manifest.record.splits["train"].shards) / entries
+        print(
+            f"\nLoader: entries of text 300 + video 4,096, float16 ({size:.0f} bytes an entry), batches of 256"
+        )
+        for name, reading, cache, workers in (
+            ("seek", "seek", "none", 0),
+            ("seek, 2 workers", "seek", "none", 2),
+            ("stream (webdataset)", "stream", "none", 0),
+            ("memory", "seek", "memory", 0),
+        ):
+            stream = open_stream(
+                manifest,
+                "train",
+                "text",
+                "video",
+                plan,
+                0,
+                0,
+                cache=cache,
+                reading=reading,
+                workers=workers,  # type: ignore[arg-type]
+            )
+            steps = stream.steps_per_epoch * repetitions
+            began = time.perf_counter()
+            pairs = sum(len(batch.ids) for batch in stream.batches(0, steps))
+            rate = pairs / (time.perf_counter() - began)
+            stream.close()
+            print(f"  {name:22s} {rate:10,.0f} pairs/s   {rate * size / 1e6:8.1f} MB/s")
+
+
+def _video_shards(folder: Path, entries: int) -> Manifest:
+    random = np.random.default_rng(0)
+
+    def sample(number: int) -> Sample:
+        fields = {
+            name: random.standard_normal(n).astype(np.float16) for name, n in (("text", 300), ("video", 4096))
+        }
+        return Sample(f"{number:06d}", fields)
+
+    return write_shards({"train": map(sample, range(entries))}, folder, "video", {}, shuffle_seed=None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--embedding-dim", type=int, default=512, help="E; the paper's is 4096 (default: %(default)s)"
+    )
+    parser.add_argument("--entries", type=int, default=32, help="videos of a batch (default: %(default)s)")
+    parser.add_argument(
+        "--pairs-per-entry", type=int, default=64, help="clips of a video (default: %(default)s)"
+    )
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", choices=["step", "sinkhorn", "loader"], action="append")
+    chosen = parser.parse_args()
+    only = chosen.only or ["step", "sinkhorn", "loader"]
+    world = join()
+    device = (
+        torch.cuda.get_device_name()
+        if world.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    print(f"{device}, torch {torch.__version__}, {load}, Python {sys.version.split()[0]}")
+    if "step" in only:
+        bench_step(world, chosen.embedding_dim, chosen.entries, chosen.pairs_per_entry, chosen.repetitions)
+    if "sinkhorn" in only:
+        for rows, prototypes in ((2048, 500), (8192, 1000)):
+            for epsilon, tolerance, limit in ((0.05, 0.01, 100), (0.005, 0.1, 200), (0.0005, 0.4, 100)):
+                bench_sinkhorn(rows, prototypes, epsilon, tolerance, limit, 3)
+    if "loader" in only:
+        bench_loader(4096, 3)
+    leave()
+
+
+if __name__ == "__main__":
+    main()
