@@ -292,3 +292,11 @@ def _check_swamp(swamp: SwampSettings, capacity: int) -> None:
             swamp.epsilon,
             swamp.temperature,
         )
+    fixed = swamp.sinkhorn.iterations
+    if swamp.sinkhorn.warm_start and fixed is not None and fixed < 10 and swamp.epsilon < 0.01:
+        logger.warning(
+            "warm_start with %d fixed iterations at epsilon = %g ends further from balance than a cold start; "
+            "raise objective.swamp.sinkhorn.iterations or set warm_start = false",
+            fixed,
+            swamp.epsilon,
+        )

@@ -61,7 +61,7 @@ def train_step(
     """
     began = time.perf_counter()
     # Keyed, not carried: dropout of step s is the same after a resume or a validation.
-    torch.manual_seed((seed * 1_000_003 + batch.step) * 65_537 + world.rank)
+    torch.manual_seed(((seed * 1_000_003 + batch.step) * 65_537 + world.rank) % 2**63)
     embeddings = engine.embed_pairs(batch.a, batch.b)
     terms = objective(embeddings, batch.ids, batch.entries, batch.step, world)
     pending = _OnHost(_reduced_losses(terms, stop_requested, world))
