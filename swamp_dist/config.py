@@ -293,6 +293,11 @@ class TrainSettings(Settings):
     def _best_needs_validation(self) -> TrainSettings:
         if self.select == "best" and self.validate_on is None:
             raise ValueError("select = best needs validate_on: there is nothing to choose by")
+        if self.select == "best" and self.validate_on is not None and self.validate_on.every > self.epochs:
+            raise ValueError(
+                f"validate_on.every = {self.validate_on.every} is more than epochs = {self.epochs}: "
+                "the run would never validate, so select = best would have nothing to choose by"
+            )
         return self
 
 

@@ -24,6 +24,7 @@ from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.distributed import World, configure_logging, join, leave, on_main
+from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.retrieval import check_evaluation, evaluate_split
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.progress import ProgressBar
@@ -107,6 +108,12 @@ def _check_before_start(settings: StageSettings, manifest: Manifest, world: Worl
     """Everything that can be refused before the first step is."""
     for evaluation in (*settings.evaluate, *_validation(settings)):
         check_evaluation(manifest, evaluation, settings.data.a, settings.data.b)
+    for validation in _validation(settings):
+        assert settings.train is not None
+        assert settings.train.validate_on is not None
+        check_metric_name(
+            settings.train.validate_on.metric, promised_metrics(validation), "train.validate_on"
+        )
     if settings.data.verify:
         on_main(world, lambda: _verify(manifest))
 
