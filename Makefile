@@ -9,7 +9,7 @@ endif
 export RAY_USAGE_STATS_ENABLED := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install lint types test test-slow test-openmoji smoke wheel clean-runs
+.PHONY: install lint types test test-slow smoke wheel
 
 install: $(READY)
 
@@ -37,7 +37,9 @@ test: lint types
 test-slow: $(READY)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
+# Always from the beginning: its data and runs are its own.
 smoke: $(READY)
+	rm -rf runs/smoke data/synthetic
 	$(BIN)/swamp smoke
 
 wheel: $(READY)

@@ -76,10 +76,12 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME of the job.")] = None,
 ) -> None:
     """Run one stage on this machine. The same command again continues it."""
+    from swamp_dist.launch.finished import check_finished
     from swamp_dist.launch.local import run_ranks
 
     settings = load(job, StageSettings, overrides or ())
     folder = RunDir(run_dir or Path("runs") / settings.name)
+    check_finished(folder, settings)
     if not folder.done:
         folder.write_stage(settings)
     code = run_ranks(folder.stage_yaml, folder.path, ranks, report=_say)

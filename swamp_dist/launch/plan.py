@@ -13,6 +13,8 @@ from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, St
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.explaining import nearest
+from swamp_dist.launch.finished import check_finished
+from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
 from swamp_dist.records import UserError
 
@@ -78,6 +80,7 @@ def plan_pipeline(settings: PipelineSettings, run_dir: Path) -> Plan:
     plan = Plan(run_dir, tuple(_distinct(shards, problems)), tuple(stages))
     if not problems:
         problems += _missing_inputs(plan)
+        problems += _finished_otherwise(plan)
         problems += _table_problems(settings, plan)
     _raise(settings.name, problems)
     return plan
@@ -161,6 +164,14 @@ def _cell_stage(
     prefix = f"{cell}/" if cell else ""
     after = tuple(prefix + a for a in stage.after)
     return PlannedStage(prefix + name, name, loaded, folder / name, after)
+
+
+def _finished_otherwise(plan: Plan) -> Iterator[str]:
+    for stage in plan.stages:
+        try:
+            check_finished(RunDir(stage.run_dir), stage.settings)
+        except UserError as error:
+            yield f"stage {stage.key}: {error}"
 
 
 def _distinct(shards: Sequence[PlannedShards], problems: list[str]) -> list[PlannedShards]:

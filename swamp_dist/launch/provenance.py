@@ -7,9 +7,12 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swamp_dist.config import StageSettings
-from swamp_dist.distributed import World
+
+if TYPE_CHECKING:
+    from swamp_dist.distributed import World
 
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy")
 
@@ -49,8 +52,10 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def weights_sha256(source: Path) -> str:
-    """Hash of a weights file, or of the one inside a run folder."""
+def weights_sha256(source: Path) -> str | None:
+    """Hash of a weights file, or of the one inside a run folder; None where there is none (yet)."""
     path = source / "weights.safetensors" if source.is_dir() else source
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,16 @@ source: {kind: synthetic, splits: {train: {classes: [0, 4], total: 16}}}
 """
 
 
+RESULT = {
+    "format": 1,
+    "weights": None,
+    "selected_step": None,
+    "steps": 0,
+    "evaluations": [],
+    "provenance": {},
+}
+
+
 def pipeline_files(folder: Path, **changes: object) -> PipelineSettings:
     """pre -> post, and other on its own, over two seeds; its files are in `folder`, the working folder."""
     (folder / "job.yaml").write_text(JOB)
@@ -60,5 +70,5 @@ def mark(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
             if ending == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             return int(ending)
-    (run_dir / "result.json").write_text(json.dumps({"format": 1}))
+    (run_dir / "result.json").write_text(json.dumps(RESULT | {"name": run_dir.name}))
     return 0
