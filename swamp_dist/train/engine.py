@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EngineSettings, OptimizerSettings
-from swamp_dist.distributed import World
+from swamp_dist.distributed import World, gather_objects, on_main
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.records import PairEmbeddings, UserError
 from swamp_dist.train.checkpoint import recorded_writes
+from swamp_dist.train.resharding import ParameterState, Pieces, SavedEngine, open_saved, partition_views
 
 
 def _import_deepspeed(world: World) -> Any:
@@ -171,11 +172,70 @@ class Engine:
             with _tensors_only():
                 path, _ = self._engine.load_checkpoint(str(folder), tag="engine")
         except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{folder}: a file of the checkpoint holds more than tensors and was not loaded.\n{error}"
-            ) from None
+            raise UserError(_holds_code(folder, error)) from None
         if path is None:
             raise UserError(f"{folder}: the engine's part of the checkpoint is missing or unreadable")
+
+    def load_resharded(self, folder: Path, stage: int, world_size: int) -> None:
+        """Restore model and optimiser from `folder`, written by `world_size` ranks at ZeRO `stage`.
+
+        Only reads `folder`, and every rank reads all of it. All ranks call it.
+
+        Raises:
+            UserError: on all ranks, before anything is changed, if the files cannot be understood.
+        """
+        saved = self._open_saved(folder, stage, world_size)
+        parameters = dict(self._engine.module.named_parameters())
+        shapes = {name: torch.Size(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
+        on_main(self.world, lambda: saved.check(shapes))
+        pieces = self._new_pieces(saved, parameters)
+        starts = self._starts(pieces)
+        for name, parameter in parameters.items():
+            whole = saved.parameter(name)
+            self._set_weight(parameter, whole.value)
+            if name in pieces:
+                pieces[name].fill(whole, starts[name])
+        self._engine.global_steps, self._engine.global_samples = saved.global_steps, saved.global_samples
+
+    def _open_saved(self, folder: Path, stage: int, world_size: int) -> SavedEngine:
+        """The commit's files, open on every rank, or the first rank's error on all."""
+        saved, failure = None, None
+        try:
+            with _tensors_only():
+                saved = open_saved(folder / "engine", stage, world_size)
+        except (UserError, OSError) as error:
+            failure = str(error)
+        except pickle.UnpicklingError as error:
+            failure = _holds_code(folder, error)
+        failures = [found for found in gather_objects(failure, self.world) if found is not None]
+        if saved is None or failures:
+            raise UserError(failures[0])
+        return saved
+
+    def _new_pieces(self, saved: SavedEngine, parameters: dict[str, torch.nn.Parameter]) -> Pieces:
+        """This rank's pieces of the running engine, its moments made as Adam's first step would."""
+        optimizer = self._engine.optimizer
+        if self._stage == 0:
+            _make_moments(optimizer, list(parameters.values()), saved.step)
+            return {name: _flat_views(p, optimizer.state[p]) for name, p in parameters.items()}
+        held = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
+        _make_moments(optimizer.optimizer, getattr(optimizer, held), saved.step)
+        return partition_views(self._stage, optimizer.state_dict(), saved.shapes, self.world.size)
+
+    def _starts(self, pieces: Pieces) -> dict[str, int]:
+        """Where this rank's piece of each parameter begins: after those of the ranks before it."""
+        sizes = {name: piece.value.numel() for name, piece in pieces.items()}
+        earlier = gather_objects(sizes, self.world)[: self.world.rank] if self._stage > 0 else []
+        return {name: sum(rank.get(name, 0) for rank in earlier) for name in sizes}
+
+    def _set_weight(self, parameter: torch.nn.Parameter, value: Tensor) -> None:
+        """The weight that the model computes with; ZeRO's float32 master copy is set beside it."""
+        if self._stage < 3:
+            parameter.data.copy_(value)
+            return
+        with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if self.world.is_main:
+                parameter.data.copy_(value)
 
 
 @contextlib.contextmanager
@@ -199,6 +259,21 @@ def _tensors_only() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _holds_code(folder: Path, error: pickle.UnpicklingError) -> str:
+    return f"{folder}: a file of the checkpoint holds more than tensors and was not loaded.\n{error}"
+
+
+def _make_moments(optimizer: torch.optim.Optimizer, tensors: list[torch.nn.Parameter], step: Tensor) -> None:
+    for tensor in tensors:
+        moments = {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[tensor] = {"step": step.clone(), **moments}
+
+
+def _flat_views(parameter: torch.nn.Parameter, moments: dict[str, Tensor]) -> ParameterState:
+    whole = ParameterState(parameter.detach(), moments["exp_avg"], moments["exp_avg_sq"])
+    return whole.each(lambda x: x.view(-1))
 
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, Tensor]:

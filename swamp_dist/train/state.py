@@ -56,15 +56,14 @@ def resume(state: TrainState) -> Progress:
     """Continue from the newest commit of this run, or start at step 0.
 
     Raises:
-        UserError: the commit belongs to other settings, or to another world size or ZeRO stage.
+        UserError: the commit belongs to other settings, or its files cannot be understood.
     """
     remove_leftovers(state.checkpoints, state.world)
     found = newest_commit(state.checkpoints, state.world)
     if found is None:
         return Progress()
     check_fingerprint(found.meta["fingerprint"], state.fingerprint)
-    _check_layout(found, state)
-    state.engine.load(found.folder)
+    _load_engine(found, state)
     state.objective.load_state(load_file(found.folder / "objective.safetensors"))
     progress = Progress(**found.meta["progress"])
     best = None if progress.best_step is None else _best_path(state.checkpoints, progress.best_step)
@@ -141,13 +140,15 @@ def _best_steps_of_commits(checkpoints: Path) -> set[int]:
     return steps
 
 
-def _check_layout(found: Commit, state: TrainState) -> None:
-    """DeepSpeed reads ZeRO shards only at the world size and stage that wrote them."""
+def _load_engine(found: Commit, state: TrainState) -> None:
+    """Through DeepSpeed where this layout wrote the commit, so bit by bit; else dealt to this layout."""
     saved = (found.meta["zero_stage"], found.world_size)
     current = (state.settings.engine.zero_stage, state.world.size)
-    if saved != current and not saved[0] == current[0] == 0:
-        raise UserError(
-            f"{found.folder} was written by {saved[1]} ranks at ZeRO stage {saved[0]}; this run has "
-            f"{current[1]} ranks at stage {current[0]}.\nContinue with --ranks {saved[1]} and "
-            f"engine.zero_stage={saved[0]}, or start a new stage with train.init_from={state.checkpoints.parent}"
-        )
+    if saved == current or saved[0] == current[0] == 0:
+        state.engine.load(found.folder)
+        return
+    logger.info(
+        "%s was written by %d ranks at ZeRO stage %d: dealing it to %d ranks at stage %d",
+        found.folder, saved[1], saved[0], current[1], current[0],
+    )  # fmt: skip
+    state.engine.load_resharded(found.folder, *saved)
