@@ -308,6 +308,10 @@ class EngineSettings(Settings):
     """0 replicates, 1 shards optimiser state, 2 also gradients, 3 also parameters."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` autocasts the encoders; parameters, prototypes and the objective stay float32."""
+    micro_batch: PositiveInt | None = None
+    """Pairs encoded at a time on a rank, for batches whose activations do not fit; must divide the rank's
+    pairs. The loss still sees the whole batch: micro-batches are encoded twice, so the encoders cost
+    a third more. Dropout draws other masks for another size; null = all pairs of a rank at once."""
     threads: PositiveInt | None = None
     """Intra-op threads of a rank on a CPU; null leaves torch's choice. Ranks that share cores want 1."""
 

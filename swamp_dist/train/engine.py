@@ -73,6 +73,12 @@ class Engine:
         local_pairs: int,
         world: World,
     ) -> None:
+        """Hand the model to DeepSpeed; all ranks call it.
+
+        Raises:
+            UserError: `micro_batch` does not divide the `local_pairs` of a rank.
+        """
+        _check_micro_batch(settings.micro_batch, local_pairs, world)
         deepspeed = _import_deepspeed(world)
         model = model.to(world.device)
         adam = torch.optim.AdamW if optimizer.weight_decay > 0 else torch.optim.Adam
@@ -94,6 +100,8 @@ class Engine:
         self._stage = settings.zero_stage
         self._norm: Tensor | float = float("nan")
         self.world = world
+        self.micro_batch = settings.micro_batch
+        """Pairs to encode at a time; None = all pairs of the rank."""
 
     @property
     def num_parameters(self) -> int:
@@ -130,6 +138,20 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Gradients of this rank's loss, averaged over ranks."""
         self._engine.backward(loss)
+
+    @contextlib.contextmanager
+    def one_reduction(self) -> Iterator[None]:
+        """Every `backward` inside adds its gradients on this rank; all are averaged over ranks once, at the end.
+
+        Whole gradients stay on the rank until then, at stages 2 and 3 too.
+        """
+        if self._stage == 0:
+            with self._engine.no_sync():
+                yield
+            self._engine.allreduce_gradients()
+        else:  # no_sync is refused at stages 2 and 3, and the boundary flag alone reduces every time there
+            with self._engine.coalesce_grad_reduction():
+                yield
 
     def step(self, learning_rate: float) -> None:
         """Clip the global gradient norm, then one Adam step at `learning_rate`."""
@@ -236,6 +258,18 @@ class Engine:
         with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if self.world.is_main:
                 parameter.data.copy_(value)
+
+
+def _check_micro_batch(micro_batch: int | None, local_pairs: int, world: World) -> None:
+    if micro_batch is None or local_pairs % micro_batch == 0:
+        return
+    divisors = [n for n in range(1, local_pairs + 1) if local_pairs % n == 0]
+    raise UserError(
+        f"engine.micro_batch = {micro_batch}: expected a divisor of the {local_pairs} pairs of a rank "
+        f"({local_pairs * world.size} pairs a step on {world.size} ranks), found a remainder of "
+        f"{local_pairs % micro_batch}.\n"
+        f"Set it to one of {', '.join(map(str, divisors))}; null encodes all pairs of a rank at once."
+    )
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from swamp_dist.distributed import World, gather, gather_objects, mean_over_rank
 from swamp_dist.objective.swamp import Objective
 from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, UserError
 from swamp_dist.train.engine import Engine
+from swamp_dist.train.gradient_cache import encode
 
 _TERMS = ("loss/total", "loss/contrastive", "loss/swamp")
 
@@ -61,14 +62,13 @@ def train_step(
     """
     began = time.perf_counter()
     # Keyed, not carried: dropout of step s is the same after a resume or a validation.
-    torch.manual_seed(((seed * 1_000_003 + batch.step) * 65_537 + world.rank) % 2**63)
-    embeddings = engine.embed_pairs(batch.a, batch.b)
-    terms = objective(embeddings, batch.ids, batch.entries, batch.step, world)
+    encoded = encode(engine, batch, (seed * 1_000_003 + batch.step) * 65_537 + world.rank)
+    terms = objective(encoded.embeddings, batch.ids, batch.entries, batch.step, world)
     pending = _OnHost(_reduced_losses(terms, stop_requested, world))
-    engine.backward(terms.total)
+    encoded.backward(terms.total)
     *losses, num_bad, stops = pending.read()
     if num_bad:
-        raise UserError(_not_finite(batch, embeddings, keys_of, world))
+        raise UserError(_not_finite(batch, encoded.embeddings, keys_of, world))
     engine.step(learning_rate)
     present = (True, terms.contrastive is not None, terms.swamp is not None)
     return StepOutcome(

@@ -1,0 +1,95 @@
+"""The encoding of a step's batch: at once, or in micro-batches with the gradient cached at the embeddings.
+
+The objective couples all pairs of a batch, so plain accumulation would change its negatives and its
+solve. The cache (GradCache, Gao et al. 2021) changes neither: every micro-batch is encoded without
+gradient, the objective sees the embeddings of the whole batch, and each micro-batch is encoded once
+more to carry its rows of dL/d(embedding) to the parameters. One more encoding buys an activation
+memory of one micro-batch. The gradient is that of the whole batch up to the rounding of a sum.
+
+Dropout is keyed by (seed, step, rank, micro-batch). So both encodings of a micro-batch drop the same
+units, a resumed run repeats an uninterrupted one, and the gradient is exactly that of the reported loss.
+Another micro-batch size draws other masks of the same distribution, as another world size does; without
+dropout the size changes rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from swamp_dist.records import PairBatch, PairEmbeddings
+from swamp_dist.train.engine import Engine
+
+_GOLDEN = 0x9E3779B97F4A7C15  # odd, so no two micro-batches of a step share a key, nor its lower half
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """This rank's embeddings and the way back from a loss of them."""
+
+    embeddings: PairEmbeddings
+    """Rows a, b (b, D) of all this rank's pairs and prototypes (K, D), with gradient."""
+    backward: Callable[[Tensor], None]
+    """Takes the 0-d loss of this rank to parameter gradients averaged over ranks; call it once."""
+
+
+def encode(engine: Engine, batch: PairBatch, random_key: int) -> EncodedBatch:
+    """Embed this rank's pairs, `engine.micro_batch` at a time where it is set.
+
+    Args:
+        engine: the model; all ranks call this together, with equally many pairs.
+        batch: this rank's pairs.
+        random_key: what dropout of this step and rank is drawn from.
+    """
+    if engine.micro_batch in (None, len(batch.ids)):
+        return EncodedBatch(_embed(engine, batch, slice(None), random_key, 0), engine.backward)
+    parts = [slice(i, i + engine.micro_batch) for i in range(0, len(batch.ids), engine.micro_batch)]
+    with torch.no_grad():
+        pieces = [_embed(engine, batch, rows, random_key, n) for n, rows in enumerate(parts)]
+    leaves = _leaves(pieces)
+    return EncodedBatch(leaves, partial(_backward, engine, batch, random_key, parts, leaves))
+
+
+def _embed(engine: Engine, batch: PairBatch, rows: slice, random_key: int, number: int) -> PairEmbeddings:
+    torch.manual_seed((random_key + number * _GOLDEN) % 2**63)
+    return engine.embed_pairs(batch.a[rows], batch.b[rows])
+
+
+def _leaves(pieces: list[PairEmbeddings]) -> PairEmbeddings:
+    """The whole batch as if no model stood behind it; prototypes are the same in every piece."""
+    a, b = torch.cat([piece.a for piece in pieces]), torch.cat([piece.b for piece in pieces])
+    prototypes = pieces[0].prototypes
+    return PairEmbeddings(
+        a.requires_grad_(),
+        b.requires_grad_(),
+        None if prototypes is None else prototypes.detach().requires_grad_(),
+    )
+
+
+def _backward(
+    engine: Engine,
+    batch: PairBatch,
+    random_key: int,
+    parts: list[slice],
+    leaves: PairEmbeddings,
+    loss: Tensor,
+) -> None:
+    """dL/d(embeddings) first, then every micro-batch again, each with its rows of it."""
+    whole = torch.autograd.grad(loss, [leaf for leaf in leaves if leaf is not None])
+    with engine.one_reduction():
+        for number, rows in enumerate(parts):
+            # Prototypes are no rows: one encoding carries their gradient, any other repeats it.
+            of_prototypes = whole[2] if leaves.prototypes is not None and number == 0 else None
+            gradients = PairEmbeddings(whole[0][rows], whole[1][rows], of_prototypes)
+            engine.backward(_pull(_embed(engine, batch, rows, random_key, number), gradients))
+
+
+def _pull(embeddings: PairEmbeddings, gradients: PairEmbeddings) -> Tensor:
+    """A 0-d sum whose gradient at the embeddings is `gradients`."""
+    both = zip(embeddings, gradients, strict=True)
+    products = [(x * gradient).sum() for x, gradient in both if x is not None and gradient is not None]
+    return torch.stack(products).sum()
