@@ -305,7 +305,8 @@ class EngineSettings(Settings):
     """How DeepSpeed holds the model; never changes the numbers beyond rounding."""
 
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """0 replicates, 1 shards optimiser state, 2 also gradients, 3 also parameters."""
+    """0 replicates, 1 shards optimiser state, 2 also gradients, 3 also parameters. A resumed run may
+    change it, like the number of ranks."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` autocasts the encoders; parameters, prototypes and the objective stay float32."""
     micro_batch: PositiveInt | None = None
