@@ -53,7 +53,8 @@ app = typer.Typer(
     "First steps: [bold]swamp smoke[/] runs a small pipeline end to end; "
     "[bold]swamp show jobs/FILE.yaml[/] explains every setting of a file.\n\n"
     "Exit codes: 0 done, 2 a mistake in what was asked, 3 the run folder is held by another run, "
-    "75 progress saved and to be started again, 1 anything else.",
+    "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2), 130 killed by a second "
+    "Ctrl-C, 1 anything else.",
 )
 shards_app = typer.Typer(no_args_is_help=True, help="Build and check shard sets.")
 app.add_typer(shards_app, name="shards")
@@ -75,7 +76,11 @@ def run(
     ranks: Annotated[int, typer.Option(help="Processes on this machine; one a GPU.", min=1)] = 1,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME of the job.")] = None,
 ) -> None:
-    """Run one stage on this machine. The same command again continues it."""
+    """Run one stage on this machine. The same command again continues it.
+
+    Ctrl-C, SIGTERM and SIGUSR2 save at the next step and end with code 75; a second Ctrl-C kills the
+    ranks (code 130), and what was committed before stays.
+    """
     from swamp_dist.launch.finished import check_finished
     from swamp_dist.launch.local import run_ranks
 
@@ -83,6 +88,10 @@ def run(
     folder = RunDir(run_dir or Path("runs") / settings.name)
     check_finished(folder, settings)
     if not folder.done:
+        from swamp_dist.launch.preflight import check_stage
+
+        folder.refuse_if_held()
+        check_stage(settings, folder, ranks)
         folder.write_stage(settings)
     code = run_ranks(folder.stage_yaml, folder.path, ranks, report=_say)
     if code == ExitCode.DONE:

@@ -47,7 +47,7 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, s
     """The five variables of a rank (torchrun's names), or {} where none is set (one process).
 
     Raises:
-        UserError: only some of the variables are set.
+        UserError: only some of the variables are set, or they are no numbers that fit.
     """
     found = {name: environment[name] for name in _TORCHRUN if environment.get(name)}
     required = {"RANK", "WORLD_SIZE"}
@@ -58,6 +58,17 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, s
         raise UserError(
             f"the distributed environment is half set: {', '.join(sorted(found))} present, {', '.join(missing)} missing.\n"
             "Start ranks with `swamp run JOB --ranks N` or torchrun, or unset RANK and WORLD_SIZE for one process."
+        )
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
+        if not found[name].isdecimal():
+            raise UserError(
+                f"the distributed environment has {name}={found[name]!r}: expected a whole number.\n"
+                "Start ranks with `swamp run JOB --ranks N` or torchrun, or unset RANK and WORLD_SIZE for one process."
+            )
+    if int(found["RANK"]) >= int(found["WORLD_SIZE"]):
+        raise UserError(
+            f"the distributed environment has RANK={found['RANK']} of WORLD_SIZE={found['WORLD_SIZE']}: "
+            "ranks count from 0.\nStart ranks with `swamp run JOB --ranks N` or torchrun."
         )
     return found
 
@@ -111,8 +122,15 @@ def configure_logging(world: World, log_file: str | None = None) -> None:
         logger.addHandler(to_file)
     if world.is_main:
         to_console = logging.StreamHandler()
-        to_console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        to_console.setFormatter(_Brief("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(to_console)
+
+
+class _Brief(logging.Formatter):
+    """Leaves traces to the log file: the console says what happened in one screen."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(logging.makeLogRecord(vars(record) | {"exc_info": None, "exc_text": None}))
 
 
 class _GatherRows(torch.autograd.Function):

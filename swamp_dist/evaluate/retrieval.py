@@ -11,6 +11,7 @@ from swamp_dist.data.reader import EntryReader
 from swamp_dist.distributed import World, sum_over_ranks
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
+from swamp_dist.evaluate.checks import check_evaluation, check_settings
 from swamp_dist.evaluate.embedding import Embed, Embedded, embed_split
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
 from swamp_dist.records import EvaluationResult, RetrievalMetrics, UserError
@@ -74,7 +75,7 @@ def evaluate_embedded(
     Raises:
         UserError: settings that contradict each other, or several items an entry under `ties: miech`.
     """
-    _check_settings(settings)
+    check_settings(settings)
     sides, names = {"a": side_a, "b": side_b}, {"a": a, "b": b}
     for key, side in sides.items():
         _check_one_item_an_entry(side, names[key], settings)
@@ -87,39 +88,6 @@ def evaluate_embedded(
             metrics[f"{relevance}/{key}"] = _metrics(found, direction, relevance, *sizes)
             by_chance[f"{relevance}/{key}"] = _metrics(expected, direction, relevance, *sizes)
     return EvaluationResult(settings.split, metrics, by_chance)
-
-
-def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: str) -> None:
-    """Refuse what cannot be evaluated, from the manifest alone: worth a call before training starts.
-
-    Raises:
-        UserError: no such split or field, an empty split, class relevance without classes, or settings
-            that contradict each other.
-    """
-    _check_settings(settings)
-    manifest.field(a), manifest.field(b)
-    split = manifest.split(settings.split)
-    if len(split) == 0:
-        raise UserError(f"evaluate: split {settings.split!r} of {manifest.folder} has no entries.")
-    unlabelled = int((split.labels < 0).sum()) if "class" in settings.relevance else 0
-    if unlabelled:
-        raise UserError(
-            f"evaluate: relevance has class, but {unlabelled} of {len(split)} entries of split {settings.split!r} in "
-            f"{manifest.folder} have no class.\nFix: relevance = [pair], or a shard set with classes."
-        )
-
-
-def _check_settings(settings: EvaluateSettings) -> None:
-    if settings.ties == "miech" and "class" in settings.relevance:
-        raise UserError(
-            "evaluate: ties = miech is defined for pair relevance only (the published code compares with "
-            "the diagonal), found class among relevance.\nFix: relevance = [pair], or ties = pessimistic."
-        )
-    if settings.precision_at and "class" not in settings.relevance:
-        raise UserError(
-            f"evaluate: precision_at = {list(settings.precision_at)} needs class relevance, found relevance = "
-            f"{list(settings.relevance)}.\nFix: add class to relevance, or remove precision_at."
-        )
 
 
 def _check_one_item_an_entry(side: Embedded, field: str, settings: EvaluateSettings) -> None:

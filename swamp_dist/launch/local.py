@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import enum
 import logging
@@ -14,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,8 @@ _AGREED = {ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.REQUEUE}
 class _Rank:
     number: int
     process: subprocess.Popen[bytes]
+    log_from: int
+    """Size of its log file before it started: what stands there already is of earlier runs."""
 
 
 def run_ranks(
@@ -70,8 +72,8 @@ def run_ranks(
         console: where rank 0 writes; None = this process's own output. Others write to their log files.
         patience: seconds a rank gets between SIGTERM and SIGKILL.
 
-    SIGTERM and SIGUSR2 are passed on to the ranks and SIGINT as SIGTERM, so that they save and stop; a
-    second SIGINT kills them.
+    SIGTERM and SIGUSR2 are passed on to the ranks and SIGINT as SIGTERM, so that they save and stop: code
+    REQUEUE, also where they had not begun. A second SIGINT kills them: code INTERRUPTED.
 
     Raises:
         UserError: `ranks` is not positive.
@@ -89,11 +91,9 @@ def run_ranks(
             _start(
                 starts, ranks, [sys.executable, "-m", module, str(stage_yaml), str(run_dir)], folder, console
             )
-            code = _watch(starts, folder, report, patience)
+            return _watch(starts, folder, report, patience, seen)
         finally:
             _end(starts, patience=0.0)
-    interrupted = signal.SIGINT in seen and code == ExitCode.FAILED
-    return ExitCode.INTERRUPTED if interrupted else code
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -138,6 +138,7 @@ def _start(
     port = _free_port()
     for rank in range(ranks):
         with folder.log(rank).open("ab") as log:
+            before = log.tell()
             out: Any = console if rank == 0 else log
             process = subprocess.Popen(
                 command,
@@ -148,7 +149,7 @@ def _start(
                 start_new_session=True,  # Ctrl-C reaches the ranks once, through the forwarding
                 preexec_fn=die_with_parent,  # safe: no other thread of the package runs here
             )
-        starts.append(_Rank(rank, process))
+        starts.append(_Rank(rank, process, before))
 
 
 def die_with_parent() -> None:
@@ -158,20 +159,36 @@ def die_with_parent() -> None:
         _libc.prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _watch(starts: Sequence[_Rank], folder: RunDir, report: Callable[[str], None], patience: float) -> int:
-    """Wait for all ranks; after the first failure end the others."""
+def _watch(
+    starts: Sequence[_Rank],
+    folder: RunDir,
+    report: Callable[[str], None],
+    patience: float,
+    seen: Sequence[int],
+) -> int:
+    """Wait for all ranks; after the first failure end the others. `seen`: signals passed on so far."""
     while not (failed := _failed(starts)):
         if all(r.process.poll() == 0 for r in starts):
             return ExitCode.DONE
         time.sleep(_POLL_SECONDS)
     # A crash reaches its peers within milliseconds: wait a moment to find the one that began it.
-    _wait(starts, 10 * patience if set(failed.values()) <= _AGREED else 0.2)
+    codes = set(failed.values())
+    _wait(starts, 10 * patience if codes == {ExitCode.REQUEUE} else patience if codes <= _AGREED else 0.2)
     failed = _failed(starts)
     culprit = _culprit(failed)
     _end(starts, patience)
     code = failed[culprit]
+    if seen.count(signal.SIGINT) > 1 and code != ExitCode.REQUEUE:
+        report("killed by the second Ctrl-C; the same command continues from the last commit")
+        return ExitCode.INTERRUPTED
+    if -code in {_TO_RANKS.get(number, number) for number in seen}:
+        report("stopped before the ranks were ready; nothing was begun")
+        return ExitCode.REQUEUE
     if code not in _AGREED or failed.get(0) != code:  # what rank 0 said itself is on the console already
-        report(_failure(culprit, code, folder))
+        message = _failure(starts[culprit], code, folder)
+        with contextlib.suppress(OSError):
+            folder.append_event("failed", rank=culprit, reason=message)
+        report(message)
     return code if code in _AGREED else ExitCode.FAILED
 
 
@@ -194,11 +211,22 @@ def _culprit(failed: dict[int, int]) -> int:
     return max(failed, key=guilt)
 
 
-def _failure(rank: int, code: int, folder: RunDir) -> str:
+def _failure(rank: _Rank, code: int, folder: RunDir) -> str:
     ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    text = folder.log(rank).read_text(errors="replace") if folder.log(rank).is_file() else ""
-    lines = "".join(f"\n  | {line}" for line in text.splitlines()[-15:])
-    return f"rank {rank} {ending}; the other ranks were stopped. Last lines of {folder.log(rank)}:{lines}"
+    log = folder.log(rank.number)
+    lines = _last_words(log.read_bytes()[rank.log_from :].decode(errors="replace") if log.is_file() else "")
+    said = f" Last lines of {log}:" + "".join(f"\n  | {line}" for line in lines) if lines else ""
+    hint = "; the same command continues from the last commit" if code < 0 else ""
+    return f"rank {rank.number} {ending}; the other ranks were stopped{hint}.{said}"
+
+
+def _last_words(text: str) -> list[str]:
+    """The last error that a rank logged, without its trace; else how its log ends."""
+    lines = text.splitlines()
+    errors = [number for number, line in enumerate(lines) if " ERROR swamp_dist." in line]
+    said = lines[errors[-1] :] if errors else lines[-15:]
+    trace = next((n for n, line in enumerate(said) if errors and line.startswith("Traceback")), 15)
+    return said[: min(trace, 15)]
 
 
 def _wait(starts: Sequence[_Rank], seconds: float) -> bool:
@@ -221,7 +249,7 @@ def _end(starts: Sequence[_Rank], patience: float) -> None:
             return
 
 
-@contextmanager
+@contextlib.contextmanager
 def _forwarding(starts: Sequence[_Rank]) -> Iterator[list[int]]:
     """Pass signals on to the ranks inside the block; yields the list of those seen."""
     seen: list[int] = []

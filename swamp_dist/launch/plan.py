@@ -14,6 +14,7 @@ from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.explaining import nearest
 from swamp_dist.launch.finished import check_finished
+from swamp_dist.launch.preflight import starting_points
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
 from swamp_dist.records import UserError
@@ -201,7 +202,7 @@ def _missing_inputs(plan: Plan) -> list[str]:
                 f"    Add them to `shards:`, or build them: swamp shards build {recipe} --out {data.shards}"
             )
         made = {p.resolve() for p in _run_dirs_before(stage, by_key)}
-        for key, path in _starting_points(stage.settings):
+        for key, path in starting_points(stage.settings):
             exists = path.exists() or path.resolve() in made or path.resolve().parent in made
             if not exists:
                 problems.append(
@@ -215,13 +216,6 @@ def _run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) ->
     for key in stage.after:
         yield by_key[key].run_dir
         yield from _run_dirs_before(by_key[key], by_key)
-
-
-def _starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
-    if settings.weights is not None:
-        yield "weights", settings.weights
-    if settings.train is not None and settings.train.init_from is not None:
-        yield "train.init_from", settings.train.init_from
 
 
 def _table_problems(settings: PipelineSettings, plan: Plan) -> list[str]:

@@ -61,9 +61,8 @@ class ProgressBar:
             self._first = (step, now)
         if now - self._last_line >= _SECONDS_BETWEEN_LINES or step == total:
             self._last_line = now
-            logger.info(
-                "%s: step %d of %d, %s%s", self._name, step, total, self._loss, self._eta(step, total, now)
-            )
+            parts = (f"{self._name}: step {step} of {total}", self._loss, self._eta(step, total, now))
+            logger.info(", ".join(part for part in parts if part))
 
     def _eta(self, step: int, total: int, now: float) -> str:
         assert self._first is not None
@@ -71,4 +70,4 @@ class ProgressBar:
         if step in (first, total):
             return ""
         minutes, seconds = divmod(round((total - step) * (now - began) / (step - first)), 60)
-        return f", {minutes} min {seconds:02d} s left"
+        return f"{minutes} min {seconds:02d} s left"

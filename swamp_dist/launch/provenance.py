@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from swamp_dist.config import StageSettings
 
 if TYPE_CHECKING:
-    from swamp_dist.distributed import World
+    from swamp_dist.distributed import World  # brings torch, which the command line does without
 
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy")
 

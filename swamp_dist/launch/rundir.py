@@ -107,6 +107,22 @@ class RunDir:
             raise UserError(
                 f"run folder {self.path} cannot be made: {error.strerror}. Choose another --run-dir."
             ) from None
+        for folder in (self.path, self.logs):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise UserError(
+                    f"run folder {self.path}: {folder} may not be written by you. Choose another --run-dir, "
+                    "or mend its permissions."
+                )
+
+    def refuse_if_held(self) -> None:
+        """Ask who works in the folder, without taking it.
+
+        Raises:
+            RunDirHeld: a live process owns it; the message says which.
+        """
+        if self.owner_json.is_file():
+            with self._locked():
+                pass
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -116,16 +132,23 @@ class RunDir:
             RunDirHeld: another live process owns it; the message says which.
         """
         self.create()
+        with self._locked():
+            try:
+                write_atomically(self.owner_json, json.dumps(_owner()))
+                yield
+            finally:
+                self.owner_json.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path / ".owner.lock", timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
             raise RunDirHeld(self._held_by()) from None
         try:
-            write_atomically(self.owner_json, json.dumps(_owner()))
             yield
         finally:
-            self.owner_json.unlink(missing_ok=True)
             lock.release()
 
     def _held_by(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,22 +18,22 @@ from torch import Tensor
 
 from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
 from swamp_dist.data.lanes import plan_batches
-from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
+from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
-from swamp_dist.distributed import World, configure_logging, join, leave, on_main
-from swamp_dist.evaluate.results import check_metric_name, promised_metrics
-from swamp_dist.evaluate.retrieval import check_evaluation, evaluate_split
+from swamp_dist.distributed import World, agree, configure_logging, join, leave, on_main
+from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.launch.ending import failed, say, stop_signals
 from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.preflight import check_stage, training_marks, training_split, validation
 from swamp_dist.launch.progress import ProgressBar
-from swamp_dist.launch.provenance import provenance, weights_sha256
+from swamp_dist.launch.provenance import provenance
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.loading import load
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.objective.swamp import build_objective
 from swamp_dist.records import BatchPlan, EvaluationResult, PairEmbeddings, StageResult, UserError
-from swamp_dist.train.checkpoint import fingerprint
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.loop import Preempted, TrainRun, train
 from swamp_dist.train.metrics import open_metrics
@@ -65,8 +64,9 @@ def run_stage(
         return done
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads)
-    manifest = on_main(world, lambda: load_manifest(settings.data.shards, settings.data.recipe))
-    _check_before_start(settings, manifest, world)
+    manifest = on_main(world, lambda: check_stage(settings, run_dir, world.size))
+    if settings.data.verify:
+        on_main(world, lambda: _verify(manifest))
     model = build_model(settings, manifest)
     selected_step, steps = None, 0
     if settings.train is not None:
@@ -77,14 +77,18 @@ def run_stage(
     weights = run_dir.weights if settings.train is not None else settings.weights
     if weights is not None:
         load_into(model, load_weights(weights), weights, "auto")
-    evaluations = tuple(_evaluate(model, manifest, settings, e, world) for e in settings.evaluate)
+    evaluations = []
+    for each in settings.evaluate:
+        if agree(stop_requested(), world):
+            raise Preempted(steps)
+        evaluations.append(_evaluate(model, manifest, settings, each, world))
     result = StageResult(
         settings.name,
         run_dir.path,
         weights,
         selected_step,
         steps,
-        evaluations,
+        tuple(evaluations),
         provenance(settings, manifest.hash, world, time.time() - began),
     )
     on_main(world, lambda: run_dir.write_result(result))
@@ -104,20 +108,6 @@ def build_model(settings: StageSettings, manifest: Manifest) -> DualEncoder:
     )
 
 
-def _check_before_start(settings: StageSettings, manifest: Manifest, world: World) -> None:
-    """Everything that can be refused before the first step is."""
-    for evaluation in (*settings.evaluate, *_validation(settings)):
-        check_evaluation(manifest, evaluation, settings.data.a, settings.data.b)
-    for validation in _validation(settings):
-        assert settings.train is not None
-        assert settings.train.validate_on is not None
-        check_metric_name(
-            settings.train.validate_on.metric, promised_metrics(validation), "train.validate_on"
-        )
-    if settings.data.verify:
-        on_main(world, lambda: _verify(manifest))
-
-
 def _verify(manifest: Manifest) -> None:
     problems = verify_shards(manifest.folder)
     if problems:
@@ -125,15 +115,6 @@ def _verify(manifest: Manifest) -> None:
         raise UserError(
             f"shard set {manifest.folder}: {len(problems)} bad file(s)\n  {listed}\nCopy or build them again."
         )
-
-
-def _validation(settings: StageSettings) -> tuple[EvaluateSettings, ...]:
-    """The validation inside the loop, written as an evaluation."""
-    plan = settings.train.validate_on if settings.train is not None else None
-    if plan is None:
-        return ()
-    relevance = "class" if plan.metric.startswith("class/") else "pair"
-    return (EvaluateSettings(split=plan.split, relevance=(relevance,)),)
 
 
 def _train(
@@ -150,7 +131,7 @@ def _train(
         taken = load_into(model, load_weights(plan.init_from), plan.init_from, plan.init_prototypes)
         logger.info("starting from %s, prototypes %s", plan.init_from, "taken over" if taken else "fresh")
     data = settings.data
-    split = _training_split(settings, manifest)
+    split = training_split(settings, manifest)
     batches = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, world.size, len(split))
     stream = open_stream(
         manifest,
@@ -171,9 +152,7 @@ def _train(
     engine = Engine(model, plan.optimizer, settings.engine, batches.local_pairs, world)
     objective = build_objective(settings.objective, batches, settings.model.embedding_dim, world.device)
     logger.info(_opening_line(settings, batches, stream.steps_per_epoch, engine))
-    marks = fingerprint(settings, manifest.hash)
-    if plan.init_from is not None:
-        marks["train.init_from (sha256)"] = weights_sha256(plan.init_from)
+    marks = training_marks(settings, manifest.hash)
     state = TrainState(engine, objective, settings, run_dir.checkpoints, marks, world)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
@@ -203,21 +182,15 @@ def _validator(
     settings: StageSettings, manifest: Manifest, engine: Engine, world: World
 ) -> Iterator[Callable[[], EvaluationResult]]:
     """The validation of the loop, over a reader that stays open while training."""
-    data, validation = settings.data, _validation(settings)
-    if not validation:
+    data, plan = settings.data, validation(settings)
+    if not plan:
         yield lambda: EvaluationResult("", {})
         return
-    reader = open_reader(manifest, validation[0].split, (data.a, data.b), data.reading, data.cache)
+    reader = open_reader(manifest, plan[0].split, (data.a, data.b), data.reading, data.cache)
     with contextlib.closing(reader):
         yield lambda: evaluate_split(
-            engine.embed_a, engine.embed_b, manifest, validation[0], data.a, data.b, world, reader
+            engine.embed_a, engine.embed_b, manifest, plan[0], data.a, data.b, world, reader
         )
-
-
-def _training_split(settings: StageSettings, manifest: Manifest) -> SplitIndex:
-    if settings.data.train_split is None:
-        raise UserError("data.train_split is null, but the stage trains: name the split to train on")
-    return manifest.split(settings.data.train_split)
 
 
 def _opening_line(settings: StageSettings, batches: BatchPlan, steps_per_epoch: int, engine: Engine) -> str:
@@ -257,62 +230,41 @@ def _rows(embedded: PairEmbeddings | Tensor) -> Tensor:
     return embedded
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGUSR2 set a flag that the loop reads at the next step edge; nothing else happens here."""
-    asked: list[int] = []
-    before = {
-        n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGTERM, signal.SIGUSR2)
-    }
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main(arguments: list[str]) -> int:
     """Join the world the environment describes and run the stage; the exit code."""
-    stage_yaml, path = Path(arguments[0]), Path(arguments[1])
-    run_dir = RunDir(path)
-    world = join()
-    try:
-        run_dir.create()
-        configure_logging(world, str(run_dir.log(world.rank)))
-        settings = load(stage_yaml, StageSettings, ())
-        with _stop_signals() as stop_requested:
-            return _guarded(settings, run_dir, world, stop_requested)
-    finally:
-        leave()
+    stage_yaml, run_dir = Path(arguments[0]), RunDir(Path(arguments[1]))
+    with stop_signals() as stop_requested:  # before joining, which waits for the slowest rank
+        try:
+            world = join()
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return ExitCode.USER_MISTAKE
+        try:
+            return _guarded(stage_yaml, run_dir, world, stop_requested)
+        finally:
+            leave()
 
 
-def _guarded(
-    settings: StageSettings, run_dir: RunDir, world: World, stop_requested: Callable[[], bool]
-) -> int:
+def _guarded(stage_yaml: Path, run_dir: RunDir, world: World, stop_requested: Callable[[], bool]) -> int:
     """Run the stage under the folder's lock and turn its endings into exit codes and events."""
     with contextlib.ExitStack() as stack:
         try:
+            on_main(world, run_dir.create)
+            configure_logging(world, str(run_dir.log(world.rank)))
+            settings = load(stage_yaml, StageSettings, ())
             on_main(world, lambda: stack.enter_context(run_dir.hold()) and None)
             on_main(world, lambda: run_dir.append_event("started", world_size=world.size))
             run_stage(settings, run_dir, world, stop_requested)
+            on_main(world, lambda: run_dir.append_event("done"))
         except RunDirHeld as held:
-            return _say(ExitCode.HELD, str(held), world)
+            return say(ExitCode.HELD, str(held))
         except Preempted as preempted:
             step = preempted.step
             on_main(world, lambda: run_dir.append_event("preempted", step=step))
-            return _say(ExitCode.REQUEUE, f"{preempted}; the same command continues", world)
-        except UserError as error:
-            if world.is_main:
-                run_dir.append_event("failed", reason=str(error))
-            return _say(ExitCode.USER_MISTAKE, str(error), world)
-        on_main(world, lambda: run_dir.append_event("done"))
+            return say(ExitCode.REQUEUE, f"{preempted}; the same command continues")
+        except Exception as error:
+            return failed(error, run_dir, world)
     return ExitCode.DONE
-
-
-def _say(code: ExitCode, message: str, world: World) -> int:
-    if world.is_main:
-        logger.error(message)
-    return code
 
 
 if __name__ == "__main__":

@@ -26,9 +26,20 @@ class Weights:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write `path` so that it is either whole or absent: temporary file, fsync, rename, fsync of the folder."""
+    """Write `path` so that it is either whole or absent: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        UserError: it cannot be written; an older file at `path` stays.
+    """
     temporary = path.with_name(f".tmp-{path.name}")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
+    except SafetensorError as error:  # how the library reports a full disk
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written ({error}).\nFree space or raise the quota or file size limit "
+            "(ulimit -f); the same command continues from the last commit, which is untouched."
+        ) from None
     for target in (temporary, path.parent):
         descriptor = os.open(target, os.O_RDONLY)
         try:
@@ -84,7 +95,8 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
         shown = "\n".join(problems[:12])
         raise UserError(
             f"{source}: the weights do not fit this model:\n{shown}\n"
-            "Use the model settings of the stage that wrote them (its stage.yaml), or another init_from."
+            "Use the model settings of the stage that wrote them (its stage.yaml) and shards whose fields have the\n"
+            "same shapes, or other weights (train.init_from, weights)."
         )
     fits = (
         kept_prototypes is not None

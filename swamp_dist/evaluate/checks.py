@@ -1,0 +1,45 @@
+"""What rules an evaluation out, told from settings and manifest alone: no tensors, so it answers at once."""
+
+from __future__ import annotations
+
+from swamp_dist.config import EvaluateSettings
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.records import UserError
+
+
+def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: str) -> None:
+    """Refuse what cannot be evaluated, from the manifest alone: worth a call before training starts.
+
+    Raises:
+        UserError: no such split or field, an empty split, class relevance without classes, or settings
+            that contradict each other.
+    """
+    check_settings(settings)
+    manifest.field(a), manifest.field(b)
+    split = manifest.split(settings.split)
+    if len(split) == 0:
+        raise UserError(f"evaluate: split {settings.split!r} of {manifest.folder} has no entries.")
+    unlabelled = int((split.labels < 0).sum()) if "class" in settings.relevance else 0
+    if unlabelled:
+        raise UserError(
+            f"evaluate: relevance has class, but {unlabelled} of {len(split)} entries of split {settings.split!r} in "
+            f"{manifest.folder} have no class.\nFix: relevance = [pair], or a shard set with classes."
+        )
+
+
+def check_settings(settings: EvaluateSettings) -> None:
+    """Refuse settings of one evaluation that contradict each other.
+
+    Raises:
+        UserError: `ties: miech` or `precision_at` with a relevance that it is not defined for.
+    """
+    if settings.ties == "miech" and "class" in settings.relevance:
+        raise UserError(
+            "evaluate: ties = miech is defined for pair relevance only (the published code compares with "
+            "the diagonal), found class among relevance.\nFix: relevance = [pair], or ties = pessimistic."
+        )
+    if settings.precision_at and "class" not in settings.relevance:
+        raise UserError(
+            f"evaluate: precision_at = {list(settings.precision_at)} needs class relevance, found relevance = "
+            f"{list(settings.relevance)}.\nFix: add class to relevance, or remove precision_at."
+        )

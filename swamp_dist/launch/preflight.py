@@ -1,0 +1,116 @@
+"""What can be refused before a rank starts, from settings and files alone; answers without torch.
+
+`swamp run` asks on its own console, in a second; rank 0 asks again, for stages started another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from swamp_dist.config import EvaluateSettings, StageSettings
+from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
+from swamp_dist.evaluate.checks import check_evaluation
+from swamp_dist.launch.provenance import weights_sha256
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.records import UserError
+from swamp_dist.train.commit_folder import BrokenError, read_commit, step_folders
+from swamp_dist.train.fingerprint import check_fingerprint, fingerprint
+
+_WEIGHTS = "weights.safetensors"
+
+
+def check_stage(settings: StageSettings, run_dir: RunDir, ranks: int) -> Manifest:
+    """The shard set of a stage that may start on so many ranks.
+
+    Raises:
+        UserError: shards, splits, fields, batch, ranks or starting weights do not fit (every problem in
+            one message), or the run folder's newest commit belongs to another training.
+    """
+    manifest = load_manifest(settings.data.shards, settings.data.recipe)
+    problems = [*_data_problems(settings, manifest, ranks), *_starting_point_problems(settings)]
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in dict.fromkeys(problems))
+        raise UserError(f"stage {settings.name} cannot start over the shards in {manifest.folder}:\n{listed}")
+    if settings.train is not None:
+        _check_newest_commit(settings, manifest, run_dir)
+    return manifest
+
+
+def training_split(settings: StageSettings, manifest: Manifest) -> SplitIndex:
+    """The split that a training stage reads.
+
+    Raises:
+        UserError: none is named, or there is no such split.
+    """
+    if settings.data.train_split is None:
+        raise UserError("data.train_split is null, but the stage trains: name the split to train on")
+    return manifest.split(settings.data.train_split)
+
+
+def validation(settings: StageSettings) -> tuple[EvaluateSettings, ...]:
+    """The validation inside the training loop, written as an evaluation; () where there is none."""
+    plan = settings.train.validate_on if settings.train is not None else None
+    if plan is None:
+        return ()
+    relevance = "class" if plan.metric.startswith("class/") else "pair"
+    return (EvaluateSettings(split=plan.split, relevance=(relevance,)),)
+
+
+def training_marks(settings: StageSettings, data_hash: str) -> dict[str, object]:
+    """The fingerprint of a training together with the weights it starts from."""
+    marks = fingerprint(settings, data_hash)
+    if settings.train is not None and settings.train.init_from is not None:
+        marks["train.init_from (sha256)"] = weights_sha256(settings.train.init_from)
+    return marks
+
+
+def starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
+    """Key and path of the weights that a stage reads before it begins."""
+    if settings.weights is not None:
+        yield "weights", settings.weights
+    if settings.train is not None and settings.train.init_from is not None:
+        yield "train.init_from", settings.train.init_from
+
+
+def _data_problems(settings: StageSettings, manifest: Manifest, ranks: int) -> Iterator[str]:
+    """Everything wrong with fields, splits, batch and evaluations; what is found twice, twice."""
+    a, b, evaluations = settings.data.a, settings.data.b, (*settings.evaluate, *validation(settings))
+    checks: list[Callable[[], object]] = [partial(manifest.field, a), partial(manifest.field, b)]
+    checks += [partial(_check_batches, settings, manifest, ranks)] if settings.train is not None else []
+    checks += [partial(manifest.split, each.split) for each in evaluations]
+    checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            yield str(error)
+
+
+def _check_batches(settings: StageSettings, manifest: Manifest, ranks: int) -> None:
+    data, split = settings.data, training_split(settings, manifest)
+    plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, ranks, len(split))
+
+
+def _starting_point_problems(settings: StageSettings) -> Iterator[str]:
+    for key, source in starting_points(settings):
+        path = source / _WEIGHTS if source.is_dir() else source
+        if not path.is_file():
+            found = f"a folder without {_WEIGHTS}" if source.is_dir() else "nothing there"
+            yield (
+                f"{key} = {source}: expected a finished run folder or a .safetensors file, found {found}.\n"
+                "Fix: run the stage that writes it to its end first, or correct the path."
+            )
+
+
+def _check_newest_commit(settings: StageSettings, manifest: Manifest, run_dir: RunDir) -> None:
+    """Compare with the newest commit that looks whole; whether its bytes are is seen when it is loaded."""
+    for _, folder in step_folders(run_dir.checkpoints):
+        try:
+            saved = read_commit(folder, verify_hash=False).meta["fingerprint"]
+        except BrokenError:
+            continue
+        check_fingerprint(saved, training_marks(settings, manifest.hash))
+        return

@@ -1,0 +1,363 @@
+"""What a user can do wrong, through the command: one screen, the right code, and no commit touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit
+from swamp_dist.data.lanes import batch_entries, epoch_order, plan_batches
+from swamp_dist.data.manifest import MANIFEST_FILE, ManifestRecord, load_manifest
+from swamp_dist.launch.shards import build_shards
+from tests.end_to_end.command import committed, ended, ran, refused, start, swamp, until, write_job
+
+BOTH = pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+
+
+@pytest.fixture
+def shards(tiny_shards: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny set, to be damaged."""
+    return shutil.copytree(tiny_shards, tmp_path / "shards")
+
+
+@pytest.fixture
+def job(shards: Path, tmp_path: Path) -> Path:
+    return write_job(tmp_path, shards)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is through, over the undamaged set; commits step-12 and step-16."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = swamp("run", write_job(folder, tiny_shards), "--run-dir", folder / "run")
+    assert done.code == 0, done.said
+    return folder / "run"
+
+
+@pytest.fixture
+def run_dir(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run that was killed before its result: the next command continues it."""
+    folder = shutil.copytree(trained_once, tmp_path / "run")
+    (folder / "result.json").unlink()
+    return folder
+
+
+def flip(path: Path, offset: int) -> None:
+    """Change one bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def first_entry_of_rank(shards: Path, rank: int) -> tuple[Path, int, int]:
+    """File, offset and size of an entry that only this one of two ranks reads, in the first step."""
+    split = load_manifest(shards).split("train")
+    order = epoch_order(split.shard_entries, split.bytes, 0, 0, 8 * 2**30, 2048)
+    row = split.rows[batch_entries(order, 0, plan_batches(24, 1, 24, 2, len(split)), rank)[0]]
+    return split.shard_path(int(row["shard"])), int(row["offset"]), int(row["size"])
+
+
+# -- before a rank starts --------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_shard_missing_or_truncated(job: Path, shards: Path, tmp_path: Path, damage: str, ranks: int) -> None:
+    shard = next(iter(sorted(shards.glob("train-*.tar"))))
+    if damage == "missing":
+        shard.unlink()
+    else:
+        os.truncate(shard, shard.stat().st_size - 512)
+    refused(
+        swamp("run", job, "--ranks", ranks, "--run-dir", tmp_path / "new"),
+        f"{shard.name}: {damage}",
+        "swamp shards build",
+    )
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.entries=201"], ["data.entries = 201", "200 entries"]),
+        (["data.entries=32", "data.lanes=5"], ["lanes = 5 does not divide entries = 32", "job.yaml"]),
+        (["data.train_split=trian"], ["no split 'trian'", "train"]),
+        (["data.a=text"], ["no field 'text'", "a, b"]),
+        (["data.shards=nowhere"], ["nowhere", "swamp shards build"]),
+        (['evaluate=[{split: test, relevance: [class], ties: miech}]'], ["ties = miech", "Fix:"]),
+        (["train.init_from=nowhere"], ["nowhere", "train.init_from", "run folder"]),
+        (["data.train_split=trian", "evaluate.0.split=tset", "data.a=text"], ["trian", "tset", "'text'"]),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_the_data(
+    job: Path, tmp_path: Path, overrides: list[str], said: list[str], ranks: int
+) -> None:
+    refused(swamp("run", job, *overrides, "--ranks", ranks, "--run-dir", tmp_path / "new"), *said)
+    assert not (tmp_path / "new").exists()
+
+
+def test_ranks_that_do_not_divide_the_lanes(job: Path, tmp_path: Path) -> None:
+    refused(
+        swamp("run", job, "data.entries=32", "--ranks", 3, "--run-dir", tmp_path / "new"),
+        "3 ranks",
+        "data.lanes = 32",
+        "1, 2, 4, 8, 16, 32",
+    )
+
+
+def test_empty_split(job: Path, shards: Path, tmp_path: Path) -> None:
+    path = shards / MANIFEST_FILE
+    record = json.loads(path.read_text())
+    record["splits"]["train"] |= {"entries": 0, "shards": [], "bytes": 0}
+    record["hash"] = ManifestRecord.model_validate(record).content_hash()
+    path.write_text(json.dumps(record))
+    refused(swamp("run", job, "--run-dir", tmp_path / "new"), "train", "no entries", "data.train_split")
+
+
+def test_class_relevance_without_labels(job: Path, shards: Path, tmp_path: Path) -> None:
+    path = shards / "test.index.npy"
+    rows = np.load(path)
+    rows["label"] = -1
+    np.save(path, rows)
+    refused(
+        swamp("run", job, "evaluate.0.relevance=[class]", "--ranks", 2, "--run-dir", tmp_path / "new"),
+        "60 of 60 entries of split 'test'",
+        "have no class",
+        "Fix: relevance = [pair]",
+    )
+
+
+def test_best_is_never_chosen_on_the_test_split(job: Path, tmp_path: Path) -> None:
+    refused(
+        swamp("run", job, "train.select=best", "train.validate_on.split=test", "--run-dir", tmp_path / "new"),
+        "'test'",
+        "validate on another split",
+    )
+
+
+def test_every_mistake_of_a_file_and_of_the_overrides_at_once(job: Path, tmp_path: Path) -> None:
+    job.write_text(job.read_text().replace("epochs: 2", "epoch: 2").replace("entries: 24", "entries: many"))
+    refused(
+        swamp("run", job, "train.optimizer.lr=fast", "objective.swamp.etta=3", "--run-dir", tmp_path / "new"),
+        "4 problems",
+        "did you mean train.epochs?",
+        f"{job}:2",
+        'expected a whole number, found "many"',
+        'expected a number, found "fast"',
+        "did you mean objective.swamp.eta?",
+    )
+
+
+@BOTH
+def test_checkpoints_of_another_training(job: Path, run_dir: Path, tiny_shards: Path, ranks: int) -> None:
+    write_job(job.parent, tiny_shards)
+    before, stage = committed(run_dir), (run_dir / "stage.yaml").read_bytes()
+    refused(
+        swamp("run", job, "objective.swamp.eta=7", "--ranks", ranks, "--run-dir", run_dir),
+        "objective.swamp.eta",
+        "5.0",
+        "7.0",
+        "another run folder",
+    )
+    assert committed(run_dir) == before
+    assert (run_dir / "stage.yaml").read_bytes() == stage
+
+
+def test_checkpoints_of_another_data_set(job: Path, run_dir: Path, tmp_path: Path) -> None:
+    splits = {name: SyntheticSplit(classes=(0, 6), total=50) for name in ("train", "validation", "test")}
+    source = SyntheticSource(classes=6, per_class=50, dim=12, hidden=(16,), splits=splits)
+    build_shards(ShardSettings(name="other", source=source, entries_per_shard=64), tmp_path / "other")
+    before = committed(run_dir)
+    refused(
+        swamp("run", job, f"data.shards={tmp_path / 'other'}", "--run-dir", run_dir),
+        "data.manifest",
+        "<the shard set it began with>",
+    )
+    assert committed(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE present, RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing"),
+        pytest.param({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE='two'", marks=pytest.mark.slow),
+        pytest.param({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 of WORLD_SIZE=2", marks=pytest.mark.slow),
+    ],
+)
+def test_half_set_distributed_environment(
+    job: Path, tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    if "RANK" in variables:
+        variables = variables | {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    task = [sys.executable, "-m", "swamp_dist.launch.task", str(job), str(tmp_path / "new")]
+    refused(ran(task, **variables), said, "swamp run JOB --ranks N")
+
+
+def test_read_only_run_folder(job: Path, run_dir: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    write_job(job.parent, tiny_shards)
+    refused(swamp("run", job, "--run-dir", job / "run"), "cannot be made", "Choose another --run-dir")
+    before = committed(run_dir)
+    for folder in (run_dir / "logs", run_dir):
+        folder.chmod(0o500)
+    refused(
+        swamp("run", job, "--run-dir", run_dir, unprivileged=True), str(run_dir), "Choose another --run-dir"
+    )
+    run_dir.chmod(0o700)
+    assert committed(run_dir) == before
+
+
+def test_table_of_unfinished_runs(run_dir: Path) -> None:
+    refused(swamp("table", run_dir), "holds no finished run", "result.json")
+
+
+def test_show_of_a_missing_file_names_the_near_one() -> None:
+    refused(swamp("show", "jobs/finetune/synthetc.yaml"), "does not exist", "jobs/finetune/synthetic.yaml")
+
+
+def test_verify_names_every_damage(shards: Path) -> None:
+    one, two, three = sorted(shards.glob("train-*.tar"))[:3]
+    one.unlink()
+    os.truncate(two, 5000)
+    flip(three, 1000)
+    ended = swamp("shards", "verify", shards)
+    refused(
+        ended,
+        f"{one.name} (split train): missing",
+        f"{two.name} (split train): truncated",
+        three.name,
+        code=1,
+    )
+    assert "3 bad files" in ended.said
+
+
+# -- met by the ranks ------------------------------------------------------------------------------
+
+
+def test_flipped_bit_that_one_rank_reads(job: Path, shards: Path, tmp_path: Path) -> None:
+    file, offset, size = first_entry_of_rank(shards, 1)
+    flip(file, offset + size - 380)  # in the last field's numbers
+    refused(
+        swamp("run", job, "--ranks", 2, "--run-dir", tmp_path / "new"),
+        "rank 1",
+        file.name,
+        "crc32",
+        "Copy it again",
+    )
+    assert "crc32" in (tmp_path / "new" / "events.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("ranks", "reader"), [(1, 0), (2, 0), (2, 1)])
+def test_flipped_bit(job: Path, shards: Path, tmp_path: Path, workers: int, ranks: int, reader: int) -> None:
+    file, offset, size = first_entry_of_rank(shards, reader)
+    flip(file, offset + size - 380)  # in the last field's numbers
+    options = [f"data.workers={workers}", "--ranks", ranks, "--run-dir", tmp_path / "new"]
+    refused(swamp("run", job, *options), file.name, "crc32", "Copy it again")
+
+
+@pytest.mark.slow
+@BOTH
+def test_flipped_bit_found_by_verification_and_by_the_cache(
+    job: Path, shards: Path, tmp_path: Path, ranks: int
+) -> None:
+    file, offset, size = first_entry_of_rank(shards, 0)
+    flip(file, offset + size - 380)  # in the last field's numbers
+    for option in ("data.verify=true", "data.cache=memory"):
+        ended = swamp("run", job, option, "--ranks", ranks, "--run-dir", tmp_path / "new")
+        refused(ended, file.name, "crc32", "again")
+
+
+@pytest.mark.slow
+@BOTH
+def test_weights_of_another_shape(job: Path, trained_once: Path, tmp_path: Path, ranks: int) -> None:
+    ended = swamp(
+        "run", job, f"train.init_from={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
+        "--run-dir", tmp_path / "new",
+    )  # fmt: skip
+    refused(ended, str(trained_once), "do not fit this model", "(64, 256)", "(32, 256)", "init_from")
+    job.write_text(job.read_text().split("train:")[0] + "evaluate: [{split: test}]\n")
+    ended = swamp(
+        "run", job, f"weights={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
+        "--run-dir", tmp_path / "evaluated",
+    )  # fmt: skip
+    refused(ended, str(trained_once), "do not fit this model")
+
+
+def broken(run_dir: Path, step: int) -> Path:
+    """The commit of `step`, with one bit of its model changed."""
+    folder = run_dir / "checkpoints" / f"step-{step}"
+    flip(folder / "engine" / "mp_rank_00_model_states.pt", 5000)
+    return folder
+
+
+def test_broken_newest_commit_falls_back_loudly(job: Path, run_dir: Path, tiny_shards: Path) -> None:
+    write_job(job.parent, tiny_shards)
+    broken(run_dir, 16)
+    kept = {name: value for name, value in committed(run_dir).items() if name.startswith("step-12/")}
+    done = swamp("run", job, "--ranks", 2, "--run-dir", run_dir)
+    assert done.code == 0, done.said
+    assert "step-16 is broken and skipped" in done.said
+    assert "continuing from" in done.said
+    assert "step-12" in done.said.split("continuing from")[1]
+    assert kept.items() <= committed(run_dir).items()
+
+
+@pytest.mark.slow
+@BOTH
+def test_no_commit_is_whole(job: Path, run_dir: Path, tiny_shards: Path, ranks: int) -> None:
+    write_job(job.parent, tiny_shards)
+    for step in (12, 16):
+        broken(run_dir, step)
+    before = committed(run_dir)
+    refused(
+        swamp("run", job, "--ranks", ranks, "--run-dir", run_dir),
+        "none is valid",
+        "step-12",
+        "step-16",
+        "Fix:",
+    )
+    assert committed(run_dir) == before
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_file_size_limit_during_a_commit(job: Path, run_dir: Path, tiny_shards: Path, ranks: int) -> None:
+    write_job(job.parent, tiny_shards)
+    shutil.rmtree(run_dir / "checkpoints" / "step-16")
+    before = committed(run_dir)
+    assert before
+    refused(
+        swamp("run", job, "--ranks", ranks, "--run-dir", run_dir, limit="-f 64"),
+        "the checkpoint of step 16 could not be written",
+        "step-12",
+        "ulimit -f",
+    )
+    assert committed(run_dir) == before
+    assert not list((run_dir / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.slow
+@BOTH
+def test_two_runs_in_one_folder(job: Path, tmp_path: Path, ranks: int) -> None:
+    run_dir, console = tmp_path / "run", tmp_path / "console"
+    options = ("train.epochs=4000", "--ranks", ranks, "--run-dir", run_dir)
+    first = start("run", job, *options, console=console)
+    try:
+        until(lambda: (run_dir / "checkpoints" / "step-4").is_dir(), first, console)
+        stage = (run_dir / "stage.yaml").read_bytes()
+        second = swamp("run", job, "seed=5", *options)
+        refused(second, "is held by process", "--run-dir", code=3)
+        assert json.loads((run_dir / ".owner.json").read_text())["pid"] != os.getpid()
+        assert (run_dir / "stage.yaml").read_bytes() == stage
+        assert first.poll() is None
+    finally:
+        first.terminate()
+    assert ended(first, console).code == 75
