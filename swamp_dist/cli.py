@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
+from swamp_dist.launch.settings_view import TABLE_WIDTH, settings_list, settings_table
 from swamp_dist.loading import Setting, describe, kind_of, load
 from swamp_dist.records import UserError
 
@@ -56,13 +56,17 @@ app = typer.Typer(
     "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2), 130 killed by a second "
     "Ctrl-C, 1 anything else.",
 )
-shards_app = typer.Typer(no_args_is_help=True, help="Build and check shard sets.")
+shards_app = typer.Typer(
+    no_args_is_help=True,
+    help="Build and check shard sets.",
+    epilog="Example:  swamp shards build shards/synthetic.yaml, then  swamp shards verify data/synthetic",
+)
 app.add_typer(shards_app, name="shards")
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Settings to change, with dotted keys: train.optimizer.lr=3e-5",
         show_default=False,
     ),
@@ -71,15 +75,15 @@ Overrides = Annotated[
 
 @app.command(epilog="Example:  swamp run jobs/finetune/msrvtt.yaml train.epochs=3 --ranks 2")
 def run(
-    job: Annotated[Path, typer.Argument(help="Job file.", show_default=False)],
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="Job file.", show_default=False)],
     overrides: Overrides = None,
     ranks: Annotated[int, typer.Option(help="Processes on this machine; one a GPU.", min=1)] = 1,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME of the job.")] = None,
 ) -> None:
     """Run one stage on this machine. The same command again continues it.
 
-    Ctrl-C, SIGTERM and SIGUSR2 save at the next step and end with code 75; a second Ctrl-C kills the
-    ranks (code 130), and what was committed before stays.
+    Ctrl-C, SIGTERM and SIGUSR2 save at the next step and end with code 75.
+    A second Ctrl-C kills at once (code 130); what was committed stays.
     """
     from swamp_dist.launch.finished import check_finished
     from swamp_dist.launch.local import run_ranks
@@ -105,7 +109,9 @@ def run(
 
 @app.command(epilog="Example:  swamp show jobs/finetune/msrvtt.yaml train.optimizer.lr=3e-5")
 def show(
-    file: Annotated[Path, typer.Argument(help="Job file, shard recipe or pipeline.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Job file, shard recipe or pipeline.", show_default=False)
+    ],
     overrides: Overrides = None,
     changed: Annotated[
         bool, typer.Option("--changed", help="Only settings that are not the default.")
@@ -115,14 +121,13 @@ def show(
     kind = kind_of(file)
     settings: Settings = load(file, kind, overrides or ())
     what = {StageSettings: "job", ShardSettings: "shard recipe", PipelineSettings: "pipeline"}[kind]
-    _print(
-        _settings_table(f"{file} ({what})", [s for s in describe(settings) if not (changed and s.is_default)])
-    )
+    shown = [s for s in describe(settings) if not (changed and s.is_default)]
+    _show_settings(f"{file} ({what})", shown)
 
 
 @shards_app.command("build", epilog="Example:  swamp shards build shards/synthetic.yaml --out data/synthetic")
 def shards_build(
-    recipe: Annotated[Path, typer.Argument(help="Shard recipe.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Shard recipe.", show_default=False)],
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to build. Default: data/NAME of the recipe.")
@@ -142,7 +147,9 @@ def shards_build(
 
 @shards_app.command("verify", epilog="Example:  swamp shards verify data/synthetic")
 def shards_verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of a shard set.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of a shard set.", show_default=False)
+    ],
 ) -> None:
     """Compare every shard with the manifest: size, sha256, entries."""
     from swamp_dist.data.verify import verify_shards
@@ -161,7 +168,7 @@ def shards_verify(
 
 @app.command(epilog="Example:  swamp pipeline jobs/pipelines/smoke.yaml ranks=2 --run-dir runs/smoke")
 def pipeline(
-    file: Annotated[Path, typer.Argument(help="Pipeline file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Pipeline file.", show_default=False)],
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of all its runs. Default: runs/NAME.")] = None,
 ) -> None:
@@ -234,36 +241,12 @@ def _conclude(
 # -- printing --------------------------------------------------------------------------------------
 
 
-def _settings_table(title: str, settings: Sequence[Setting]) -> Table:
-    shown = Table(title=Text(title), title_justify="left", show_lines=False, box=None, pad_edge=False)
-    shown.add_column("setting", no_wrap=True)
-    shown.add_column("value", overflow="fold")
-    shown.add_column("default", overflow="fold")
-    shown.add_column("what it does")
-    for setting in settings:
-        mark, style = ("", "") if setting.is_default else ("* ", "bold")
-        default = "" if setting.is_default else _value(setting.default)
-        shown.add_row(
-            Text(mark + setting.key, style),
-            Text(_value(setting.value), style),
-            Text(default),
-            setting.description,
-        )
-    shown.caption = "* differs from the default"
-    shown.caption_justify = "left"
-    return shown
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_value(v)}" for k, v in value.items()) + "}"
-    return str(value)
+def _show_settings(title: str, settings: Sequence[Setting]) -> None:
+    console = Console()
+    if console.is_terminal and console.width < TABLE_WIDTH:
+        console.print(settings_list(title, settings))
+    else:
+        _print(settings_table(title, settings))
 
 
 def _print_table(built: Any, markdown: bool) -> None:

@@ -287,7 +287,7 @@ class TrainSettings(Settings):
     log_every: PositiveInt = 10
     """Steps between logged metrics."""
     histogram_every: PositiveInt = 200
-    """Steps between TensorBoard histograms of prototype use."""
+    """Steps between TensorBoard histograms of prototype use; the last step has one too."""
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> TrainSettings:

@@ -103,7 +103,8 @@ def _learning_rate(run: TrainRun, step: int) -> float:
 
 
 def _log(run: TrainRun, step: int, outcome: StepOutcome, rate: float, data_seconds: float) -> None:
-    """Metrics every `log_every` steps and at the end of the run; the console decides for itself."""
+    """Metrics every `log_every` steps, histograms every `histogram_every`, both at the end of the run too; the
+    console decides for itself."""
     state, report = run.state, None
     if step % state.plan.log_every == 0 or step == run.total_steps:
         figures = dict(outcome.losses) | diagnostics(outcome.terms, state.world)
@@ -113,7 +114,7 @@ def _log(run: TrainRun, step: int, outcome: StepOutcome, rate: float, data_secon
         report = StepReport(step, figures)
         run.metrics.log(report)
     usage = state.objective.last_usage
-    if usage is not None and step % state.plan.histogram_every == 0:
+    if usage is not None and (step % state.plan.histogram_every == 0 or step == run.total_steps):
         run.metrics.histogram("swamp/prototype_use", usage, step)
     run.on_step(step, run.total_steps, report)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,11 +37,13 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
     except SafetensorError as error:  # how the library reports a full disk
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(
             f"{path} could not be written ({error}).\nFree space or raise the quota or file size limit "
             "(ulimit -f); the same command continues from the last commit, which is untouched."
         ) from None
+    _sort_metadata(temporary)
     for target in (temporary, path.parent):
         descriptor = os.open(target, os.O_RDONLY)
         try:
@@ -48,6 +52,22 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: the library writes them in a random one, and equal
+    weights would have different hashes. Header: its length in 8 bytes, then JSON padded with blanks.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: the ordered header has {len(text)} bytes, there is room for {length}")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def load_weights(source: Path) -> Weights:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,60 +11,18 @@ import numpy as np
 import pytest
 
 from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit
-from swamp_dist.data.lanes import batch_entries, epoch_order, plan_batches
-from swamp_dist.data.manifest import MANIFEST_FILE, ManifestRecord, load_manifest
+from swamp_dist.data.manifest import MANIFEST_FILE, ManifestRecord
 from swamp_dist.launch.shards import build_shards
-from tests.end_to_end.command import committed, ended, ran, refused, start, swamp, until, write_job
+from tests.end_to_end.command import (
+    committed,
+    flip,
+    ran,
+    refused,
+    swamp,
+    write_job,
+)
 
 BOTH = pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-
-
-@pytest.fixture
-def shards(tiny_shards: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny set, to be damaged."""
-    return shutil.copytree(tiny_shards, tmp_path / "shards")
-
-
-@pytest.fixture
-def job(shards: Path, tmp_path: Path) -> Path:
-    return write_job(tmp_path, shards)
-
-
-@pytest.fixture(scope="session")
-def trained_once(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is through, over the undamaged set; commits step-12 and step-16."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = swamp("run", write_job(folder, tiny_shards), "--run-dir", folder / "run")
-    assert done.code == 0, done.said
-    return folder / "run"
-
-
-@pytest.fixture
-def run_dir(trained_once: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run that was killed before its result: the next command continues it."""
-    folder = shutil.copytree(trained_once, tmp_path / "run")
-    (folder / "result.json").unlink()
-    return folder
-
-
-def flip(path: Path, offset: int) -> None:
-    """Change one bit of a file."""
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
-
-
-def first_entry_of_rank(shards: Path, rank: int) -> tuple[Path, int, int]:
-    """File, offset and size of an entry that only this one of two ranks reads, in the first step."""
-    split = load_manifest(shards).split("train")
-    order = epoch_order(split.shard_entries, split.bytes, 0, 0, 8 * 2**30, 2048)
-    row = split.rows[batch_entries(order, 0, plan_batches(24, 1, 24, 2, len(split)), rank)[0]]
-    return split.shard_path(int(row["shard"])), int(row["offset"]), int(row["size"])
-
-
-# -- before a rank starts --------------------------------------------------------------------------
 
 
 @BOTH
@@ -236,128 +193,3 @@ def test_verify_names_every_damage(shards: Path) -> None:
         code=1,
     )
     assert "3 bad files" in ended.said
-
-
-# -- met by the ranks ------------------------------------------------------------------------------
-
-
-def test_flipped_bit_that_one_rank_reads(job: Path, shards: Path, tmp_path: Path) -> None:
-    file, offset, size = first_entry_of_rank(shards, 1)
-    flip(file, offset + size - 380)  # in the last field's numbers
-    refused(
-        swamp("run", job, "--ranks", 2, "--run-dir", tmp_path / "new"),
-        "rank 1",
-        file.name,
-        "crc32",
-        "Copy it again",
-    )
-    assert "crc32" in (tmp_path / "new" / "events.jsonl").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize(("ranks", "reader"), [(1, 0), (2, 0), (2, 1)])
-def test_flipped_bit(job: Path, shards: Path, tmp_path: Path, workers: int, ranks: int, reader: int) -> None:
-    file, offset, size = first_entry_of_rank(shards, reader)
-    flip(file, offset + size - 380)  # in the last field's numbers
-    options = [f"data.workers={workers}", "--ranks", ranks, "--run-dir", tmp_path / "new"]
-    refused(swamp("run", job, *options), file.name, "crc32", "Copy it again")
-
-
-@pytest.mark.slow
-@BOTH
-def test_flipped_bit_found_by_verification_and_by_the_cache(
-    job: Path, shards: Path, tmp_path: Path, ranks: int
-) -> None:
-    file, offset, size = first_entry_of_rank(shards, 0)
-    flip(file, offset + size - 380)  # in the last field's numbers
-    for option in ("data.verify=true", "data.cache=memory"):
-        ended = swamp("run", job, option, "--ranks", ranks, "--run-dir", tmp_path / "new")
-        refused(ended, file.name, "crc32", "again")
-
-
-@pytest.mark.slow
-@BOTH
-def test_weights_of_another_shape(job: Path, trained_once: Path, tmp_path: Path, ranks: int) -> None:
-    ended = swamp(
-        "run", job, f"train.init_from={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
-        "--run-dir", tmp_path / "new",
-    )  # fmt: skip
-    refused(ended, str(trained_once), "do not fit this model", "(64, 256)", "(32, 256)", "init_from")
-    job.write_text(job.read_text().split("train:")[0] + "evaluate: [{split: test}]\n")
-    ended = swamp(
-        "run", job, f"weights={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
-        "--run-dir", tmp_path / "evaluated",
-    )  # fmt: skip
-    refused(ended, str(trained_once), "do not fit this model")
-
-
-def broken(run_dir: Path, step: int) -> Path:
-    """The commit of `step`, with one bit of its model changed."""
-    folder = run_dir / "checkpoints" / f"step-{step}"
-    flip(folder / "engine" / "mp_rank_00_model_states.pt", 5000)
-    return folder
-
-
-def test_broken_newest_commit_falls_back_loudly(job: Path, run_dir: Path, tiny_shards: Path) -> None:
-    write_job(job.parent, tiny_shards)
-    broken(run_dir, 16)
-    kept = {name: value for name, value in committed(run_dir).items() if name.startswith("step-12/")}
-    done = swamp("run", job, "--ranks", 2, "--run-dir", run_dir)
-    assert done.code == 0, done.said
-    assert "step-16 is broken and skipped" in done.said
-    assert "continuing from" in done.said
-    assert "step-12" in done.said.split("continuing from")[1]
-    assert kept.items() <= committed(run_dir).items()
-
-
-@pytest.mark.slow
-@BOTH
-def test_no_commit_is_whole(job: Path, run_dir: Path, tiny_shards: Path, ranks: int) -> None:
-    write_job(job.parent, tiny_shards)
-    for step in (12, 16):
-        broken(run_dir, step)
-    before = committed(run_dir)
-    refused(
-        swamp("run", job, "--ranks", ranks, "--run-dir", run_dir),
-        "none is valid",
-        "step-12",
-        "step-16",
-        "Fix:",
-    )
-    assert committed(run_dir) == before
-
-
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_file_size_limit_during_a_commit(job: Path, run_dir: Path, tiny_shards: Path, ranks: int) -> None:
-    write_job(job.parent, tiny_shards)
-    shutil.rmtree(run_dir / "checkpoints" / "step-16")
-    before = committed(run_dir)
-    assert before
-    refused(
-        swamp("run", job, "--ranks", ranks, "--run-dir", run_dir, limit="-f 64"),
-        "the checkpoint of step 16 could not be written",
-        "step-12",
-        "ulimit -f",
-    )
-    assert committed(run_dir) == before
-    assert not list((run_dir / "checkpoints").glob(".tmp-*"))
-
-
-@pytest.mark.slow
-@BOTH
-def test_two_runs_in_one_folder(job: Path, tmp_path: Path, ranks: int) -> None:
-    run_dir, console = tmp_path / "run", tmp_path / "console"
-    options = ("train.epochs=4000", "--ranks", ranks, "--run-dir", run_dir)
-    first = start("run", job, *options, console=console)
-    try:
-        until(lambda: (run_dir / "checkpoints" / "step-4").is_dir(), first, console)
-        stage = (run_dir / "stage.yaml").read_bytes()
-        second = swamp("run", job, "seed=5", *options)
-        refused(second, "is held by process", "--run-dir", code=3)
-        assert json.loads((run_dir / ".owner.json").read_text())["pid"] != os.getpid()
-        assert (run_dir / "stage.yaml").read_bytes() == stage
-        assert first.poll() is None
-    finally:
-        first.terminate()
-    assert ended(first, console).code == 75

@@ -1,0 +1,69 @@
+"""How `swamp show` lays out settings: a table where there is room for one, else a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from swamp_dist.loading import REQUIRED, Setting
+
+TABLE_WIDTH = 130
+"""Columns below which the explanations in a table would be cut to slivers."""
+_MARKED = "* differs from the default"
+
+
+def settings_table(title: str, settings: Sequence[Setting]) -> Table:
+    """One row a setting: key, value, default where it differs, explanation."""
+    shown = Table(title=Text(title), title_justify="left", show_lines=False, box=None, pad_edge=False)
+    shown.add_column("setting", no_wrap=True)
+    shown.add_column("value", overflow="fold")
+    shown.add_column("default", overflow="fold")
+    shown.add_column("what it does")
+    for setting in settings:
+        mark, style = _mark(setting)
+        default = "" if setting.is_default else _value(setting.default)
+        shown.add_row(
+            Text(mark + setting.key, style),
+            Text(_value(setting.value), style),
+            Text(default),
+            setting.description,
+        )
+    shown.caption = _MARKED
+    shown.caption_justify = "left"
+    return shown
+
+
+def settings_list(title: str, settings: Sequence[Setting]) -> Group:
+    """Every setting on a line of its own, its explanation below it."""
+    parts: list[Text | Padding] = [Text(title, "italic")]
+    for setting in settings:
+        mark, style = _mark(setting)
+        line = Text.assemble((f"{mark}{setting.key} = {_value(setting.value)}", style), _beside(setting))
+        parts += [line, Padding(Text(setting.description), (0, 0, 0, 6))]
+    return Group(*parts, Text(_MARKED))
+
+
+def _mark(setting: Setting) -> tuple[str, str]:
+    return ("", "") if setting.is_default else ("* ", "bold")
+
+
+def _beside(setting: Setting) -> str:
+    if setting.is_default:
+        return ""
+    return f"  {REQUIRED}" if setting.default == REQUIRED else f"  (default: {_value(setting.default)})"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_value(v)}" for k, v in value.items()) + "}"
+    return str(value)

@@ -1,0 +1,67 @@
+"""What a user sees: on a terminal, in a pipe and in TensorBoard."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.command import COMMAND, ROOT, environment, swamp, write_job
+
+
+def on_a_terminal(*arguments: object, columns: int = 100) -> str:
+    """What the command prints on a terminal of this width."""
+    command = shlex.join([*COMMAND, *map(str, arguments)])
+    done = subprocess.run(
+        ["script", "-qec", f"stty cols {columns} rows 40; {command}", "/dev/null"],
+        cwd=ROOT,
+        env=environment() | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    return done.stdout.decode()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="no `script` to make a terminal")
+def test_show_is_readable_in_100_columns() -> None:
+    lines = plain(on_a_terminal("show", "jobs/finetune/synthetic.yaml")).splitlines()
+    assert max(map(len, lines)) <= 100
+    at = lines.index("* data.entries = 32  (default: 256)")
+    assert lines[at + 1].startswith("      Global batch in entries, over all ranks. World size must divide")
+    assert len(lines) < 250
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("script") is None, reason="no `script` to make a terminal")
+def test_bar_on_a_terminal_and_plain_lines_elsewhere(tiny_shards: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, tiny_shards)
+    shown = on_a_terminal("run", job, "--ranks", 2, "--run-dir", tmp_path / "one")
+    assert "\x1b[" in shown
+    assert "16/16" in plain(shown)
+    piped = swamp("run", job, "--ranks", 2, "--run-dir", tmp_path / "two")
+    assert piped.code == 0
+    assert "\x1b" not in piped.said
+    assert "\r" not in piped.said
+    assert re.search(r"tiny: step 16 of 16, loss \d\.\d+$", piped.said, re.MULTILINE)
+
+
+def test_tensorboard_has_curves_and_histograms(trained_once: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(trained_once / "tensorboard"))
+    read.Reload()
+    tags = read.Tags()
+    assert {"loss/total", "loss/contrastive", "loss/swamp", "optim/lr"} <= set(tags["scalars"])
+    assert [event.step for event in read.Scalars("loss/total")] == list(range(1, 17))
+    assert any(tag.startswith("validation/") for tag in tags["scalars"]), tags["scalars"]
+    assert [event.step for event in read.Histograms("swamp/prototype_use")] == [16]
