@@ -63,5 +63,5 @@ def test_tensorboard_has_curves_and_histograms(trained_once: Path) -> None:
     tags = read.Tags()
     assert {"loss/total", "loss/contrastive", "loss/swamp", "optim/lr"} <= set(tags["scalars"])
     assert [event.step for event in read.Scalars("loss/total")] == list(range(1, 17))
-    assert any(tag.startswith("validation/") for tag in tags["scalars"]), tags["scalars"]
+    assert any(tag.startswith("retrieval/validation/") for tag in tags["scalars"]), tags["scalars"]
     assert [event.step for event in read.Histograms("swamp/prototype_use")] == [16]
