@@ -13,6 +13,7 @@ from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
 from swamp_dist.evaluate.checks import check_evaluation
+from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.launch.provenance import weights_sha256
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
@@ -82,11 +83,18 @@ def _data_problems(settings: StageSettings, manifest: Manifest, ranks: int) -> I
     checks += [partial(_check_batches, settings, manifest, ranks)] if settings.train is not None else []
     checks += [partial(manifest.split, each.split) for each in evaluations]
     checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
+    checks += [partial(_check_metric, settings, each) for each in validation(settings)]
     for check in checks:
         try:
             check()
         except UserError as error:
             yield str(error)
+
+
+def _check_metric(settings: StageSettings, evaluation: EvaluateSettings) -> None:
+    assert settings.train is not None
+    assert settings.train.validate_on is not None
+    check_metric_name(settings.train.validate_on.metric, promised_metrics(evaluation), "train.validate_on")
 
 
 def _check_batches(settings: StageSettings, manifest: Manifest, ranks: int) -> None:
