@@ -139,6 +139,9 @@ class ContrastiveSettings(Settings):
     in_entry_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """`all` only, with several pairs per entry: share of the negative weight on pairs of the same
     entry (`hard_negative_rate` of Miech et al. 2019); null weights all negatives equally."""
+    chunk: PositiveInt | None = None
+    """Columns of the batch compared at a time, so that memory beyond the gathered embeddings does not
+    grow with the batch: same losses and gradients up to rounding; null = all columns at once."""
 
 
 class SinkhornSettings(Settings):

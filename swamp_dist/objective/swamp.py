@@ -14,8 +14,8 @@ from torch import Tensor
 
 from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, SwampSettings
 from swamp_dist.distributed import World, gather, gather_rows
-from swamp_dist.objective import contrastive
 from swamp_dist.objective.queue import Queue, queue_capacity, queue_figures
+from swamp_dist.objective.ranking import ranking_term
 from swamp_dist.objective.sinkhorn import SinkhornSolution, cheaper_solve, solve
 from swamp_dist.objective.targets import (
     full_precision,
@@ -72,7 +72,9 @@ class Objective:
         with full_precision(embeddings.a.device.type):
             mine = _at_least_float32(embeddings)
             all_a, all_b = self._columns(mine, world)
-            ranking, figures = self._contrastive_term(mine, all_a, all_b, entries, step, world)
+            ranking, figures = ranking_term(
+                self.settings.contrastive, self.plan, mine, all_a, all_b, entries, step, world
+            )
             swamp, more = self._swamp_term(mine, all_a, all_b, ids, step, world)
             total = _weighted(self.settings, mine, ranking, swamp)
         return LossTerms(total, ranking, swamp, figures | more)
@@ -86,40 +88,6 @@ class Objective:
         columns = gather_rows(both, world) if with_gradient else gather(both, world)
         all_a, all_b = columns.chunk(2, dim=1)
         return all_a, all_b
-
-    def _contrastive_term(
-        self, mine: PairEmbeddings, all_a: Tensor, all_b: Tensor, entries: Tensor, step: int, world: World
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        settings = self.settings.contrastive
-        if settings.weight == 0:
-            return None, {}
-        found = contrastive.similarities(mine.a, mine.b, all_a, all_b, world.rank * len(mine.a))
-        loss = self._ranking_loss(found, entries, step, world)
-        with torch.no_grad():
-            hardest = torch.cat(contrastive.hardest_negatives(found)).mean()
-            figures = {
-                "similarity/positive": found.positives[0].mean(),
-                "similarity/hardest_negative": hardest,
-            }
-        return loss, figures
-
-    def _ranking_loss(
-        self, found: contrastive.Similarities, entries: Tensor, step: int, world: World
-    ) -> Tensor:
-        settings = self.settings.contrastive
-        if settings.negatives == "hardest":
-            if step >= settings.all_negatives_steps:
-                return contrastive.hardest_negative(found, settings.margin, settings.reduction)
-            # The start against collapse keeps the reduction, and so the balance with the SwAMP term.
-            scale = self.plan.pairs if settings.reduction == "sum" else 1
-            return scale * contrastive.mean_over_negatives(found, settings.margin)
-        weights = None
-        if self.plan.pairs_per_entry > 1 and settings.in_entry_share is not None:
-            all_entries = gather(entries, world)
-            weights = contrastive.entry_weights(
-                entries, all_entries, self.plan.entries, settings.in_entry_share, found.a_to_b.dtype
-            )
-        return contrastive.mean_over_negatives(found, settings.margin, weights)
 
     def _swamp_term(
         self, mine: PairEmbeddings, all_a: Tensor, all_b: Tensor, ids: Tensor, step: int, world: World

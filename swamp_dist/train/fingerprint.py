@@ -11,14 +11,15 @@ from swamp_dist.records import UserError
 
 # Settings that may change between two runs of one training without changing what it computes.
 _FREE_DATA = {"shards", "recipe", "lanes", "cache", "reading", "workers", "prefetch", "verify"}
-_FREE_OBJECTIVE: dict[str, Any] = {"swamp": {"queue": {"layout", "solve"}}}
+_FREE_OBJECTIVE: dict[str, Any] = {"contrastive": {"chunk"}, "swamp": {"queue": {"layout", "solve"}}}
 
 
 def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     """What a training computes, as flat dotted keys; two runs with equal ones may share checkpoints.
 
-    Left out is what changes speed or length only: world size, ZeRO stage, threads, loader settings,
-    logging, checkpoints, and the epochs, unless the schedule depends on them.
+    Left out is what changes speed, memory or length only: world size, ZeRO stage, threads, micro-batch,
+    columns of the contrastive term at a time, loader settings, logging, checkpoints, and the epochs,
+    unless the schedule depends on them.
 
     Args:
         settings: the resolved stage; it must train.
