@@ -52,7 +52,9 @@ CASES: dict[str, Case] = {
     "hardest sum, counts the batch not, 0.005": (
         1, HARDEST | {"reduction": "sum"}, _warm(_swamp(0.005, counts_batch=False)),
     ),
-    "hardest after all, 0.05": (1, HARDEST | {"all_negatives_steps": 20}, _swamp(0.05)),
+    "hardest after all, in blocks, 0.05": (
+        1, HARDEST | {"all_negatives_steps": 20, "chunk": 7}, _swamp(0.05),
+    ),
     "all, hard targets, 0.05": (1, {}, _swamp(0.05, assignment="hard")),
     "all, hard targets, warm, 0.0005": (1, {}, _warm(_swamp(0.0005, assignment="hard"))),
     "all, warm, counts the batch not, 0.0005": (1, {}, _warm(_swamp(0.0005, counts_batch=False))),

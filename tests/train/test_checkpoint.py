@@ -443,6 +443,7 @@ FREE: list[dict[str, Any]] = [
     {"data__cache": "memory"}, {"data__reading": "stream"}, {"data__verify": True}, {"data__lanes": 8},
     {"engine__zero_stage": 3}, {"engine__threads": 2}, {"train__epochs": 30}, {"train__log_every": 1},
     {"train__checkpoint": {"every": 5, "keep": 4}}, {"objective__swamp__queue__solve": "whole"},
+    {"engine__micro_batch": 2}, {"objective__contrastive__chunk": 4},
 ]  # fmt: skip
 BOUND: list[dict[str, Any]] = [
     {"seed": 1}, {"data__entries": 16, "data__lanes": 8}, {"data__lanes": 4}, {"data__pairs_per_entry": 2},
