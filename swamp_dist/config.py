@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -158,6 +159,9 @@ class SinkhornSettings(Settings):
     warm_start: bool = True
     """Start from the prototype potentials of the previous step; false = cold start, the paper's
     and SwAV's order, which equals POT iteration by iteration."""
+    score_memory: Annotated[ByteSize, Field(gt=0)] = ByteSize(4 * 2**30)
+    """Bytes (or 4GiB) for scores and kernel on a rank. Where rows times prototypes need more, they are made
+    anew from the embeddings in every iteration, a block of rows at a time: slower, same targets."""
 
 
 class QueueSettings(Settings):
@@ -170,11 +174,23 @@ class QueueSettings(Settings):
     false: the newest Q rows before the batch, plus the batch (Appendix E: 1,280 + 128)."""
     start_when_filled: NonNegativeInt | None = None
     """Rows that must be valid before the SwAMP term counts; null = min(K, capacity), 0 = from step 1."""
-    layout: Literal["auto", "replicated"] = "auto"
-    """Where rows live; `replicated`: every rank holds the whole queue (filled by the contrastive gather)."""
+    layout: Literal["auto", "replicated", "sharded"] = "auto"
+    """Where rows live. `replicated`: every rank holds the whole queue; `sharded`: each holds the rows it made,
+    and only vectors of K are exchanged to solve them. `auto` replicates where the contrastive term gathers the
+    batch anyway (its weight is above 0) and the full queue, 8 * D + 8 bytes a row, takes at most 1 GiB;
+    it shards otherwise."""
     solve: Literal["auto", "split", "whole"] = "auto"
     """`split`: each rank takes a share of the rows and only K-vectors are reduced; `whole`: each rank
-    solves all rows without traffic. Same targets; `auto` takes the cheaper by counted cost."""
+    solves all rows without traffic, which needs the replicated layout. Same targets; `auto` takes the
+    cheaper by counted cost."""
+
+    @model_validator(mode="after")
+    def _whole_needs_all_rows(self) -> QueueSettings:
+        if self.layout == "sharded" and self.solve == "whole":
+            raise ValueError(
+                "solve = whole with layout = sharded: no rank holds all rows; use solve: split or layout: replicated"
+            )
+        return self
 
 
 class SwampSettings(Settings):

@@ -169,6 +169,15 @@ def gather(rows: Tensor, world: World) -> Tensor:
     return out
 
 
+def gather_to_main(rows: Tensor, world: World) -> list[Tensor]:
+    """Every rank's `rows` in rank order on rank 0, [] on the others; equal shapes on all ranks."""
+    if world.size == 1:
+        return [rows]
+    parts = [torch.empty_like(rows) for _ in range(world.size)] if world.is_main else []
+    dist.gather(rows.contiguous(), parts or None)
+    return parts
+
+
 def sum_over_ranks(values: Tensor, world: World) -> Tensor:
     """Elementwise sum over ranks; the same bits on every rank. May overwrite `values`."""
     if world.size > 1:

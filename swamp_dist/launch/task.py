@@ -150,7 +150,9 @@ def _train(
         shuffle_block=data.shuffle_block,
     )
     engine = Engine(model, plan.optimizer, settings.engine, batches.local_pairs, world)
-    objective = build_objective(settings.objective, batches, settings.model.embedding_dim, world.device)
+    objective = build_objective(
+        settings.objective, batches, settings.model.embedding_dim, world.device, rank=world.rank
+    )
     logger.info(_opening_line(settings, batches, stream.steps_per_epoch, engine))
     marks = training_marks(settings, manifest.hash)
     state = TrainState(engine, objective, settings, run_dir.checkpoints, marks, world)

@@ -1,99 +1,175 @@
 """The queue of recent embeddings that joins the batch in the solve (paper, Algorithm 1).
 
-A ring: the row with global insertion index g lives in slot g mod capacity, and a row is valid by its
-index alone. Nothing is ever shifted, and no size has to divide another.
+A ring: of the rows that a rank holds, the g-th lies in slot g mod their number, and a row is valid by its
+insertion index alone. Nothing is ever shifted, and no size has to divide another.
+
+Replicated, every rank holds all rows. Sharded, it holds the rows it made, and which these are follows from
+their distance to the newest row: of every batch of B pairs rank r makes [r*b, (r+1)*b). A ring with room for
+just its part of the newest `capacity` rows drops each row when it gets too old, whatever the capacity.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from swamp_dist.distributed import World, gather_to_main
+from swamp_dist.objective.costs import queue_capacity, rank_share
 
-def queue_capacity(size: int, batch_pairs: int, counts_batch: bool) -> int:
-    """Rows that are solved together once the queue is full.
+__all__ = ["Deal", "Queue", "queue_capacity", "queue_figures"]
 
-    The newest max(Q, B) rows where the batch counts into the queue (Algorithm 1), else the newest Q
-    rows before the batch plus the batch (Appendix E). Either way it holds the batch exactly once.
-    """
-    return max(size, batch_pairs) if counts_batch else size + batch_pairs
+_CHUNK_BYTES = 64 * 2**20
+"""Device memory of rank 0 for rows on their way into a commit."""
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How the rows of a sharded queue are dealt to the ranks."""
+
+    batch_pairs: int
+    rank: int
+    world_size: int
+
+    @property
+    def local_pairs(self) -> int:
+        """Pairs b that a rank pushes."""
+        return self.batch_pairs // self.world_size
+
+    def share(self, rows: int) -> int:
+        """How many of the newest `rows` rows this rank holds."""
+        return rank_share(rows, self.batch_pairs, self.rank, self.world_size)
+
+    def positions(self, rows: int) -> list[Tensor]:
+        """For every rank, positions (share,) of its rows among the newest `rows`, all oldest first."""
+        in_batch = self.batch_pairs - 1 - torch.arange(rows - 1, -1, -1) % self.batch_pairs
+        by_owner = (in_batch // self.local_pairs).argsort(stable=True)
+        ranks = range(self.world_size)
+        shares = [rank_share(rows, self.batch_pairs, r, self.world_size) for r in ranks]
+        return list(torch.split(by_owner, shares))
 
 
 class Queue:
-    """The newest `capacity` pairs of embeddings, the whole of them on every rank.
+    """The newest `capacity` pairs of embeddings: the whole of them, or with `deal` this rank's share.
 
     Lives outside the module: module buffers would be broadcast from rank 0 on each step.
     """
 
     def __init__(
-        self, capacity: int, embedding_dim: int, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        capacity: int,
+        embedding_dim: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        deal: Deal | None = None,
     ) -> None:
         self.capacity = capacity
+        self.deal = deal
         self.pushed = 0
-        """Pairs ever pushed; the next one gets this insertion index."""
-        self._a = torch.zeros(capacity, embedding_dim, device=device, dtype=dtype)
+        """Pairs ever pushed by all ranks; the next one gets this insertion index."""
+        self._room = capacity if deal is None else deal.share(capacity)
+        self._written = 0
+        """Pairs ever written here: the next one's place in the ring of this rank."""
+        self._a = torch.zeros(self._room, embedding_dim, device=device, dtype=dtype)
         self._b = torch.zeros_like(self._a)
-        self._ids = torch.full((capacity,), -1, device=device)
+        self._ids = torch.full((self._room,), -1, device=device)
+        # Of all rows on every rank: 8 bytes each, and no rank has to ask for ages.
         self._steps = torch.full((capacity,), -1, device=device)
 
     def __len__(self) -> int:
-        """Valid rows. They are the first slots of the ring, whether it is full or not."""
+        """Valid rows on all ranks."""
         return min(self.pushed, self.capacity)
 
     @property
+    def held(self) -> int:
+        """Valid rows here. They are the first slots of the ring, whether it is full or not."""
+        return len(self) if self.deal is None else self.deal.share(len(self))
+
+    @property
     def a(self) -> Tensor:
-        """(len, D) embeddings of modality A, in slot order."""
-        return self._a[: len(self)]
+        """(held, D) embeddings of modality A, in slot order."""
+        return self._a[: self.held]
 
     @property
     def b(self) -> Tensor:
-        """(len, D) embeddings of modality B, in slot order."""
-        return self._b[: len(self)]
+        """(held, D) embeddings of modality B, in slot order."""
+        return self._b[: self.held]
 
     @property
     def ids(self) -> Tensor:
-        """(len,) sample ids, in slot order."""
-        return self._ids[: len(self)]
+        """(held,) sample ids, in slot order."""
+        return self._ids[: self.held]
 
     @property
     def steps(self) -> Tensor:
-        """(len,) training step at which each row was pushed, in slot order."""
+        """(len,) training step at which each valid row of any rank was pushed."""
         return self._steps[: len(self)]
 
     def push(self, a: Tensor, b: Tensor, ids: Tensor, step: int) -> None:
-        """Insert a batch of pairs, a and b (n, D) and ids (n,), over the oldest rows.
+        """Insert a batch of pairs over the oldest rows: a and b (n, D) and ids (n,), all of its pairs or
+        this rank's b of them where the queue is sharded.
 
         Raises:
             ValueError: the batch does not fit.
         """
-        if len(a) > self.capacity:
-            raise ValueError(f"a batch of {len(a)} pairs does not fit a queue of {self.capacity}")
-        self._write(a, b, ids, torch.full_like(ids, step))
+        pairs = len(a) if self.deal is None else self.deal.batch_pairs
+        if pairs > self.capacity:
+            raise ValueError(f"a batch of {pairs} pairs does not fit a queue of {self.capacity}")
+        if self.deal is not None and len(a) != self.deal.local_pairs:
+            raise ValueError(f"{len(a)} pairs pushed, {self.deal.local_pairs} expected of each rank")
+        self._write(a, b, ids, ids.new_full((pairs,), step))
 
     def _write(self, a: Tensor, b: Tensor, ids: Tensor, steps: Tensor) -> None:
-        first = self.pushed % self.capacity
-        before_wrap = min(len(a), self.capacity - first)
-        for ring, rows in ((self._a, a), (self._b, b), (self._ids, ids), (self._steps, steps)):
-            ring[first : first + before_wrap] = rows[:before_wrap]
-            ring[: len(rows) - before_wrap] = rows[before_wrap:]
-        self.pushed += len(a)
+        """Rows of this rank, and the steps of those of all ranks."""
+        for ring, rows in ((self._a, a), (self._b, b), (self._ids, ids)):
+            _write_ring(ring, rows, self._written)
+        _write_ring(self._steps, steps, self.pushed)
+        self._written += len(a)
+        self.pushed += len(steps)
 
     def ages(self, step: int) -> Tensor:
-        """(len,) steps since each row was pushed."""
+        """(len,) steps since each valid row of any rank was pushed."""
         return step - self.steps
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything the queue holds, oldest row first, as copies on the CPU.
+    def state(self, world: World) -> dict[str, Tensor]:
+        """Everything the queue holds on all ranks, oldest row first, as copies on the CPU of rank 0.
 
-        The order is that of insertion and not of slots, so it can be dealt to any layout and capacity.
+        The order is that of insertion and not of slots, so it can be dealt to any layout, world size and
+        capacity. All ranks call it. Sharded rows travel in chunks; the others get {} then.
         """
-        first = self.pushed % self.capacity if self.pushed > self.capacity else 0
-        rings = {"a": self.a, "b": self.b, "ids": self.ids, "steps": self.steps}
-        state = {name: ring.roll(-first, dims=0).to("cpu", copy=True) for name, ring in rings.items()}
-        return state | {"pushed": torch.tensor(self.pushed)}
+        steps = _in_order(self._steps, len(self), self.pushed, slice(0, len(self))).cpu()
+        rings = {"a": self._a, "b": self._b, "ids": self._ids}
+        tables = {name: self._table(ring, world) for name, ring in rings.items()}
+        if any(table is None for table in tables.values()):
+            return {}
+        rows = {name: table for name, table in tables.items() if table is not None}
+        return rows | {"steps": steps, "pushed": torch.tensor(self.pushed)}
+
+    def _table(self, ring: Tensor, world: World) -> Tensor | None:
+        """(len, ...) the rows of all ranks in insertion order; None where rank 0 has them."""
+        if self.deal is None or len(self) == 0:
+            return _in_order(ring, self.held, self._written, slice(0, self.held)).cpu()
+        positions = self.deal.positions(len(self))
+        longest = max(len(mine) for mine in positions)
+        row_bytes = world.size * ring[:1].numel() * ring.element_size()
+        chunk = max(1, _CHUNK_BYTES // row_bytes)
+        table = None
+        for first in range(0, longest, chunk):
+            part = ring.new_zeros(min(chunk, longest - first), *ring.shape[1:])
+            mine = _in_order(ring, self.held, self._written, slice(first, first + len(part)))
+            part[: len(mine)] = mine
+            parts = gather_to_main(part, world)
+            if parts and table is None:
+                table = torch.empty(len(self), *ring.shape[1:], dtype=ring.dtype)
+            for theirs, rows in zip(positions, parts, strict=False):  # none but on rank 0
+                assert table is not None
+                places = theirs[first : first + len(part)]
+                table[places] = rows[: len(places)].cpu()
+        return table
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over `state`; of more rows than fit, the newest.
+        """Take over what is mine of `state`; of more rows than fit, the newest.
 
         Raises:
             ValueError: the rows have another embedding size.
@@ -103,12 +179,34 @@ class Queue:
                 f"the saved queue holds embeddings of size {state['a'].shape[1]}, this one {self._a.shape[1]}"
             )
         kept = min(len(state["a"]), self.capacity)
-        newest = [state[name][len(state[name]) - kept :] for name in ("a", "b", "ids", "steps")]
+        a, b, ids, steps = (state[name][len(state[name]) - kept :] for name in ("a", "b", "ids", "steps"))
         self._ids.fill_(-1)
         self._steps.fill_(-1)
         # A ring with free slots counts from 0 again: validity is read off the count.
         self.pushed = int(state["pushed"]) - kept if kept == self.capacity else 0
-        self._write(*newest)
+        self._written = self.pushed
+        if self.deal is not None:
+            mine = self.deal.positions(kept)[self.deal.rank]
+            a, b, ids = a[mine], b[mine], ids[mine]
+            # The slots are those of a run that never stopped: every batch brought b rows.
+            written = (self.pushed + kept) // self.deal.world_size
+            self._written = written - len(a) if kept == self.capacity else 0
+        self._write(a, b, ids, steps)
+
+
+def _write_ring(ring: Tensor, rows: Tensor, written: int) -> None:
+    """Write `rows` over the oldest of a ring that saw `written` rows before."""
+    first = written % len(ring)
+    before_wrap = min(len(rows), len(ring) - first)
+    ring[first : first + before_wrap] = rows[:before_wrap]
+    ring[: len(rows) - before_wrap] = rows[before_wrap:]
+
+
+def _in_order(ring: Tensor, valid: int, written: int, part: slice) -> Tensor:
+    """The rows `part` of the `valid` ones of a ring, counted from the oldest, as a copy."""
+    oldest = written if valid == len(ring) else 0
+    places = torch.arange(*part.indices(valid), device=ring.device)
+    return ring[(oldest + places) % len(ring)]
 
 
 def queue_figures(queue: Queue, step: int) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ A plain exp(s / epsilon) leaves float32 for epsilon below 0.01, so a block of it
 The fast one absorbs log v into a kernel once and then needs two matrix-vector products an iteration; it is
 valid while log v stays near what was absorbed, which the reduced masses tell every rank alike. If not, the
 block is repeated the careful way: first iteration in the log domain, then a fresh kernel for each.
+Where not all scores fit into memory, `StreamedScores` makes them anew a block of rows at a time for every
+pass; the iterates are the same.
 Exponents are in base 2 and clamped above the denormal range: on a CPU, exponentials that underflow cost
 many times more.
 """
@@ -21,8 +23,8 @@ many times more.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +32,32 @@ from torch import Tensor
 from swamp_dist.distributed import World, max_over_ranks, sum_over_ranks
 
 _LOG2_E = 1 / math.log(2)
+
+
+@dataclass(frozen=True)
+class StreamedScores:
+    """Scores (M, n, K) that are never held at once: products of rows and prototypes, block by block."""
+
+    sides: Sequence[Tensor]
+    """M tensors (n, D)."""
+    prototypes: Tensor
+    """(K, D)"""
+    memory: Tensor
+    """(M, m, K), overwritten: m rows are a block."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, n, K) of all scores."""
+        return len(self.sides), len(self.sides[0]), len(self.prototypes)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Scores (M, at most m, K) of the rows in turn, each valid until the next."""
+        _, num_rows, _ = self.shape
+        for first in range(0, num_rows, self.memory.shape[1]):
+            block = self.memory[:, : num_rows - first]
+            for side, out in zip(self.sides, block, strict=True):
+                torch.mm(side[first : first + block.shape[1]], self.prototypes.t(), out=out)
+            yield block
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,7 @@ class SinkhornSolution:
     """Iterations that had to be done again the careful way, beyond `iterations`."""
     collectives: int
     """All-reduces this rank issued: one an iteration, and one more for the first of a cold start, of a warm
-    start at epsilon below 0.01 and of every repeated block."""
+    start at epsilon below 0.01, of every repeated block and of one that follows a block of large moves."""
 
 
 def assign(scores: Tensor, log_v: Tensor, epsilon: float) -> Tensor:
@@ -57,7 +85,7 @@ def assign(scores: Tensor, log_v: Tensor, epsilon: float) -> Tensor:
 
 
 def solve(
-    scores: Tensor,
+    scores: Tensor | StreamedScores,
     total_rows: int,
     epsilon: float,
     *,
@@ -81,14 +109,11 @@ def solve(
         max_iterations: limit of a solve that stops at `tolerance`.
         tolerance: marginal error to stop at.
         check_every: iterations of a block; the error is read between blocks only.
-        work: memory like `scores` for the kernel, overwritten; a caller that solves every step keeps it.
+        work: memory for the kernel, like `scores` or like the memory of streamed ones, overwritten; a caller
+            that solves every step keeps it.
     """
     problem = _Problem(scores, total_rows, epsilon, world, work)
-    log2_v = (
-        scores.new_zeros(scores.shape[0], scores.shape[2])
-        if log_v is None
-        else log_v.to(scores.dtype) * _LOG2_E
-    )
+    log2_v = problem.vectors(0.0) if log_v is None else log_v.to(problem.kernel.dtype) * _LOG2_E
     limit = iterations or max_iterations
     done = repeats = collectives = 0
     # After these starts log v still moves too far for one kernel. Stateless, so that a resumed run does the same.
@@ -111,23 +136,6 @@ def solve(
     return SinkhornSolution(log_v, block.figures[0], done, repeats, sent)
 
 
-def cheaper_solve(
-    rows: int, prototypes: int, embedding_dim: int, iterations: int, world_size: int, on_gpu: bool
-) -> Literal["split", "whole"]:
-    """How to solve, by counted cost; both give the same targets.
-
-    Splitting saves (1 - 1/W) of the score product and of one pass over the scores an iteration, and costs
-    a small all-reduce an iteration. The rates are orders of magnitude, which is enough: near the crossing
-    either will do.
-    """
-    flops, bandwidth, hop = (3e13, 2e12, 1.5e-5) if on_gpu else (3e10, 1e10, 5e-5)
-    product = 4 * rows * prototypes * embedding_dim / flops
-    passes = 8 * rows * prototypes * iterations / bandwidth
-    saved = (product + passes) * (1 - 1 / world_size)
-    talk = (iterations + 1) * hop * math.ceil(math.log2(world_size))
-    return "split" if saved > talk else "whole"
-
-
 @dataclass(frozen=True)
 class _Block:
     log2_v: Tensor
@@ -138,17 +146,24 @@ class _Block:
 
 
 class _Problem:
-    """The rows of this rank in base 2, and the kernel that is made of them."""
+    """The rows of this rank in base 2, and memory for the kernel that is made of them."""
 
     def __init__(
-        self, scores: Tensor, total_rows: int, epsilon: float, world: World | None, work: Tensor | None
+        self,
+        scores: Tensor | StreamedScores,
+        total_rows: int,
+        epsilon: float,
+        world: World | None,
+        work: Tensor | None,
     ) -> None:
         self.scores = scores
-        self.kernel = torch.empty_like(scores) if work is None else work
+        self.is_streamed = isinstance(scores, StreamedScores)
+        like = scores.memory if isinstance(scores, StreamedScores) else scores
+        self.kernel = torch.empty_like(like) if work is None else work
         self.scale = _LOG2_E / epsilon
         self.log2_share = math.log2(total_rows / scores.shape[2])
         self.world = world if world is not None and world.size > 1 else None
-        tiny = -math.log2(torch.finfo(scores.dtype).tiny)
+        tiny = -math.log2(torch.finfo(like.dtype).tiny)
         self.lowest = -0.8 * tiny
         """Exponents are clamped here, 2^-100 in float32: products with them must not be denormal."""
         self.reach = 0.18 * tiny
@@ -156,9 +171,37 @@ class _Problem:
         scaled by at most 2^22 each and a column has at least 2^-22 of its share, so clamped entries make
         up less than K * 2^-34 of any mass."""
 
-    def exponentiate(self) -> Tensor:
-        """The kernel of the exponents in its memory, none above 0."""
-        return self.kernel.clamp_min_(self.lowest).exp2_()
+    def vectors(self, value: float) -> Tensor:
+        """(M, K) of `value`."""
+        return self.kernel.new_full((self.kernel.shape[0], self.kernel.shape[2]), value)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores (M, m, K) of all rows here in turn, each with memory for its kernel: at once if they are kept."""
+        if isinstance(self.scores, StreamedScores):
+            for scores in self.scores.blocks():
+                yield scores, self.kernel[:, : scores.shape[1]]
+        else:
+            yield self.scores, self.kernel
+
+    def kernels(self, absorbed: Tensor, is_made: bool) -> Iterator[Tensor]:
+        """Kernel (M, m, K) of all rows in turn with `absorbed` potentials; `is_made`: memory may hold it."""
+        if is_made and not self.is_streamed:
+            yield self.kernel
+            return
+        for scores, kernel in self.blocks():
+            self.absorb(scores, absorbed, kernel)
+            yield kernel
+
+    def absorb(self, scores: Tensor, log2_v: Tensor, out: Tensor) -> Tensor:
+        """Set `out` to 2^(s_ik / epsilon + log2 v_k - top_i), at most 1; the row maxima top (M, m, 1)."""
+        torch.add(log2_v[:, None, :], scores, alpha=self.scale, out=out)
+        top = out.amax(dim=2, keepdim=True)
+        self.exponentiate(out.sub_(top))
+        return top
+
+    def exponentiate(self, exponents: Tensor) -> Tensor:
+        """2^exponents in place, none above 0."""
+        return exponents.clamp_min_(self.lowest).exp2_()
 
     def sum(self, masses: Tensor) -> Tensor:
         """Sum over all rows, of the sums over mine."""
@@ -172,18 +215,17 @@ class _Problem:
 def _run_block(problem: _Problem, log2_v: Tensor, steps: int, *, cold: bool, careful: bool) -> _Block:
     """`steps` iterations from potentials (M, K); the first of them under u = 1 where `cold`."""
     absorbed = origin = None
-    drift = problem.scores.new_zeros(())
+    drift = log2_v.new_zeros(())
     for step in range(steps):
         if step == 0 and cold:
             log2_masses = _cold_masses(problem)
         elif step == 0 and careful:
             log2_masses = _log_domain_masses(problem, log2_v)
         else:
-            if absorbed is None or careful:
-                absorbed = log2_v
-                origin = absorbed if origin is None else origin
-                _absorb(problem, log2_v)
-            log2_masses = _kernel_masses(problem, log2_v - absorbed)
+            is_made = absorbed is not None and not careful
+            absorbed = absorbed if absorbed is not None and is_made else log2_v
+            origin = absorbed if origin is None else origin
+            log2_masses = _kernel_masses(problem, absorbed, log2_v - absorbed, is_made)
         move = problem.log2_share - log2_masses
         log2_v = log2_v + move
         if origin is not None:
@@ -195,44 +237,50 @@ def _run_block(problem: _Problem, log2_v: Tensor, steps: int, *, cold: bool, car
     return _Block(log2_v, torch.stack((error, drift)), steps + (cold or careful))
 
 
-def _absorb(problem: _Problem, log2_v: Tensor) -> Tensor:
-    """Set the kernel to 2^(s_ik / epsilon + log2 v_k - top_i), at most 1; the row maxima top (M, n, 1)."""
-    torch.add(log2_v[:, None, :], problem.scores, alpha=problem.scale, out=problem.kernel)
-    top = problem.kernel.amax(dim=2, keepdim=True)
-    problem.kernel.sub_(top)
-    problem.exponentiate()
-    return top
-
-
-def _kernel_masses(problem: _Problem, log2_w: Tensor) -> Tensor:
+def _kernel_masses(problem: _Problem, absorbed: Tensor, log2_w: Tensor, is_made: bool) -> Tensor:
     """log2 of the column masses (M, K) at potentials 2^log2_w times the absorbed ones.
 
     With G the kernel: m_k = w_k sum_i G_ik / (G w)_i. A matrix-vector product of each problem in turn: torch's
     batched one is many times slower on a CPU.
     """
-    w = log2_w.exp2()
-    sums = torch.empty_like(w)
-    for kernel, weights, out in zip(problem.kernel, w, sums, strict=True):
-        torch.mv(kernel.t(), torch.mv(kernel, weights).reciprocal_(), out=out)
+    w, sums = log2_w.exp2(), problem.vectors(0.0)
+    for kernels in problem.kernels(absorbed, is_made):
+        for kernel, weights, out in zip(kernels, w, sums, strict=True):
+            out += torch.mv(kernel.t(), torch.mv(kernel, weights).reciprocal_())
     return problem.sum(sums).log2_() + log2_w
 
 
 def _log_domain_masses(problem: _Problem, log2_v: Tensor) -> Tensor:
     """log2 of the column masses (M, K) at any potentials."""
-    top = _absorb(problem, log2_v)
-    log2_row_sums = problem.kernel.sum(dim=2, keepdim=True).log2_() + top
-    torch.add(log2_v[:, None, :], problem.scores, alpha=problem.scale, out=problem.kernel)
-    problem.kernel.sub_(log2_row_sums)
-    top = problem.max(_column_maxima(problem.kernel))
-    problem.kernel.sub_(top[:, None, :])
-    return problem.sum(problem.exponentiate().sum(dim=1)).log2_() + top
+
+    def log2_plan(scores: Tensor, out: Tensor) -> None:
+        top = problem.absorb(scores, log2_v, out)
+        log2_row_sums = out.sum(dim=2, keepdim=True).log2_() + top
+        torch.add(log2_v[:, None, :], scores, alpha=problem.scale, out=out)
+        out.sub_(log2_row_sums)
+
+    top = problem.vectors(-torch.inf)
+    for scores, kernel in problem.blocks():
+        log2_plan(scores, kernel)
+        torch.maximum(top, _column_maxima(kernel), out=top)
+    top, sums = problem.max(top), problem.vectors(0.0)
+    for scores, kernel in problem.blocks():
+        if problem.is_streamed:
+            log2_plan(scores, kernel)
+        sums += problem.exponentiate(kernel.sub_(top[:, None, :])).sum(dim=1)
+    return problem.sum(sums).log2_() + top
 
 
 def _cold_masses(problem: _Problem) -> Tensor:
     """log2 of the column sums (M, K) of exp(s / epsilon): the masses under u = v = 1."""
-    top = problem.max(_column_maxima(problem.scores)) * problem.scale
-    torch.add(-top[:, None, :], problem.scores, alpha=problem.scale, out=problem.kernel)
-    return problem.sum(problem.exponentiate().sum(dim=1)).log2_() + top
+    top = problem.vectors(-torch.inf)
+    for scores, _ in problem.blocks():
+        torch.maximum(top, _column_maxima(scores), out=top)
+    top, sums = problem.max(top) * problem.scale, problem.vectors(0.0)
+    for scores, kernel in problem.blocks():
+        torch.add(-top[:, None, :], scores, alpha=problem.scale, out=kernel)
+        sums += problem.exponentiate(kernel).sum(dim=1)
+    return problem.sum(sums).log2_() + top
 
 
 def _column_maxima(rows: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, SwampSettings
+from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, gather, gather_rows
-from swamp_dist.objective.queue import Queue, queue_capacity, queue_figures
+from swamp_dist.objective.checks import check_negatives, check_swamp
+from swamp_dist.objective.costs import block_rows, place
+from swamp_dist.objective.queue import Deal, Queue, queue_figures
 from swamp_dist.objective.ranking import ranking_term
-from swamp_dist.objective.sinkhorn import SinkhornSolution, cheaper_solve, solve
+from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, solve
 from swamp_dist.objective.targets import (
     full_precision,
     prototype_usage,
@@ -25,7 +27,7 @@ from swamp_dist.objective.targets import (
     swapped_targets,
     target_figures,
 )
-from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, UserError
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,11 @@ class Objective:
             entries: (b,) position of each pair's entry in the global batch.
             step: steps done before this one.
             world: all ranks, equal b on each.
+
+        Raises:
+            ValueError: the objective was built for another rank or number of ranks.
         """
+        self._check_world(world)
         with full_precision(embeddings.a.device.type):
             mine = _at_least_float32(embeddings)
             all_a, all_b = self._columns(mine, world)
@@ -79,12 +85,21 @@ class Objective:
             total = _weighted(self.settings, mine, ranking, swamp)
         return LossTerms(total, ranking, swamp, figures | more)
 
+    def _check_world(self, world: World) -> None:
+        deal = None if self.queue is None else self.queue.deal
+        if deal is not None and (deal.rank, deal.world_size) != (world.rank, world.size):
+            raise ValueError(
+                f"the queue was built for rank {deal.rank} of {deal.world_size}, called on {world.rank} of {world.size}"
+            )
+
     def _columns(self, mine: PairEmbeddings, world: World) -> tuple[Tensor, Tensor]:
-        """All pairs of the batch (B, D), in one gather; with gradient where the contrastive term needs it."""
-        if world.size == 1:
+        """All pairs of the batch (B, D), in one gather; with gradient where the contrastive term needs it.
+        Mine where neither that term nor a replicated queue asks for the others."""
+        with_gradient = self.settings.contrastive.weight > 0
+        is_replicated = self.queue is not None and self.queue.deal is None
+        if world.size == 1 or not (with_gradient or is_replicated):
             return mine.a, mine.b
         both = torch.cat((mine.a, mine.b), dim=1)
-        with_gradient = self.settings.contrastive.weight > 0
         columns = gather_rows(both, world) if with_gradient else gather(both, world)
         all_a, all_b = columns.chunk(2, dim=1)
         return all_a, all_b
@@ -96,7 +111,10 @@ class Objective:
             return None, {}
         if mine.prototypes is None:
             raise ValueError("the SwAMP term counts, but the model was built without prototypes")
-        self.queue.push(all_a.detach(), all_b.detach(), gather(ids, world), step)
+        if self.queue.deal is None:
+            self.queue.push(all_a.detach(), all_b.detach(), gather(ids, world), step)
+        else:
+            self.queue.push(mine.a.detach(), mine.b.detach(), ids, step)
         figures = queue_figures(self.queue, step)
         if len(self.queue) < self._start_rows:
             return None, figures
@@ -114,15 +132,12 @@ class Objective:
         return loss, figures | target_figures(targets, choices) | {"swamp/used_prototypes": used}
 
     def _balance(self, prototypes: Tensor, world: World) -> SinkhornSolution:
-        """Solve the queue's valid rows (eq. 5), a contiguous share of them on each rank where split."""
+        """Solve the queue's valid rows (eq. 5); where split, each rank its own or a contiguous share of all."""
         assert self.queue is not None
-        total, part, parts = len(self.queue), world.rank, world.size
-        rows = slice(total * part // parts, total * (part + 1) // parts) if self.is_split else slice(0, total)
-        scores, work = self._scratch(rows.stop - rows.start, prototypes)
         swamp = self.settings.swamp
         solution = solve(
-            queue_scores(self.queue, rows, prototypes, scores),
-            total,
+            self._scores(self.queue, prototypes, world),
+            len(self.queue),
             swamp.epsilon,
             world=world if self.is_split else None,
             log_v=self._log_v,
@@ -130,18 +145,26 @@ class Objective:
             max_iterations=swamp.sinkhorn.max_iterations,
             tolerance=swamp.sinkhorn.tolerance,
             check_every=swamp.sinkhorn.check_every,
-            work=work,
+            work=None if self._memory is None else self._memory[1],
         )
         if swamp.sinkhorn.warm_start:
             self._log_v = solution.log_v
         return solution
 
-    def _scratch(self, num_rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Memory for scores and kernel, (2, num_rows, K) each, kept from step to step: on a CPU fresh pages
-        cost more than the solve."""
-        if self._memory is None or self._memory.shape[2] != num_rows:
-            self._memory = like.new_empty(2, 2, num_rows, len(like))
-        return self._memory[0], self._memory[1]
+    def _scores(self, queue: Queue, prototypes: Tensor, world: World) -> Tensor | StreamedScores:
+        """Scores of the rows that this rank solves, made anew for every pass if they would take too much memory.
+
+        The memory is kept from step to step: on a CPU fresh pages cost more than the solve.
+        """
+        part, parts = (world.rank, world.size) if self.is_split and queue.deal is None else (0, 1)
+        rows = slice(queue.held * part // parts, queue.held * (part + 1) // parts)
+        num_rows, limit = rows.stop - rows.start, int(self.settings.swamp.sinkhorn.score_memory)
+        block = min(num_rows, block_rows(num_rows, len(prototypes), limit, prototypes.element_size()))
+        if self._memory is None or self._memory.shape[2] != block:
+            self._memory = prototypes.new_empty(2, 2, block, len(prototypes))
+        if block < num_rows:
+            return StreamedScores((queue.a[rows], queue.b[rows]), prototypes, self._memory[0])
+        return queue_scores(queue, rows, prototypes, self._memory[0])
 
     def _announce(self, step: int) -> None:
         if not self._announced:
@@ -150,16 +173,16 @@ class Objective:
             )
             self._announced = True
 
-    def state(self) -> dict[str, Tensor]:
-        """What a commit must keep: the queue, and the potentials where they are carried. {} without the
-        SwAMP term. Every rank holds the same."""
+    def state(self, world: World) -> dict[str, Tensor]:
+        """What a commit must keep, whole on rank 0: the queue of all ranks in insertion order, and the
+        potentials where they are carried. {} without the SwAMP term. All ranks call it."""
         if self.queue is None:
             return {}
-        state = {f"queue/{name}": rows for name, rows in self.queue.state().items()}
+        state = {f"queue/{name}": rows for name, rows in self.queue.state(world).items()}
         return state if self._log_v is None else state | {"log_v": self._log_v.cpu()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`, on any world size. Call it on all ranks.
+        """Go on from `state`, on any world size and layout. Call it on all ranks; each keeps what is its own.
 
         Raises:
             ValueError: it belongs to another embedding size or number of prototypes.
@@ -182,29 +205,27 @@ def build_objective(
     embedding_dim: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    rank: int = 0,
 ) -> Objective:
     """The objective of a stage, with an empty queue; without queue or solve where the SwAMP weight is 0.
+
+    `rank` says whose rows a sharded queue will hold, and is checked when it is used.
 
     Raises:
         UserError: settings under which a term could never count.
     """
     if settings.contrastive.weight > 0:
-        _check_negatives(settings.contrastive, plan)
+        check_negatives(settings.contrastive, plan)
     swamp = settings.swamp
     if swamp.weight == 0:
         return Objective(settings, plan, None, 0, is_split=False)
-    capacity = queue_capacity(swamp.queue.size, plan.pairs, swamp.queue.counts_batch)
-    _check_swamp(swamp, capacity)
+    placement = place(settings, plan.pairs, embedding_dim, plan.world_size, device.type != "cpu")
+    check_swamp(swamp, placement.capacity)
     start = swamp.queue.start_when_filled
-    start_rows = min(swamp.prototypes, capacity) if start is None else start
-    how = swamp.queue.solve
-    if how == "auto":
-        iterations = swamp.sinkhorn.iterations or swamp.sinkhorn.check_every
-        how = cheaper_solve(
-            capacity, swamp.prototypes, embedding_dim, iterations, plan.world_size, device.type != "cpu"
-        )
-    queue = Queue(capacity, embedding_dim, device, dtype)
-    return Objective(settings, plan, queue, start_rows, is_split=how == "split" and plan.world_size > 1)
+    start_rows = min(swamp.prototypes, placement.capacity) if start is None else start
+    deal = Deal(plan.pairs, rank, plan.world_size) if placement.layout == "sharded" else None
+    queue = Queue(placement.capacity, embedding_dim, device, dtype, deal)
+    return Objective(settings, plan, queue, start_rows, placement.is_split)
 
 
 def _at_least_float32(embeddings: PairEmbeddings) -> PairEmbeddings:
@@ -229,42 +250,3 @@ def _weighted(
     if settings.swamp.weight > 0:
         total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
     return total
-
-
-def _check_negatives(settings: ContrastiveSettings, plan: BatchPlan) -> None:
-    if plan.pairs < 2:
-        raise UserError(
-            "data.entries = 1 with data.pairs_per_entry = 1: a contrastive term needs at least 2 pairs in the "
-            "global batch to have a negative; found 1. Raise data.entries, or set objective.contrastive.weight = 0"
-        )
-
-
-def _check_swamp(swamp: SwampSettings, capacity: int) -> None:
-    start = swamp.queue.start_when_filled
-    if start is not None and start > capacity:
-        raise UserError(
-            f"objective.swamp.queue.start_when_filled = {start}: the queue and batch together hold {capacity} rows, "
-            "so the SwAMP term would never count. Lower it, or raise objective.swamp.queue.size"
-        )
-    if capacity < swamp.prototypes:
-        logger.warning(
-            "%d rows are solved against %d prototypes: with fewer rows than prototypes equal shares say little; "
-            "raise objective.swamp.queue.size or lower objective.swamp.prototypes",
-            capacity,
-            swamp.prototypes,
-        )
-    if swamp.epsilon >= swamp.temperature:
-        logger.warning(
-            "epsilon = temperature / eta = %g is not below temperature = %g: targets softer than predictions "
-            "flatten the scores; raise objective.swamp.eta above 1",
-            swamp.epsilon,
-            swamp.temperature,
-        )
-    fixed = swamp.sinkhorn.iterations
-    if swamp.sinkhorn.warm_start and fixed is not None and fixed < 10 and swamp.epsilon < 0.01:
-        logger.warning(
-            "warm_start with %d fixed iterations at epsilon = %g ends further from balance than a cold start; "
-            "raise objective.swamp.sinkhorn.iterations or set warm_start = false",
-            fixed,
-            swamp.epsilon,
-        )

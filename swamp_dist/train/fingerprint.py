@@ -11,7 +11,10 @@ from swamp_dist.records import UserError
 
 # Settings that may change between two runs of one training without changing what it computes.
 _FREE_DATA = {"shards", "recipe", "lanes", "cache", "reading", "workers", "prefetch", "verify"}
-_FREE_OBJECTIVE: dict[str, Any] = {"contrastive": {"chunk"}, "swamp": {"queue": {"layout", "solve"}}}
+_FREE_OBJECTIVE: dict[str, Any] = {
+    "contrastive": {"chunk"},
+    "swamp": {"queue": {"layout", "solve"}, "sinkhorn": {"score_memory"}},
+}
 
 
 def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:

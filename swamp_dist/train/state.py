@@ -80,10 +80,11 @@ def save_commit(state: TrainState, progress: Progress) -> None:
     """Commit model, optimiser, objective and progress as one, then drop what it supersedes."""
 
     def write(folder: Path) -> list[Path]:
+        held = state.objective.state(state.world)  # all ranks take part, so before anything can fail alone
         files = state.engine.save(folder)
         if state.world.is_main:
             path = folder / "objective.safetensors"
-            save_file({k: v.detach().cpu().contiguous() for k, v in state.objective.state().items()}, path)
+            save_file({k: v.detach().cpu().contiguous() for k, v in held.items()}, path)
             files.append(path)
         return files
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from swamp_dist.distributed import alone
 from swamp_dist.objective.queue import Queue, queue_capacity
 
 
@@ -56,7 +57,7 @@ def test_state_is_in_insertion_order_and_loads_into_any_capacity(
     for step, count in enumerate(min(count, capacity) for count in counts):
         _push(queue, pushed, count, step)
         pushed += count
-    state = queue.state()
+    state = queue.state(alone())
     assert state["ids"].tolist() == list(range(max(0, pushed - capacity), pushed))
     loaded = _queue(other)
     _push(loaded, 1000, 1, 0)  # what was there before does not survive
@@ -72,7 +73,7 @@ def test_loading_the_same_capacity_restores_the_very_slots() -> None:
     queue, loaded = _queue(5), _queue(5)
     for step in range(4):
         _push(queue, 3 * step, 3, step)
-    loaded.load(queue.state())
+    loaded.load(queue.state(alone()))
     assert loaded.pushed == 12
     assert torch.equal(loaded.ids, queue.ids)
     assert torch.equal(loaded.a, queue.a)
@@ -96,7 +97,7 @@ def test_ages_count_steps_and_not_pushes() -> None:
 def test_saved_rows_are_copies() -> None:
     queue = _queue(2)
     _push(queue, 1, 2, 0)
-    state: dict[str, Tensor] = queue.state()
+    state: dict[str, Tensor] = queue.state(alone())
     _push(queue, 5, 2, 1)
     assert state["ids"].tolist() == [1, 2]
 
@@ -106,4 +107,4 @@ def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="3 pairs does not fit a queue of 2"):
         _push(queue, 0, 3, 0)
     with pytest.raises(ValueError, match="size 7, this one 2"):
-        queue.load(_queue(2, dim=7).state())
+        queue.load(_queue(2, dim=7).state(alone()))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from swamp_dist.distributed import World, alone
 from swamp_dist.objective import sinkhorn
-from swamp_dist.objective.sinkhorn import SinkhornSolution, assign, cheaper_solve, solve
+from swamp_dist.objective.sinkhorn import SinkhornSolution, assign, solve
 from tests.ranks import run_on_ranks
 
 EPSILONS = [0.5, 0.05, 0.005, 0.0005]
@@ -203,12 +203,6 @@ def test_scores_that_are_not_finite_give_nan_and_no_endless_loop() -> None:
     scores = _scores(20, 7)
     scores[0, 3, 2] = torch.nan
     assert solve(scores, 20, 0.05).log_v.isnan().any()
-
-
-def test_splitting_pays_for_large_queues_only() -> None:
-    assert cheaper_solve(2048, 500, 256, 5, 8, on_gpu=True) == "whole"
-    assert cheaper_solve(1_000_000, 10_000, 4096, 5, 64, on_gpu=True) == "split"
-    assert cheaper_solve(10**6, 10**4, 64, 5, 1, on_gpu=False) in ("split", "whole")
 
 
 # -- over ranks ------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_without_the_swamp_term_there_is_no_queue_and_no_solve(monkeypatch: pyte
     assert terms.swamp is None
     assert terms.contrastive is not None
     assert torch.equal(terms.total, terms.contrastive)
-    assert objective.state() == {}
+    assert objective.state(alone()) == {}
     objective.load_state({})
 
 
@@ -198,7 +198,7 @@ def test_a_restored_objective_goes_on_to_the_same_bits(warm: bool) -> None:
     first, second = _build(swamp=swamp), _build(swamp=swamp)
     for step in range(3):
         _call(first, step, alone())
-    state = first.state()
+    state = first.state(alone())
     assert ("log_v" in state) == warm
     second.load_state(state)
     for step in (3, 4):
