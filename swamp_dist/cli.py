@@ -107,7 +107,10 @@ def run(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example:  swamp show jobs/finetune/msrvtt.yaml train.optimizer.lr=3e-5")
+@app.command(
+    epilog="Examples:  swamp show jobs/finetune/msrvtt.yaml train.optimizer.lr=3e-5  |  "
+    "swamp show --cost jobs/pretrain/synthetic.yaml --nodes 4"
+)
 def show(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Job file, shard recipe or pipeline.", show_default=False)
@@ -116,10 +119,20 @@ def show(
     changed: Annotated[
         bool, typer.Option("--changed", help="Only settings that are not the default.")
     ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Of a job: compute, memory and bytes sent a step and rank instead.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(help="With --cost: largest number of nodes.", min=1)] = 1,
+    gpus_per_node: Annotated[int, typer.Option(help="With --cost: ranks of a node, one a GPU.", min=1)] = 8,
 ) -> None:
     """Check a file and explain every setting it resolves to."""
     kind = kind_of(file)
     settings: Settings = load(file, kind, overrides or ())
+    if cost:
+        from swamp_dist.launch.cost_table import cost_table
+
+        _print(cost_table(settings, nodes, gpus_per_node))
+        return
     what = {StageSettings: "job", ShardSettings: "shard recipe", PipelineSettings: "pipeline"}[kind]
     shown = [s for s in describe(settings) if not (changed and s.is_default)]
     _show_settings(f"{file} ({what})", shown)

@@ -57,6 +57,8 @@ def test_help_and_show_load_nothing_heavy() -> None:
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(c.app, ['--help']).exit_code == 0\n"
         "assert CliRunner().invoke(c.app, ['show', 'job.yaml']).exit_code == 0\n"
+        "shown = CliRunner().invoke(c.app, ['show', '--cost', 'job.yaml', '--gpus-per-node', '4'])\n"
+        "assert shown.exit_code == 0 and 'sent: column masses' in shown.output, shown.output\n"
         "heavy = {'torch', 'ray', 'deepspeed', 'webdataset', 'tensorboard', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
