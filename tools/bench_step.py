@@ -76,7 +76,7 @@ def training_step(
     prototypes = settings.swamp.prototypes if swamp_weight > 0 else None
     encoder = build_dual_encoder(model, (300,), (4096,), prototypes, normalize_prototypes=True, seed=0)
     engine = Engine(encoder, OptimizerSettings(), EngineSettings(), plan.local_pairs, world)
-    objective = build_objective(settings, plan, embedding_dim, world.device)
+    objective = build_objective(settings, plan, embedding_dim, world.device, rank=world.rank)
     a, b = (torch.randn(plan.pairs, n, device=world.device) for n in (300, 4096))
     ids = torch.arange(plan.pairs, device=world.device)
     steps = iter(range(10**9))

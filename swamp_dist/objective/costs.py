@@ -19,7 +19,7 @@ from swamp_dist.config import ObjectiveSettings
 FLOAT, INT = 4, 8
 REPLICATED_QUEUE_LIMIT = 2**30
 """Bytes up to which layout `auto` holds the whole queue on every rank."""
-_CHEAP_MEMORY_ROWS = 24
+_SOLVE_VECTORS = 24
 """Vectors of K that the solve holds a modality: potentials, masses, maxima and what is made of them."""
 
 
@@ -125,7 +125,7 @@ def block_rows(rows: int, prototypes: int, score_memory: int, itemsize: int = FL
 def solve_bytes(rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT) -> int:
     """Bytes that solving `rows` rows holds at most: scores and kernel of a block, and vectors of rows and K."""
     block = block_rows(rows, prototypes, score_memory, itemsize)
-    return itemsize * (4 * block * prototypes + 6 * block + 2 * _CHEAP_MEMORY_ROWS * prototypes)
+    return itemsize * (4 * block * prototypes + 6 * block + 2 * _SOLVE_VECTORS * prototypes)
 
 
 def batch_bytes(settings: ObjectiveSettings, pairs: int, local_pairs: int, embedding_dim: int) -> int:

@@ -71,7 +71,7 @@ def _objective(case: Case, world: World, dtype: torch.dtype) -> Objective:
     pairs_per_entry, contrastive, swamp = case
     plan = BatchPlan(PAIRS // pairs_per_entry, pairs_per_entry, 4, world.size)
     settings = ObjectiveSettings.model_validate({"contrastive": contrastive, "swamp": swamp})
-    return build_objective(settings, plan, DIM, world.device, dtype)
+    return build_objective(settings, plan, DIM, world.device, dtype, world.rank)
 
 
 def _model(case: Case, dtype: torch.dtype) -> DualEncoder:

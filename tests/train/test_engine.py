@@ -37,7 +37,7 @@ def _train(
         world,
     )
     plan = BatchPlan(entries=PAIRS, pairs_per_entry=1, lanes=PAIRS, world_size=world.size)
-    compute = build_objective(objective, plan, 8, world.device)
+    compute = build_objective(objective, plan, 8, world.device, rank=world.rank)
     data = torch.randn(steps, 2, PAIRS, 10, generator=torch.Generator().manual_seed(1))
     rows = slice(world.rank * plan.local_pairs, (world.rank + 1) * plan.local_pairs)
     ids = torch.arange(PAIRS)[rows]

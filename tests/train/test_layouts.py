@@ -36,7 +36,7 @@ def _parts(world: World, parts: list[StageSettings], folder: Path, stop: int) ->
     run_stage(second, RunDir(folder), world)
 
 
-@pytest.mark.parametrize("stop", [1, 11])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 11])
 def test_a_sharded_run_stopped_and_resumed_is_bit_identical(
     tiny_shards: Path, tmp_path: Path, stop: int
 ) -> None:
@@ -46,7 +46,9 @@ def test_a_sharded_run_stopped_and_resumed_is_bit_identical(
     _assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("layouts", [("replicated", "sharded"), ("sharded", "replicated")])
+@pytest.mark.parametrize(
+    "layouts", [("replicated", "sharded"), pytest.param(("sharded", "replicated"), marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_in_the_other_layout(
     tiny_shards: Path, tmp_path: Path, layouts: tuple[str, str]
 ) -> None:
