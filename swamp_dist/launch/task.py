@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -269,5 +270,17 @@ def _guarded(stage_yaml: Path, run_dir: RunDir, world: World, stop_requested: Ca
     return ExitCode.DONE
 
 
+def _exit_at_once(code: int) -> None:
+    """End the process without tearing down native libraries.
+
+    Everything is written and closed by now. A normal exit destroys the threads of torch and DeepSpeed
+    in no certain order, and once in a while one of them aborts the process after all work was done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _exit_at_once(main(sys.argv[1:]))
