@@ -16,7 +16,7 @@ setup(
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer
         "ray>=2.60,<3",  # holds the stage graph of a pipeline
-        "submitit>=1.5.4,<2",  # submits a stage to SLURM or to local processes
+        "submitit>=1.5.4,<2",  # for submission to SLURM; no module uses it yet
         "tensorboard>=2.21",  # watching runs
         "pydantic>=2.12,<3",  # strict, typed settings with all errors at once
         "pyyaml>=6",  # job files
