@@ -7,10 +7,10 @@ inside tuples, lists and dicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,45 @@ class Sample:
     """Class number, or -1 where the set has none."""
     text: Mapping[str, str] = field(default_factory=dict)
     """Human-readable originals (a caption), kept beside the arrays for galleries and error messages."""
+    captions: tuple[str, ...] = ()
+    """Captions that a build turns into word ids, in the order of their items."""
+
+
+class BadEntry(UserError):
+    """Raw data of one entry that are missing or malformed; a build fails or skips it, as its policy says."""
+
+    def __init__(self, key: str, kind: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.kind = kind
+        """What is wrong in a few fixed words, for example `no 3D features`; coverage reports count by it."""
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split of a raw data set, opened but not read: entries are made one by one, anywhere, in any order."""
+
+    keys: Sequence[str]
+    """Keys of all entries, in a fixed order."""
+    read: Callable[[int], Sample]
+    """Entry number i of `keys`; raises BadEntry where its raw data are missing or malformed. Leaves out
+    the word field: `captions` of the sample become word ids when shards are built."""
+    captions: Callable[[], Iterable[Sequence[str]]] | None = None
+    """Captions of every entry in turn, without touching features: what the vocabulary is counted on.
+    None for sets without words."""
+
+
+class Words(NamedTuple):
+    """Captions as words of a frozen table: what an encoder of words takes."""
+
+    ids: Tensor
+    """(b, W) int64: rows of `vectors`, 0 where a caption has fewer than W words."""
+    vectors: Tensor
+    """(U + 1, word_dim) float32: vectors of the batch's U distinct words, after a row 0 of zeros."""
+
+
+Inputs: TypeAlias = "Tensor | Words"
+"""Inputs of one modality for b items: an array with b rows, or words."""
 
 
 @dataclass(frozen=True)

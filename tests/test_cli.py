@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swamp_dist import cli
+from swamp_dist.config import StageSettings
 from swamp_dist.evaluate.results import result_to_json
 from swamp_dist.launch import local, pipeline, preflight
 from swamp_dist.launch.console import Report, StageStatus
@@ -132,7 +133,7 @@ def test_run_writes_the_stage_and_passes_the_code_on(monkeypatch: pytest.MonkeyP
     assert ended.exit_code == ExitCode.REQUEUE
     assert "the same command continues" in ended.output
     assert calls == [(Path("out/stage.yaml"), Path("out"), 2)]
-    assert load(Path("out/stage.yaml"), cli.StageSettings).seed == 4
+    assert load(Path("out/stage.yaml"), StageSettings).seed == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,12 @@
+"""The `swamp` command: verbs only. Each reads its files, calls one function and prints."""
+
+from swamp_dist.cli import pipelines, shards, stages
+from swamp_dist.cli.app import app as app
+
+VERBS = (stages, shards, pipelines)
+"""Modules that register their verbs with `app` when imported."""
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    app()

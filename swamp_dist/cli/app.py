@@ -1,0 +1,59 @@
+"""The `swamp` application that the verbs register with, and how errors become exit codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from swamp_dist.cli.printing import refuse, say
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.rundir import RunDirHeld
+from swamp_dist.records import UserError
+
+
+class _Verbs(TyperGroup):
+    """Turns what a user can mend into a message and an exit code; anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            refuse(str(error))
+            raise typer.Exit(
+                ExitCode.HELD if isinstance(error, RunDirHeld) else ExitCode.USER_MISTAKE
+            ) from None
+        except KeyboardInterrupt:
+            say("interrupted; the same command continues", error=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Distributed training for cross-modal retrieval with SwAMP.\n\n"
+    "First steps: [bold]swamp smoke[/] runs a small pipeline end to end; "
+    "[bold]swamp show jobs/FILE.yaml[/] explains every setting of a file.\n\n"
+    "Exit codes: 0 done, 2 a mistake in what was asked, 3 the run folder is held by another run, "
+    "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2), 130 killed by a second "
+    "Ctrl-C, 1 anything else.",
+)
+shards_app = typer.Typer(
+    no_args_is_help=True,
+    help="Build and check shard sets.",
+    epilog="Example:  swamp shards build shards/synthetic.yaml, then  swamp shards verify data/synthetic",
+)
+app.add_typer(shards_app, name="shards")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings to change, with dotted keys: train.optimizer.lr=3e-5",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,81 @@
+"""Verbs of a single job file: run it, show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swamp_dist.cli.app import Overrides, app
+from swamp_dist.cli.printing import say, show_settings
+from swamp_dist.cli.printing import show as show_on_console
+from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.loading import describe, kind_of, load
+
+
+@app.command(epilog="Example:  swamp run jobs/finetune/msrvtt.yaml train.epochs=3 --ranks 2")
+def run(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="Job file.", show_default=False)],
+    overrides: Overrides = None,
+    ranks: Annotated[int, typer.Option(help="Processes on this machine; one a GPU.", min=1)] = 1,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME of the job.")] = None,
+) -> None:
+    """Run one stage on this machine. The same command again continues it.
+
+    Ctrl-C, SIGTERM and SIGUSR2 save at the next step and end with code 75.
+    A second Ctrl-C kills at once (code 130); what was committed stays.
+    """
+    from swamp_dist.launch.finished import check_finished
+    from swamp_dist.launch.local import run_ranks
+
+    settings = load(job, StageSettings, overrides or ())
+    folder = RunDir(run_dir or Path("runs") / settings.name)
+    check_finished(folder, settings)
+    if not folder.done:
+        from swamp_dist.launch.preflight import check_stage
+
+        folder.refuse_if_held()
+        check_stage(settings, folder, ranks)
+        folder.write_stage(settings)
+    code = run_ranks(folder.stage_yaml, folder.path, ranks, report=say)
+    if code == ExitCode.DONE:
+        say(f"run folder:  {folder.path}")
+        say(f"curves:      tensorboard --logdir {folder.path}")
+        say(f"next:        swamp table {folder.path}")
+    elif code == ExitCode.REQUEUE:
+        say("stopped with its progress saved; the same command continues")
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Examples:  swamp show jobs/finetune/msrvtt.yaml train.optimizer.lr=3e-5  |  "
+    "swamp show --cost jobs/pretrain/synthetic.yaml --nodes 4"
+)
+def show(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Job file, shard recipe or pipeline.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only settings that are not the default.")
+    ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Of a job: compute, memory and bytes sent a step and rank instead.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(help="With --cost: largest number of nodes.", min=1)] = 1,
+    gpus_per_node: Annotated[int, typer.Option(help="With --cost: ranks of a node, one a GPU.", min=1)] = 8,
+) -> None:
+    """Check a file and explain every setting it resolves to."""
+    kind = kind_of(file)
+    settings: Settings = load(file, kind, overrides or ())
+    if cost:
+        from swamp_dist.launch.cost_table import cost_table
+
+        show_on_console(cost_table(settings, nodes, gpus_per_node))
+        return
+    what = {StageSettings: "job", ShardSettings: "shard recipe", PipelineSettings: "pipeline"}[kind]
+    shown = [s for s in describe(settings) if not (changed and s.is_default)]
+    show_settings(f"{file} ({what})", shown)

@@ -1,0 +1,35 @@
+"""Every setting of a job, a recipe or a pipeline: strict, frozen, described, one module a section.
+
+Settings are read once at the top of a stage. A package's `build_*` function may take its own
+section; formulas below it take plain values. The string under each field is what `swamp show` prints.
+"""
+
+from swamp_dist.config.data import DataSettings as DataSettings
+from swamp_dist.config.model import EncoderSettings as EncoderSettings
+from swamp_dist.config.model import GatedSettings as GatedSettings
+from swamp_dist.config.model import MlpSettings as MlpSettings
+from swamp_dist.config.model import ModelSettings as ModelSettings
+from swamp_dist.config.objective import ContrastiveSettings as ContrastiveSettings
+from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
+from swamp_dist.config.objective import QueueSettings as QueueSettings
+from swamp_dist.config.objective import SinkhornSettings as SinkhornSettings
+from swamp_dist.config.objective import SwampSettings as SwampSettings
+from swamp_dist.config.pipelines import PipelineSettings as PipelineSettings
+from swamp_dist.config.pipelines import PipelineShards as PipelineShards
+from swamp_dist.config.pipelines import PipelineStage as PipelineStage
+from swamp_dist.config.pipelines import TableRow as TableRow
+from swamp_dist.config.pipelines import TableSettings as TableSettings
+from swamp_dist.config.settings import Settings as Settings
+from swamp_dist.config.shards import ShardSettings as ShardSettings
+from swamp_dist.config.sources import OpenMojiSource as OpenMojiSource
+from swamp_dist.config.sources import SourceSettings as SourceSettings
+from swamp_dist.config.sources import SyntheticSource as SyntheticSource
+from swamp_dist.config.sources import SyntheticSplit as SyntheticSplit
+from swamp_dist.config.stage import EvaluateSettings as EvaluateSettings
+from swamp_dist.config.stage import StageSettings as StageSettings
+from swamp_dist.config.training import CheckpointSettings as CheckpointSettings
+from swamp_dist.config.training import EngineSettings as EngineSettings
+from swamp_dist.config.training import OptimizerSettings as OptimizerSettings
+from swamp_dist.config.training import ScheduleSettings as ScheduleSettings
+from swamp_dist.config.training import TrainSettings as TrainSettings
+from swamp_dist.config.training import ValidateSettings as ValidateSettings

@@ -1,0 +1,64 @@
+"""Which shard set a stage reads and how an epoch is ordered."""
+
+from __future__ import annotations
+
+from math import gcd
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+
+from swamp_dist.config.settings import Settings
+
+
+class DataSettings(Settings):
+    """Which shard set is read, and how an epoch is ordered."""
+
+    shards: Path
+    """Folder of a built shard set (the one that holds manifest.json)."""
+    recipe: Path | None = None
+    """Shard recipe that builds the folder; errors and pipelines name it in the build command."""
+    a: str = "text"
+    """Field of the shard entries that is modality A; also its display name in tables."""
+    b: str = "video"
+    """Field of the shard entries that is modality B; also its display name in tables."""
+    train_split: str | None = "train"
+    """Split that training reads; unused by a stage without `train`."""
+    entries: PositiveInt = 256
+    """Global batch in entries, over all ranks. World size must divide the lanes, lanes this number."""
+    pairs_per_entry: PositiveInt = 1
+    """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
+    lanes: PositiveInt | None = None
+    """Streams the epoch is cut into; null = largest divisor of `entries` up to 1,024. Fixes which
+    samples meet in a batch, so it belongs to the stage and never to the cluster."""
+    full_shuffle_below: NonNegativeInt = 8 * 2**30
+    """Splits smaller than this many bytes are permuted as a whole; larger ones shard- and block-wise."""
+    shuffle_block: PositiveInt = 2048
+    """Entries permuted together where the split is too large for a full permutation."""
+    cache: Literal["none", "memory"] = "none"
+    """`memory` keeps every decoded entry of the split in each rank's memory (small sets only)."""
+    reading: Literal["seek", "stream"] = "seek"
+    """`seek` reads entries by byte offset; `stream` reads shards front to back through webdataset,
+    for storage that cannot seek. Same order of samples either way."""
+    workers: NonNegativeInt = 2
+    """Loader processes a rank; 0 reads in the training process. Never changes the sample order."""
+    prefetch: PositiveInt = 4
+    """Batches each loader process prepares ahead."""
+    verify: bool = False
+    """Compare the sha256 of every shard with the manifest before the first step."""
+
+    @property
+    def num_lanes(self) -> int:
+        """Lanes of an epoch: the setting, or the largest divisor of `entries` up to 1,024."""
+        if self.lanes is not None:
+            return self.lanes
+        return max(n for n in range(1, min(self.entries, 1024) + 1) if self.entries % n == 0)
+
+    @model_validator(mode="after")
+    def _lanes_divide_the_batch(self) -> DataSettings:
+        if self.entries % self.num_lanes:
+            step = gcd(self.entries, self.num_lanes)
+            raise ValueError(
+                f"lanes = {self.lanes} does not divide entries = {self.entries}: choose a divisor, for example {step}"
+            )
+        return self

@@ -1,0 +1,66 @@
+"""One job file: a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+
+from swamp_dist.config.data import DataSettings
+from swamp_dist.config.model import ModelSettings
+from swamp_dist.config.objective import ObjectiveSettings
+from swamp_dist.config.settings import Settings
+from swamp_dist.config.training import EngineSettings, TrainSettings
+
+
+class EvaluateSettings(Settings):
+    """Retrieval on one split with the selected weights."""
+
+    split: str
+    """Split to evaluate on."""
+    relevance: tuple[Literal["pair", "class"], ...] = ("pair",)
+    """`pair`: only an item's own partners count; `class`: every item of the same class counts."""
+    ties: Literal["pessimistic", "miech"] = "pessimistic"
+    """`pessimistic` ranks equal scores before the right answer; `miech` counts every tied position
+    (the published code's rule, which lets a collapsed model score well)."""
+    precision_at: tuple[PositiveInt, ...] = ()
+    """Cut-offs k of class-based precision P@k and mAP@k."""
+    chunk: PositiveInt = 256
+    """Items embedded at a time; part of the numbers' definition, not of the cluster."""
+
+
+class StageSettings(Settings):
+    """One job file: what is trained (if `train` is given) and what is evaluated afterwards."""
+
+    name: str
+    """Name of the stage; the default name of its run folder."""
+    seed: NonNegativeInt = 0
+    """Fixes initial weights, sample order and every other random choice."""
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    train: TrainSettings | None = None
+    """Training; null makes an evaluation-only stage, which needs `weights`."""
+    weights: Path | None = None
+    """Evaluation-only stages: run folder (or weights.safetensors) to evaluate; null = random weights."""
+    evaluate: tuple[EvaluateSettings, ...] = ()
+    """Evaluations after training, in order."""
+    engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> StageSettings:
+        if self.train is not None and self.weights is not None:
+            raise ValueError(
+                "weights is for evaluation-only stages: to start training from them use train.init_from"
+            )
+        if self.train is None and not self.evaluate:
+            raise ValueError("neither train nor evaluate is given: the stage would do nothing")
+        if self.train is not None and self.train.select == "best" and self.train.validate_on is not None:
+            tested = {e.split for e in self.evaluate}
+            if self.train.validate_on.split in tested:
+                raise ValueError(
+                    f"select = best on split {self.train.validate_on.split!r}, which evaluate reports on too: "
+                    "the reported figure would be chosen on the test data; validate on another split"
+                )
+        return self
