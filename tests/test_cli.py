@@ -23,10 +23,10 @@ PIPELINE = """
 name: two
 matrix: {seed: [0, 1]}
 stages: {one: {job: job.yaml}}
-table:
-  title: Closing
-  metrics: [pair/a_to_b/r_at_1]
-  rows: [{label: ours, stage: one}]
+tables:
+  - title: Closing
+    metrics: [pair/a_to_b/r_at_1]
+    rows: [{label: ours, stage: one}]
 """
 
 

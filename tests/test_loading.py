@@ -47,11 +47,11 @@ shards:
 stages:
   pre: {job: jobs/pre.yaml, overrides: ["seed={seed}"]}
   post: {job: jobs/post.yaml, after: [pre]}
-table:
-  metrics: [pair/a_to_b/r_at_1]
-  rows:
-    - {label: published, published: {pair/a_to_b/r_at_1: 3.5}}
-    - {label: ours, stage: post}
+tables:
+  - metrics: [pair/a_to_b/r_at_1]
+    rows:
+      - {label: published, published: {pair/a_to_b/r_at_1: 3.5}}
+      - {label: ours, stage: post}
 """
 KINDS: dict[type[Settings], str] = {StageSettings: STAGE, ShardSettings: SHARDS, PipelineSettings: PIPELINE}
 

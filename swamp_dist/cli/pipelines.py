@@ -55,10 +55,11 @@ def table(
 
     if len(sources) == 1 and not sources[0].is_dir():
         settings = load(sources[0], PipelineSettings)
-        built = tables.pipeline_table(settings, run_dir or Path("runs") / settings.name)
+        built = tables.pipeline_tables(settings, run_dir or Path("runs") / settings.name)
     else:
-        built = tables.runs_table(sources)
-    print_table(built, markdown)
+        built = [tables.runs_table(sources)]
+    for each in built:
+        print_table(each, markdown)
 
 
 def _run_pipeline(file: Path, overrides: Sequence[str], run_dir: Path | None) -> None:
@@ -71,10 +72,11 @@ def _run_pipeline(file: Path, overrides: Sequence[str], run_dir: Path | None) ->
     with progress(Console(stderr=True)) as report:
         statuses = run_pipeline(settings, folder, report)
     failed = [s for s in statuses if s.state != "done"]
-    if settings.table is not None and len(failed) < len(statuses):
+    if settings.tables and len(failed) < len(statuses):
         from swamp_dist.launch import tables
 
-        print_table(tables.pipeline_table(settings, folder), markdown=False)
+        for each in tables.pipeline_tables(settings, folder):
+            print_table(each, markdown=False)
     _conclude(file, folder, statuses, failed, given=run_dir is not None)
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
 

@@ -42,10 +42,14 @@ class TableRow(Settings):
     """Figures to print as they were published, by metric name."""
     chance: bool = False
     """Print what random ranking would reach on the test split of the first stage."""
+    against: str | None = None
+    """Stage that this row is compared with, instead of the table's `baseline`."""
+    note: str = ""
+    """What a reader must know of the row, such as its protocol: a mark beside the label, the words below."""
 
 
 class TableSettings(Settings):
-    """The table printed at the end of a pipeline and by `swamp table`."""
+    """One of the tables printed at the end of a pipeline and by `swamp table`."""
 
     title: str = ""
     """Heading."""
@@ -55,7 +59,9 @@ class TableSettings(Settings):
     """Which entry of `evaluate` of the stages is shown."""
     rows: tuple[TableRow, ...]
     baseline: str | None = None
-    """Stage that the others are compared with, seed by seed (paired differences, 95% intervals)."""
+    """Stage that rows without `against` are compared with, seed by seed (paired differences, 95% intervals)."""
+    note: str = ""
+    """What a reader must know of all rows: the protocol, for example."""
 
 
 class PipelineSettings(Settings):
@@ -76,8 +82,8 @@ class PipelineSettings(Settings):
     """Stages that may run at the same time on this machine."""
     retries: NonNegativeInt = 1
     """How often a failed stage is started again; it continues from its last commit."""
-    table: TableSettings | None = None
-    """Closing table; null = none."""
+    tables: tuple[TableSettings, ...] = ()
+    """Closing tables, printed in this order."""
 
     @model_validator(mode="after")
     def _graph_is_closed(self) -> PipelineSettings:
@@ -87,8 +93,9 @@ class PipelineSettings(Settings):
                 raise ValueError(
                     f"stage {name!r} comes after {unknown}, which are not stages: {sorted(self.stages)}"
                 )
-        rows = self.table.rows if self.table else ()
-        missing = [r.stage for r in rows if r.stage is not None and r.stage not in self.stages]
+        rows = [row for table in self.tables for row in table.rows]
+        named = {name for row in rows for name in (row.stage, row.against) if name is not None}
+        missing = sorted(named - self.stages.keys())
         if missing:
             raise ValueError(f"table rows name {missing}, which are not stages: {sorted(self.stages)}")
         return self

@@ -27,13 +27,16 @@ class Grid:
 def grids(table: ResultTable) -> tuple[Grid, ...]:
     """The figures, and below them the paired differences where a baseline was named."""
     header = ("", *table.headings, "n")
-    figures = Grid(table.title, header, tuple(_result(row, table.metrics) for row in table.rows), table.notes)
-    if table.baseline is None:
+    marks = {note: f"[{i}]" for i, note in enumerate(dict.fromkeys(r.note for r in table.rows if r.note), 1)}
+    lines = tuple(_result(row, table.metrics, marks.get(row.note, "")) for row in table.rows)
+    notes = (*table.notes, *(f"{mark} {note}" for note, mark in marks.items()))
+    figures = Grid(table.title, header, lines, notes)
+    if not table.comparisons:
         return (figures,)
     heading = dict(zip(table.metrics, table.headings, strict=True))
     rows = tuple(_comparison(c, heading[c.metric]) for c in table.comparisons)
-    header = ("", "metric", "difference", "sd", "95% t interval", "wins")
-    return figures, Grid(f"Paired differences to {table.baseline}, run by run", header, rows, ())
+    header = ("", "minus", "metric", "difference", "sd", "95% t interval", "wins")
+    return figures, Grid("Paired differences, run by run", header, rows, ())
 
 
 def to_markdown(table: ResultTable) -> str:
@@ -50,9 +53,9 @@ def _digits(metric: str) -> int:
     return 1 if metric.endswith("/median_rank") else 2
 
 
-def _result(row: ResultRow, metrics: tuple[str, ...]) -> tuple[str, ...]:
+def _result(row: ResultRow, metrics: tuple[str, ...], mark: str) -> tuple[str, ...]:
     cells = [_cell(f, row, _digits(m)) for f, m in zip(row.figures, metrics, strict=True)]
-    return (row.label, *cells, MISSING if row.runs is None else str(row.runs))
+    return (f"{row.label} {mark}".rstrip(), *cells, MISSING if row.runs is None else str(row.runs))
 
 
 def _cell(figure: Summary | None, row: ResultRow, digits: int) -> str:
@@ -68,12 +71,13 @@ def _cell(figure: Summary | None, row: ResultRow, digits: int) -> str:
 def _comparison(comparison: Comparison, heading: str) -> tuple[str, ...]:
     found, digits = comparison.difference, _digits(comparison.metric)
     if found is None:
-        return (comparison.label, heading, *[MISSING] * 4)
+        return (comparison.label, comparison.against, heading, *[MISSING] * 4)
     sd = MISSING if found.sd is None else f"{found.sd:.{digits}f}"
     known = found.low is not None and found.high is not None
     interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]" if known else MISSING
     return (
         comparison.label,
+        comparison.against,
         heading,
         f"{found.mean:+.{digits}f}",
         sd,

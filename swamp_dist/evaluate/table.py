@@ -25,16 +25,20 @@ class ResultRow:
     """Finished runs behind the line; None for published figures and chance."""
     published: bool = False
     """Printed with the digits that were published."""
+    note: str = ""
+    """What a reader must know of this line."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A stage against the baseline in one metric, over the cells that both have finished."""
+    """A stage against another in one metric, over the cells that both have finished."""
 
     label: str
+    against: str
+    """Label of the other stage."""
     metric: str
     difference: Summary | None
-    """Of stage minus baseline, cell by cell; None where no cell has both."""
+    """Of stage minus the other, cell by cell; None where no cell has both."""
     wins: int
     """Cells in which the stage is better: lower for median ranks, else higher. Equal is no win."""
 
@@ -48,8 +52,6 @@ class ResultTable:
     headings: tuple[str, ...]
     """Display name of each metric, for example `pair text->video R@1`."""
     rows: tuple[ResultRow, ...]
-    baseline: str | None
-    """Label of the baseline."""
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
@@ -62,8 +64,8 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
             metric exists in none of the results.
     """
     _check_rows(settings, results)
-    stages = [*_row_stages(settings), *([settings.baseline] if settings.baseline else [])]
-    evaluations = {stage: _evaluations(stage, results[stage], settings.evaluation) for stage in stages}
+    named = _named_stages(settings)
+    evaluations = {stage: _evaluations(stage, results[stage], settings.evaluation) for stage in named}
     shown = [e for stage in _row_stages(settings) for e in evaluations[stage] if e is not None]
     _check_metrics(settings, shown)
     return ResultTable(
@@ -71,7 +73,6 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
         metrics=settings.metrics,
         headings=tuple(_heading(metric, shown) for metric in settings.metrics),
         rows=tuple(_row(row, settings.metrics, evaluations, shown) for row in settings.rows),
-        baseline=_baseline_label(settings),
         comparisons=_comparisons(settings, evaluations),
         notes=_notes(settings, evaluations, shown),
     )
@@ -80,10 +81,19 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
 _Evaluations = Mapping[str, Sequence[EvaluationResult | None]]
 
 
-def _baseline_label(settings: TableSettings) -> str | None:
-    if settings.baseline is None:
-        return None
-    return next((r.label for r in settings.rows if r.stage == settings.baseline), settings.baseline)
+def _label(settings: TableSettings, stage: str) -> str:
+    return next((r.label for r in settings.rows if r.stage == stage), stage)
+
+
+def _against(settings: TableSettings, row: TableRow) -> str | None:
+    """The stage that a row is compared with: none for figures that are no stage's, nor with itself."""
+    other = row.against or settings.baseline
+    return None if row.stage is None or other == row.stage else other
+
+
+def _named_stages(settings: TableSettings) -> list[str]:
+    compared = [other for row in settings.rows if (other := _against(settings, row)) is not None]
+    return [*_row_stages(settings), *([settings.baseline] if settings.baseline else []), *compared]
 
 
 def _row_stages(settings: TableSettings) -> list[str]:
@@ -103,13 +113,14 @@ def _check_rows(settings: TableSettings, results: Results) -> None:
                 f"table row {row.label!r}: published names {extra}, which are not among the table's metrics "
                 f"{list(settings.metrics)}.\nFix the name, or add it to metrics."
             )
-    named = [*_row_stages(settings), *([settings.baseline] if settings.baseline else [])]
+    named = _named_stages(settings)
     unknown = [stage for stage in named if stage not in results]
     if unknown:
         raise UserError(f"table: {unknown[0]!r} is not a stage; stages are {sorted(results)}.")
-    if settings.baseline and len({len(results[stage]) for stage in named}) > 1:
+    compared = any(_against(settings, row) for row in settings.rows)
+    if compared and len({len(results[stage]) for stage in named}) > 1:
         raise UserError(
-            "table: baseline needs the same matrix cells for every stage, found different numbers of runs."
+            "table: a comparison needs the same matrix cells for every stage, found different numbers of runs."
         )
 
 
@@ -152,27 +163,26 @@ def _row(
     if row.stage is not None:
         cells = evaluations[row.stage]
         figures = tuple(_over([_value(cell, metric) for cell in cells]) for metric in metrics)
-        return ResultRow(row.label, figures, sum(cell is not None for cell in cells))
+        return ResultRow(row.label, figures, sum(cell is not None for cell in cells), note=row.note)
     if row.chance:
-        return ResultRow(row.label, tuple(_over([_chance(e, m) for e in shown[:1]]) for m in metrics), None)
-    return ResultRow(row.label, tuple(_over([row.published.get(metric)]) for metric in metrics), None, True)
+        expected = tuple(_over([_chance(e, m) for e in shown[:1]]) for m in metrics)
+        return ResultRow(row.label, expected, None, note=row.note)
+    figures = tuple(_over([row.published.get(metric)]) for metric in metrics)
+    return ResultRow(row.label, figures, None, published=True, note=row.note)
 
 
 def _comparisons(settings: TableSettings, evaluations: _Evaluations) -> tuple[Comparison, ...]:
-    if settings.baseline is None:
-        return ()
-    base = evaluations[settings.baseline]
-    rows = [row for row in settings.rows if row.stage not in (None, settings.baseline)]
     return tuple(
-        _compare(row.label, metric, evaluations[row.stage], base)
-        for row in rows
-        if row.stage is not None
+        _compare(row.label, _label(settings, other), metric, evaluations[row.stage], evaluations[other])
+        for row in settings.rows
+        if row.stage is not None and (other := _against(settings, row)) is not None
         for metric in settings.metrics
     )
 
 
 def _compare(
     label: str,
+    against: str,
     metric: str,
     stage: Sequence[EvaluationResult | None],
     base: Sequence[EvaluationResult | None],
@@ -180,7 +190,7 @@ def _compare(
     pairs = [(_value(x, metric), _value(y, metric)) for x, y in zip(stage, base, strict=True)]
     both = [(x, y) for x, y in pairs if x is not None and y is not None]
     wins = sum(better(metric, x, y) for x, y in both)
-    return Comparison(label, metric, _over([x - y for x, y in both]), wins)
+    return Comparison(label, against, metric, _over([x - y for x, y in both]), wins)
 
 
 _NAMES = {"r_at": "R", "p_at": "P", "map_at": "mAP"}
@@ -209,6 +219,8 @@ def _notes(
         if shown
         else []
     )
+    if settings.note:
+        notes.append(settings.note)
     for row in settings.rows:
         missing = sum(cell is None for cell in evaluations[row.stage]) if row.stage else 0
         if row.stage and missing:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import graphlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, StageSettings
+from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, StageSettings, TableSettings
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.explaining import nearest
@@ -82,7 +82,7 @@ def plan_pipeline(settings: PipelineSettings, run_dir: Path) -> Plan:
     if not problems:
         problems += _missing_inputs(plan)
         problems += _finished_otherwise(plan)
-        problems += _table_problems(settings, plan)
+        problems += [p for table in settings.tables for p in _table_problems(table, settings.stages, plan)]
     _raise(settings.name, problems)
     return plan
 
@@ -218,26 +218,24 @@ def _run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) ->
         yield from _run_dirs_before(by_key[key], by_key)
 
 
-def _table_problems(settings: PipelineSettings, plan: Plan) -> list[str]:
-    """Metrics of the closing table that a row's stage will not have: better said now than after hours."""
-    if settings.table is None:
-        return []
-    wanted = [r.stage for r in settings.table.rows if r.stage] + [settings.table.baseline]
+def _table_problems(table: TableSettings, stages: Iterable[str], plan: Plan) -> list[str]:
+    """Metrics of a closing table that a row's stage will not have: better said now than after hours."""
+    wanted = {name for r in table.rows for name in (r.stage, r.against)} | {table.baseline}
     problems = []
     try:
-        build_table(settings.table, {name: [None for _ in plan.run_dirs(name)] for name in settings.stages})
+        build_table(table, {name: [None for _ in plan.run_dirs(name)] for name in stages})
     except UserError as error:
         problems.append(str(error))
     for stage in [s for s in plan.stages if s.name in wanted]:
         evaluations = stage.settings.evaluate
-        if settings.table.evaluation >= len(evaluations):
+        if table.evaluation >= len(evaluations):
             problems.append(
-                f"table: evaluation = {settings.table.evaluation}, but stage {stage.name} has {len(evaluations)} "
+                f"table: evaluation = {table.evaluation}, but stage {stage.name} has {len(evaluations)} "
                 "entries in `evaluate` (counted from 0)"
             )
             continue
-        known = promised_metrics(evaluations[settings.table.evaluation])
-        for metric in settings.table.metrics:
+        known = promised_metrics(evaluations[table.evaluation])
+        for metric in table.metrics:
             try:
                 check_metric_name(metric, known, f"stage {stage.name}")
             except UserError as error:

@@ -14,21 +14,21 @@ from swamp_dist.records import StageResult, UserError
 _SHOWN = ("r_at_1", "r_at_5", "r_at_10", "median_rank", "map")
 
 
-def pipeline_table(settings: PipelineSettings, run_dir: Path) -> ResultTable:
-    """The table of a pipeline file, from the runs that are done by now.
+def pipeline_tables(settings: PipelineSettings, run_dir: Path) -> list[ResultTable]:
+    """The tables of a pipeline file, from the runs that are done by now.
 
     Raises:
         UserError: the file asks for no table, no run is done yet, or a metric does not exist.
     """
-    if settings.table is None:
-        raise UserError(f"pipeline {settings.name} has no `table:` section; name run folders instead")
+    if not settings.tables:
+        raise UserError(f"pipeline {settings.name} has no `tables:` section; name run folders instead")
     results = {
         name: stage_results(run_dir / cell / name for cell, _ in cells(settings.matrix))
         for name in settings.stages
     }
     if not any(result for stage in results.values() for result in stage):
         raise UserError(f"no stage of pipeline {settings.name} is done in {run_dir}; is that its --run-dir?")
-    return build_table(settings.table, results)
+    return [build_table(table, results) for table in settings.tables]
 
 
 def runs_table(folders: Sequence[Path]) -> ResultTable:

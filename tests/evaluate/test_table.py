@@ -82,7 +82,7 @@ def test_one_seed_prints_no_interval_and_missing_figures_print_a_dash() -> None:
     assert figures.rows[0] == ("chance", "1.25", "5.5", "-")
     assert figures.rows[1] == ("paper", "84.1", "-", "-")
     assert figures.rows[3] == ("SwAMP", "90.00", "5.5", "1")
-    assert differences.rows[0] == ("SwAMP", "pair text->video R@1", "+6.00", "-", "-", "1/1")
+    assert differences.rows[0] == ("SwAMP", "contrastive", "pair text->video R@1", "+6.00", "-", "-", "1/1")
 
 
 def test_nothing_finished_prints_dashes_and_never_zero() -> None:
@@ -90,7 +90,7 @@ def test_nothing_finished_prints_dashes_and_never_zero() -> None:
     figures, differences = grids(table)
     assert figures.rows[0] == ("chance", "-", "-", "-")
     assert figures.rows[2] == ("contrastive", "-", "-", "0")
-    assert differences.rows[0] == ("SwAMP", "pair a->b R@1", "-", "-", "-", "-")
+    assert differences.rows[0] == ("SwAMP", "contrastive", "pair a->b R@1", "-", "-", "-", "-")
 
 
 def test_markdown_and_console_show_the_same_figures() -> None:
@@ -139,3 +139,32 @@ def test_tables_need_neither_torch_nor_scipy() -> None:
     code = "import sys, swamp_dist.evaluate.render; print('torch' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_row_may_name_the_stage_that_it_is_compared_with() -> None:
+    rows = (
+        TableRow(label="contrastive", stage="base"),
+        TableRow(label="SwAMP", stage="swamp", against="base"),
+        TableRow(label="pretrained", stage="pretrained", against="swamp"),
+    )
+    settings = TableSettings(metrics=(R1,), rows=rows)
+    table = build_table(settings, {"base": runs(BASE), "swamp": runs(SWAMP), "pretrained": runs([91.0] * 4)})
+    assert [(c.label, c.against) for c in table.comparisons] == [
+        ("SwAMP", "contrastive"),
+        ("pretrained", "SwAMP"),
+    ]
+    found = table.comparisons[1].difference
+    assert found is not None
+    assert found.mean == pytest.approx(91 - np.mean(SWAMP))
+
+
+def test_notes_of_rows_are_marked_once_and_printed_below() -> None:
+    rows = (
+        TableRow(label="paper", published={R1: 84.1}, note="selection unstated"),
+        TableRow(label="paper, PT", published={R1: 86.1}, note="selection unstated"),
+        TableRow(label="ours", stage="base", note="last epoch"),
+    )
+    settings = TableSettings(metrics=(R1,), rows=rows, note="1,000 items")
+    (grid,) = grids(build_table(settings, {"base": runs(BASE)}))
+    assert [row[0] for row in grid.rows] == ["paper [1]", "paper, PT [1]", "ours [2]"]
+    assert grid.notes[-3:] == ("1,000 items", "[1] selection unstated", "[2] last epoch")

@@ -106,14 +106,12 @@ def test_table_is_checked_against_what_stages_will_measure(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tree = pipeline_files(tmp_path).model_dump()
-    tree["table"] = {"metrics": ["pair/a_to_b/r_at_2"], "rows": [{"label": "ours", "stage": "post"}]}
+    tree["tables"] = [{"metrics": ["pair/a_to_b/r_at_2"], "rows": [{"label": "ours", "stage": "post"}]}]
     with pytest.raises(UserError, match=r"did you mean|Did you mean"):
         plan_pipeline(PipelineSettings.model_validate(tree), Path("runs"))
-    tree["table"] = {
-        "metrics": ["pair/a_to_b/r_at_1"],
-        "evaluation": 2,
-        "rows": [{"label": "o", "stage": "post"}],
-    }
+    tree["tables"] = [
+        {"metrics": ["pair/a_to_b/r_at_1"], "evaluation": 2, "rows": [{"label": "o", "stage": "post"}]}
+    ]
     with pytest.raises(UserError, match="evaluation = 2, but stage post has 1"):
         plan_pipeline(PipelineSettings.model_validate(tree), Path("runs"))
 
