@@ -25,6 +25,7 @@ setup(
         "safetensors>=0.5",  # weights without code in them
         "numpy>=2",
         "pillow>=12.2",  # decoding pictures; the floor carries security fixes
+        "matplotlib>=3.9",  # the plots of a sweep
         "filelock>=3.16",  # one job per run folder
     ],
     extras_require={

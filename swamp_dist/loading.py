@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings
+from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings, SweepSettings
 from swamp_dist.explaining import Problem, explain, nearest, screen
 from swamp_dist.records import UserError
 
@@ -100,8 +100,10 @@ def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
 
 
 def kind_of(path: Path) -> type[Settings]:
-    """Which settings a file holds, told by its own keys: `stages`, `source`, or else a stage."""
+    """Which settings a file holds, told by its own keys: `stages`, `vary`, `source`, or else a stage."""
     keys = _read(path).values.keys()
+    if "vary" in keys:
+        return SweepSettings
     if "stages" in keys:
         return PipelineSettings
     return ShardSettings if "source" in keys else StageSettings

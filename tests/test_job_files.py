@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.config import PipelineSettings, ShardSettings, StageSettings
+from swamp_dist.config import PipelineSettings, ShardSettings, StageSettings, SweepSettings
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.launch.plan import plan_pipeline
+from swamp_dist.launch.sweep import points, sweep_pipeline
 from swamp_dist.loading import dump, kind_of, load
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p.relative_to(ROOT) for folder in ("jobs", "shards") for p in (ROOT / folder).rglob("*.yaml"))
 PIPELINES = [f for f in FILES if f.parts[:2] == ("jobs", "pipelines")]
-STAGES = [f for f in FILES if f.parts[0] == "jobs" and f.parts[1] not in ("pipelines", "clusters")]
+SWEEPS = [f for f in FILES if f.parts[:2] == ("jobs", "sweeps")]
+STAGES = [f for f in FILES if f.parts[0] == "jobs" and f.parts[1] not in ("pipelines", "sweeps", "clusters")]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,8 @@ def test_file_loads_as_what_its_folder_says(file: Path, tmp_path: Path) -> None:
         if file.parts[0] == "shards"
         else PipelineSettings
         if file in PIPELINES
+        else SweepSettings
+        if file in SWEEPS
         else StageSettings
     )
     assert kind is expected
@@ -70,3 +74,10 @@ def test_pipeline_resolves_to_stages_that_load(file: Path, tmp_path: Path) -> No
     assert keys
     assert all(set(s.after) <= keys for s in plan.stages)
     assert len({s.run_dir for s in plan.stages}) == len(plan.stages)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=str)
+def test_sweep_resolves_to_stages_that_load(file: Path, tmp_path: Path) -> None:
+    settings = load(file, SweepSettings)
+    plan = plan_pipeline(sweep_pipeline(settings), tmp_path)
+    assert len(plan.stages) == len(settings.seeds) * len(points(settings))

@@ -31,6 +31,7 @@ WALLS = {
     "torch.utils.tensorboard": {"train/metrics.py"},
     "typer": {"cli/"},
     "yaml": {"loading.py"},
+    "matplotlib": {"launch/plots.py"},
     "filelock": {"launch/", "data/writer.py"},
     "safetensors": {"train/", "sources/"},
     "PIL": {"sources/", "data/"},

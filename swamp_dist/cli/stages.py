@@ -10,7 +10,7 @@ import typer
 from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.printing import say, show_settings
 from swamp_dist.cli.printing import show as show_on_console
-from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings
+from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings, SweepSettings
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import describe, kind_of, load
@@ -76,6 +76,12 @@ def show(
 
         show_on_console(cost_table(settings, nodes, gpus_per_node))
         return
-    what = {StageSettings: "job", ShardSettings: "shard recipe", PipelineSettings: "pipeline"}[kind]
+    kinds = {
+        StageSettings: "job",
+        ShardSettings: "shard recipe",
+        PipelineSettings: "pipeline",
+        SweepSettings: "sweep",
+    }
+    what = kinds[kind]
     shown = [s for s in describe(settings) if not (changed and s.is_default)]
     show_settings(f"{file} ({what})", shown)

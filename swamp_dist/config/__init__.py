@@ -27,6 +27,7 @@ from swamp_dist.config.sources import SyntheticSource as SyntheticSource
 from swamp_dist.config.sources import SyntheticSplit as SyntheticSplit
 from swamp_dist.config.stage import EvaluateSettings as EvaluateSettings
 from swamp_dist.config.stage import StageSettings as StageSettings
+from swamp_dist.config.sweep import SweepSettings as SweepSettings
 from swamp_dist.config.training import CheckpointSettings as CheckpointSettings
 from swamp_dist.config.training import EngineSettings as EngineSettings
 from swamp_dist.config.training import OptimizerSettings as OptimizerSettings

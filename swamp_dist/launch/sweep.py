@@ -1,0 +1,176 @@
+"""A sweep file -> the pipeline that runs it, and what its runs say about every setting."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swamp_dist.config import (
+    PipelineSettings,
+    PipelineStage,
+    StageSettings,
+    SweepSettings,
+    TableRow,
+    TableSettings,
+)
+from swamp_dist.evaluate.results import check_metric_name, metric_value, promised_metrics, stage_results
+from swamp_dist.launch.plan import cells
+from swamp_dist.loading import load
+from swamp_dist.records import UserError
+
+Value = int | float | str | bool
+_UNSAFE = re.compile(r"[^\w.+-]")
+_AS_IS = "as-the-job"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values; `stage` is its name in the pipeline and its folder below each seed's."""
+
+    stage: str
+    values: Mapping[str, Value]
+    """Every varied setting, those that the job keeps included."""
+    overrides: tuple[str, ...]
+    """What differs from the job."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One setting against the first metric."""
+
+    setting: str
+    values: tuple[Value, ...]
+    runs: tuple[tuple[float, ...], ...]
+    """Metric of all finished runs with each value."""
+    job_value: Value
+
+
+def points(settings: SweepSettings) -> list[Point]:
+    """Every combination that is run, the job's own values first.
+
+    Raises:
+        UserError: the job cannot be loaded or has no such setting.
+    """
+    own = _job_values(settings)
+    wanted = [own]
+    if settings.design == "grid":
+        grid = itertools.product(*settings.vary.values())
+        wanted += [dict(zip(settings.vary, combination, strict=True)) for combination in grid]
+    else:
+        wanted += [{**own, key: value} for key, values in settings.vary.items() for value in values]
+    # Spelled as the job spells them: 20 and 20.0 are one point.
+    spelled = [{k: own[k] if v == own[k] else v for k, v in values.items()} for values in wanted]
+    distinct = {json.dumps(values): values for values in spelled}
+    return [_point(values, own) for values in distinct.values()]
+
+
+def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
+    """The pipeline of a sweep: a stage a point, a cell a seed, one table.
+
+    Raises:
+        UserError: the job cannot be loaded or has no such setting; a metric that no run will have; values
+            would be chosen on a split that the job reports on; two points would share a folder.
+    """
+    _check(settings)
+    chosen = points(settings)
+    names = [point.stage for point in chosen]
+    if len(set(names)) < len(names):
+        raise UserError(f"sweep {settings.name}: two points would share a folder: {', '.join(names)}")
+    judged = "evaluate=" + json.dumps([settings.evaluate.model_dump(mode="json")])
+    stages = {
+        point.stage: PipelineStage(
+            job=settings.job, overrides=(*point.overrides, *settings.overrides, judged, "seed={seed}")
+        )
+        for point in chosen
+    }
+    rows = tuple(TableRow(label=point.stage, stage=point.stage) for point in chosen)
+    table = TableSettings(
+        title=f"{settings.name}: {settings.job}", metrics=settings.metrics, rows=rows, baseline=_AS_IS
+    )
+    return PipelineSettings(
+        name=settings.name,
+        matrix={"seed": settings.seeds},
+        shards=settings.shards,
+        stages=stages,
+        ranks=settings.ranks,
+        concurrency=settings.concurrency,
+        retries=settings.retries,
+        tables=(table,),
+    )
+
+
+def curves(settings: SweepSettings, run_dir: Path) -> list[Curve]:
+    """What the finished runs in `run_dir` say about each setting, by the first metric."""
+    chosen = points(settings)
+    own = chosen[0].values
+    folders = [run_dir / cell for cell, _ in cells({"seed": settings.seeds})]
+    found = {
+        point.stage: [
+            metric_value(result.evaluations[0], settings.metrics[0])
+            for result in stage_results(folder / point.stage for folder in folders)
+            if result is not None
+        ]
+        for point in chosen
+    }
+    return [_curve(key, chosen, found, own, settings.design == "grid") for key in settings.vary]
+
+
+def _curve(
+    key: str, chosen: list[Point], found: Mapping[str, list[float]], own: Mapping[str, Value], is_grid: bool
+) -> Curve:
+    """In a grid a value's runs are those of all combinations that have it."""
+    rest = [k for k in own if k != key]
+    relevant = [p for p in chosen if is_grid or all(p.values[k] == own[k] for k in rest)]
+    values = sorted({p.values[key] for p in relevant}, key=_sort_key)
+    runs = tuple(tuple(x for p in relevant if p.values[key] == v for x in found[p.stage]) for v in values)
+    return Curve(key, tuple(values), runs, own[key])
+
+
+def _sort_key(value: Value) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return (not number, float(value) if isinstance(value, int | float) else 0.0, str(value))
+
+
+def _point(values: Mapping[str, Value], own: Mapping[str, Value]) -> Point:
+    changed = {key: value for key, value in values.items() if value != own[key]}
+    name = "_".join(f"{key.split('.')[-1]}-{_UNSAFE.sub('-', str(v))}" for key, v in changed.items())
+    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in changed.items())
+    return Point(name or _AS_IS, values, overrides)
+
+
+def _job_values(settings: SweepSettings) -> dict[str, Value]:
+    """The varied settings as the job and the sweep's overrides have them; loading refuses unknown keys."""
+    first = {key: json.dumps(values[0]) for key, values in settings.vary.items()}
+    plain = [o.replace("{seed}", str(settings.seeds[0])) for o in settings.overrides]
+    load(settings.job, StageSettings, [*plain, *(f"{key}={value}" for key, value in first.items())])
+    tree = load(settings.job, StageSettings, plain).model_dump(mode="json")
+    return {key: _leaf(tree, key) for key in settings.vary}
+
+
+def _leaf(tree: Mapping[str, object], key: str) -> Value:
+    node: object = tree
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, int | float | str | bool):
+        raise UserError(
+            f"vary.{key}: the job holds {node!r} there; a sweep varies settings that have one plain value in the "
+            "job file. Give the job a value for it."
+        )
+    return node
+
+
+def _check(settings: SweepSettings) -> None:
+    promised = promised_metrics(settings.evaluate)
+    for metric in settings.metrics:
+        check_metric_name(metric, promised, f"sweep {settings.name}")
+    reported = {e.split for e in load(settings.job, StageSettings).evaluate}
+    if settings.chooses and settings.evaluate.split in reported:
+        raise UserError(
+            f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that {settings.job} reports "
+            "on. Choosing values by it would tune on the test data.\nFix: evaluate on a validation split, or set "
+            "chooses: false for an ablation by which nothing is chosen."
+        )
