@@ -79,6 +79,21 @@ Inputs: TypeAlias = "Tensor | Words"
 """Inputs of one modality for b items: an array with b rows, or words."""
 
 
+def take_rows(inputs: Inputs, rows: slice) -> Inputs:
+    """Some of the items, (n, ...); words keep all their vectors."""
+    return Words(inputs.ids[rows], inputs.vectors) if isinstance(inputs, Words) else inputs[rows]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an encoder is built for: one item of a modality, without the batch axis."""
+
+    shape: tuple[int, ...]
+    """Of an array; of words (W,), the ids a caption has."""
+    word_dim: int | None = None
+    """Values of one word vector; None where the modality is an array."""
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """This rank's pairs of one global step, rank-major: rank r holds rows [r*b, (r+1)*b) of the batch."""
@@ -88,9 +103,9 @@ class PairBatch:
     """(b,) int64: index of each pair's entry in its split."""
     entries: Tensor
     """(b,) int64: position of each pair's entry in the global batch, 0 .. entries-1."""
-    a: Tensor
+    a: Inputs
     """(b, ...) inputs of modality A."""
-    b: Tensor
+    b: Inputs
     """(b, ...) inputs of modality B."""
 
 

@@ -2,100 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from swamp_dist.data.manifest_records import FieldSpec as FieldSpec
+from swamp_dist.data.manifest_records import IndexFile as IndexFile
+from swamp_dist.data.manifest_records import ManifestRecord as ManifestRecord
+from swamp_dist.data.manifest_records import ShardFile as ShardFile
+from swamp_dist.data.manifest_records import SplitRecord as SplitRecord
+from swamp_dist.data.manifest_records import WordsRecord as WordsRecord
 from swamp_dist.explaining import nearest
 from swamp_dist.records import UserError
 
 MANIFEST_FILE = "manifest.json"
-_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path out of the folder
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldSpec(_Record):
-    """dtype and shape of one item of a field; `items`: an entry holds several, on a leading axis."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    items: bool = False
-
-    def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-        """Whether an entry's array of this dtype and shape is what the field promises."""
-        if dtype != np.dtype(self.dtype):
-            return False
-        return (
-            len(shape) > 0 and shape[0] > 0 and shape[1:] == self.shape if self.items else shape == self.shape
-        )
-
-    def __str__(self) -> str:
-        """For example `float32 (items, 100)`."""
-        axes = (["items"] if self.items else []) + [str(n) for n in self.shape]
-        return f"{self.dtype} ({', '.join(axes)})"
-
-
-class ShardFile(_Record):
-    """One tar file of a split."""
-
-    file: _FileName
-    bytes: int
-    sha256: str
-    entries: int
-
-
-class IndexFile(_Record):
-    """The npy file that says where every entry of a split lies."""
-
-    file: _FileName
-    sha256: str
-
-
-class SplitRecord(_Record):
-    """A split as the manifest lists it."""
-
-    entries: int
-    bytes: int
-    shards: tuple[ShardFile, ...]
-    index: IndexFile
-
-
-class ManifestRecord(_Record):
-    """The content of manifest.json."""
-
-    schema_version: Literal[1] = 1
-    name: str
-    source: dict[str, Any]
-    """Settings of the source that the entries came from."""
-    entries_per_shard: int
-    shuffle_seed: int | None
-    fields: dict[str, FieldSpec]
-    classes: int
-    """Largest class number plus one; 0 where the set has no labels."""
-    splits: dict[str, SplitRecord]
-    hash: str = ""
-    """sha256 of everything above."""
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the content: two sets of one recipe are the same set."""
-        return self.model_dump(
-            mode="json", include={"name", "source", "entries_per_shard", "shuffle_seed", "schema_version"}
-        )
-
-    def content_hash(self) -> str:
-        """sha256 over the canonical JSON of every key but `hash`."""
-        content = self.model_dump(mode="json", exclude={"hash"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -271,6 +196,9 @@ def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
         for shard in split.shards
         if (fault := size_fault(folder / shard.file, shard.bytes)) is not None
     ]
+    words = manifest.record.words
+    if words is not None and (fault := size_fault(folder / words.file, words.bytes)) is not None:
+        faults.append(f"  {words.file}: {fault}")
     if faults:
         shown = faults[:10] + ([f"  ... and {len(faults) - 10} more"] if len(faults) > 10 else [])
         raise UserError(
@@ -281,7 +209,7 @@ def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
 
 
 def size_fault(path: Path, expected: int) -> str | None:
-    """What is wrong with a shard's size: missing, truncated, longer than the manifest says; or None."""
+    """What is wrong with a file's size: missing, truncated, longer than the manifest says; or None."""
     if not path.is_file():
         return "missing"
     found = path.stat().st_size

@@ -24,19 +24,21 @@ Row = tuple[bytes, int, int, int, int]
 class ShardProblem:
     """A file that is not what the manifest promises."""
 
-    split: str
+    split: str | None
+    """None for a file of the whole set, such as the word table."""
     file: str
     reason: str
 
     def __str__(self) -> str:
         """For example `train-000001.tar (split train): missing`."""
-        return f"{self.file} (split {self.split}): {self.reason}"
+        where = self.file if self.split is None else f"{self.file} (split {self.split})"
+        return f"{where}: {self.reason}"
 
 
 def verify_shards(folder: Path) -> list[ShardProblem]:
     """Every bad file of a shard set with the first fault found in it; an empty list is a sound set.
 
-    Compared with the manifest: size and sha256 of every shard and index. Compared with the index: keys,
+    Compared with the manifest: size and sha256 of every shard, index and word table. Compared with the index: keys,
     classes, offsets and number of entries. In every entry: tar headers, its own key, field checksums,
     dtypes and shapes. One shard's largest entry is held in memory at a time.
 
@@ -44,7 +46,22 @@ def verify_shards(folder: Path) -> list[ShardProblem]:
         UserError: the manifest is missing or does not match its own hash, so nothing can be compared.
     """
     manifest = read_manifest(folder)
-    return [problem for name in manifest.splits for problem in _split_problems(manifest, name)]
+    problems = list(_word_problems(manifest))
+    return problems + [problem for name in manifest.splits for problem in _split_problems(manifest, name)]
+
+
+def _word_problems(manifest: Manifest) -> Iterator[ShardProblem]:
+    words = manifest.record.words
+    if words is None:
+        return
+    for name, digest in ((words.file, words.sha256), (words.words_file, words.words_sha256)):
+        path = manifest.folder / name
+        size = words.bytes if name == words.file else None
+        fault = "missing" if not path.is_file() else None if size is None else size_fault(path, size)
+        if fault is None and _sha256(path) != digest:
+            fault = "sha256 differs from the manifest"
+        if fault is not None:
+            yield ShardProblem(None, name, fault)
 
 
 def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:

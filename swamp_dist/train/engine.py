@@ -20,7 +20,7 @@ from torch import Tensor
 from swamp_dist.config import EngineSettings, OptimizerSettings
 from swamp_dist.distributed import World, gather_objects, on_main
 from swamp_dist.model.dual_encoder import DualEncoder
-from swamp_dist.records import PairEmbeddings, UserError
+from swamp_dist.records import Inputs, PairEmbeddings, UserError
 from swamp_dist.train.checkpoint import recorded_writes
 from swamp_dist.train.resharding import ParameterState, Pieces, SavedEngine, open_saved, partition_views
 
@@ -108,20 +108,20 @@ class Engine:
         """Trainable parameters of the whole model, over all ranks."""
         return sum(int(getattr(p, "ds_numel", p.numel())) for p in self._engine.module.parameters())
 
-    def embed_pairs(self, a: Tensor, b: Tensor) -> PairEmbeddings:
+    def embed_pairs(self, a: Inputs, b: Inputs) -> PairEmbeddings:
         """Embeddings of this rank's pairs and the prototypes, with gradient."""
         embeddings: PairEmbeddings = self._engine(a, b)
         return embeddings
 
-    def embed_a(self, inputs: Tensor) -> Tensor:
+    def embed_a(self, inputs: Inputs) -> Tensor:
         """Embeddings (n, D) of modality A without gradient; a collective under ZeRO-3."""
         return self._embed(inputs, None)
 
-    def embed_b(self, inputs: Tensor) -> Tensor:
+    def embed_b(self, inputs: Inputs) -> Tensor:
         """Embeddings (n, D) of modality B without gradient; a collective under ZeRO-3."""
         return self._embed(None, inputs)
 
-    def _embed(self, a: Tensor | None, b: Tensor | None) -> Tensor:
+    def _embed(self, a: Inputs | None, b: Inputs | None) -> Tensor:
         with torch.no_grad():
             rows: Tensor = self._engine(a, b)
         return rows

@@ -21,7 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from swamp_dist.records import PairBatch, PairEmbeddings
+from swamp_dist.records import PairBatch, PairEmbeddings, take_rows
 from swamp_dist.train.engine import Engine
 
 _GOLDEN = 0x9E3779B97F4A7C15  # odd, so no two micro-batches of a step share a key, nor its lower half
@@ -56,7 +56,7 @@ def encode(engine: Engine, batch: PairBatch, random_key: int) -> EncodedBatch:
 
 def _embed(engine: Engine, batch: PairBatch, rows: slice, random_key: int, number: int) -> PairEmbeddings:
     torch.manual_seed((random_key + number * _GOLDEN) % 2**63)
-    return engine.embed_pairs(batch.a[rows], batch.b[rows])
+    return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows))
 
 
 def _leaves(pieces: list[PairEmbeddings]) -> PairEmbeddings:

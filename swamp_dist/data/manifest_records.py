@@ -1,0 +1,125 @@
+"""What manifest.json holds, as strict records with the hash over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path out of the folder
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldSpec(_Record):
+    """dtype and shape of one item of a field; `items`: an entry holds several, on a leading axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    items: bool = False
+
+    def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Whether an entry's array of this dtype and shape is what the field promises."""
+        if dtype != np.dtype(self.dtype):
+            return False
+        return (
+            len(shape) > 0 and shape[0] > 0 and shape[1:] == self.shape if self.items else shape == self.shape
+        )
+
+    def __str__(self) -> str:
+        """For example `float32 (items, 100)`."""
+        axes = (["items"] if self.items else []) + [str(n) for n in self.shape]
+        return f"{self.dtype} ({', '.join(axes)})"
+
+
+class ShardFile(_Record):
+    """One tar file of a split."""
+
+    file: _FileName
+    bytes: int
+    sha256: str
+    entries: int
+
+
+class IndexFile(_Record):
+    """The npy file that says where every entry of a split lies."""
+
+    file: _FileName
+    sha256: str
+
+
+class SplitRecord(_Record):
+    """A split as the manifest lists it."""
+
+    entries: int
+    bytes: int
+    shards: tuple[ShardFile, ...]
+    index: IndexFile
+
+
+class WordsRecord(_Record):
+    """The table of word vectors whose rows the entries' word ids are."""
+
+    HEADER: ClassVar[int] = 128
+    """Bytes before the first row of the npy file."""
+    file: _FileName
+    words_file: _FileName
+    """The words by row, one a line, the first line empty."""
+    sha256: str
+    words_sha256: str
+    rows: int = Field(ge=2)
+    """Rows of the table: the words and row 0, zeros, which pads short captions."""
+    dim: int = Field(ge=1)
+    source_sha256: str
+    """sha256 of the file of vectors that the table was cut from."""
+    fields: tuple[str, ...]
+    """Fields whose items are ids of this table."""
+    max_words: int = Field(ge=1)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the npy file."""
+        return self.HEADER + 4 * self.rows * self.dim
+
+
+class ManifestRecord(_Record):
+    """The content of manifest.json."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    source: dict[str, Any]
+    """Settings of the source that the entries came from."""
+    entries_per_shard: int
+    shuffle_seed: int | None
+    fields: dict[str, FieldSpec]
+    classes: int
+    """Largest class number plus one; 0 where the set has no labels."""
+    splits: dict[str, SplitRecord]
+    words: WordsRecord | None = None
+    """The set's word table; None where no field holds words."""
+    hash: str = ""
+    """sha256 of everything above."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent_words(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sets without words keep the manifest and the hash they had before there were words."""
+        content: dict[str, Any] = handler(self)
+        if content.get("words") is None:
+            content.pop("words", None)
+        return content
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the content: two sets of one recipe are the same set."""
+        return self.model_dump(
+            mode="json", include={"name", "source", "entries_per_shard", "shuffle_seed", "schema_version"}
+        )
+
+    def content_hash(self) -> str:
+        """sha256 over the canonical JSON of every key but `hash`."""
+        content = self.model_dump(mode="json", exclude={"hash"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
