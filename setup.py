@@ -24,6 +24,7 @@ setup(
         "rich>=13",  # tables and progress bars
         "safetensors>=0.5",  # weights without code in them
         "numpy>=2",
+        "xxhash>=3.5",  # checksum of an entry's fields: crc32 takes longer than the rest of reading a video
         "pillow>=12.2",  # decoding pictures; the floor carries security fixes
         "matplotlib>=3.9",  # the plots of a sweep
         "filelock>=3.16",  # one job per run folder

@@ -25,6 +25,7 @@ LAYERS = [
 WALLS = {
     "deepspeed": {"train/engine.py", "train/checkpoint.py"},
     "webdataset": {"data/"},
+    "xxhash": {"data/"},
     "submitit": {"launch/"},
     "ray": {"launch/ray_cluster.py", "launch/pipeline.py", "launch/shards.py"},
     "tensorboard": {"train/metrics.py"},

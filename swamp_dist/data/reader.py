@@ -5,7 +5,6 @@ All three give the same arrays for the same indices; they differ in what the sto
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import tarfile
@@ -21,7 +20,7 @@ import numpy as np
 
 from swamp_dist.data.entry import Entry, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
-from swamp_dist.data.tar import TarFault, walk
+from swamp_dist.data.tar import InMemory, TarFault, walk
 
 logger = logging.getLogger(__name__)
 _OPEN_FILES = 128
@@ -134,9 +133,9 @@ class SeekReader(EntryReader):
         data = os.pread(self._file(shard, path).fileno(), size, offset)
         if len(data) != size:
             raise shard_error(path, name, f"the file ends at byte {offset + len(data)}, inside the entry")
-        members: dict[str, bytes] = {}
+        members: dict[str, bytes | memoryview] = {}
         try:
-            for member in walk(io.BytesIO(data), whole=False):
+            for member in walk(InMemory(data), whole=False):
                 if member.key != name or member.suffix in members:
                     found = f"{member.key}.{member.suffix}"
                     raise shard_error(path, name, f"mispaired: member {found} stands inside this entry")

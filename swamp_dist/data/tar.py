@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 64 * 2**20
@@ -21,16 +21,36 @@ class TarFault(ValueError):
     """A tar file that is not as the writer left it; the message says what and at which byte."""
 
 
+class ByteSource(Protocol):
+    """Bytes from front to back: an open file, or `InMemory`."""
+
+    def read(self, size: int, /) -> bytes | memoryview:
+        """The next `size` bytes, fewer at the end."""
+
+
+class InMemory:
+    """Bytes that are in memory already, handed out without a copy."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    def read(self, size: int, /) -> memoryview:
+        """As `ByteSource`; views of the bytes."""
+        start, self._position = self._position, self._position + size
+        return self._data[start : self._position]
+
+
 class Member(NamedTuple):
     """One file of a tar: KEY.suffix, where its header starts, its bytes."""
 
     key: str
     suffix: str
     offset: int
-    payload: bytes
+    payload: bytes | memoryview
 
 
-def walk(file: BinaryIO, whole: bool) -> Iterator[Member]:
+def walk(file: ByteSource, whole: bool) -> Iterator[Member]:
     """Members of a tar from the file's position on, in order.
 
     Args:
@@ -42,7 +62,7 @@ def walk(file: BinaryIO, whole: bool) -> Iterator[Member]:
         TarFault: at the first byte that is not as the writer left it.
     """
     offset = 0
-    while block := file.read(BLOCK):
+    while block := bytes(file.read(BLOCK)):
         if block == bytes(BLOCK):
             return _check_end(file, offset, whole)
         key, suffix, size = _parse_header(block, offset)
@@ -82,11 +102,11 @@ def _octal(field: bytes, offset: int) -> int:
     return int(match[1], 8)
 
 
-def _check_end(file: BinaryIO, offset: int, whole: bool) -> None:
+def _check_end(file: ByteSource, offset: int, whole: bool) -> None:
     if not whole:
         raise TarFault(f"zero block in place of a header at byte {offset}")
     position, zeros = offset + BLOCK, 1
-    while chunk := file.read(BLOCK):
+    while chunk := bytes(file.read(BLOCK)):
         if chunk.strip(b"\0"):
             raise TarFault(f"bytes that belong to no entry, at byte {position}")
         position, zeros = position + len(chunk), zeros + 1

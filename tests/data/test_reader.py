@@ -5,11 +5,11 @@ import os
 import pickle
 import shutil
 import tarfile
-import zlib
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
+import xxhash
 
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.reader import open_reader
@@ -189,7 +189,7 @@ def test_members_that_change_places_are_seen(damaged, kind):
 
 def _with_checksum(payload, field, of):
     header = json.loads(payload)
-    header["crc32"][field] = zlib.crc32(of)
+    header["xxh3"][field] = xxhash.xxh3_64_hexdigest(of)
     return json.dumps(header).encode()
 
 

@@ -65,7 +65,7 @@ DAMAGES = {
         "too long.*bytes that belong to no entry",
     ),
     "second archive": (lambda s: s.write_bytes(s.read_bytes() * 2), "too long.*belong to no entry"),
-    "value": (lambda s: flip(s, members(s)["key-0014.b.npy"][1] - 1), "entry 'key-0014': field 'b'.*crc32"),
+    "value": (lambda s: flip(s, members(s)["key-0014.b.npy"][1] - 1), "entry 'key-0014': field 'b'.*xxh3"),
     "name": (lambda s: flip(s, members(s)["key-0014.b.npy"][0] - 512 + 4), "damaged header at byte"),
     "checksum": (lambda s: flip(s, members(s)["key-0014.b.npy"][0] - 512 + 150), "damaged header at byte"),
     "padding": (lambda s: flip(s, members(s)["key-0014.b.npy"][1] + 3), "sha256 differs"),

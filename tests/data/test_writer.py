@@ -31,7 +31,7 @@ def test_the_json_comes_first_and_holds_every_checksum(tmp_path):
     where = members(path)
     assert list(where) == ["key-0000.entry.json", "key-0000.a.npy", "key-0000.b.npy"]
     header = json.loads(path.read_bytes()[slice(*where["key-0000.entry.json"])])
-    assert header["crc32"].keys() == {"a", "b"}
+    assert header["xxh3"].keys() == {"a", "b"}
 
 
 def test_entries_are_shuffled_with_the_seed_and_written_as_they_come_without_one(tmp_path):

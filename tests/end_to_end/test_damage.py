@@ -40,10 +40,10 @@ def test_flipped_bit_that_one_rank_reads(job: Path, shards: Path, tmp_path: Path
         swamp("run", job, "--ranks", 2, "--run-dir", tmp_path / "new"),
         "rank 1",
         file.name,
-        "crc32",
+        "xxh3",
         "Copy it again",
     )
-    assert "crc32" in (tmp_path / "new" / "events.jsonl").read_text()
+    assert "xxh3" in (tmp_path / "new" / "events.jsonl").read_text()
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_flipped_bit(job: Path, shards: Path, tmp_path: Path, workers: int, rank
     file, offset, size = first_entry_of_rank(shards, reader)
     flip(file, offset + size - 380)  # in the last field's numbers
     options = [f"data.workers={workers}", "--ranks", ranks, "--run-dir", tmp_path / "new"]
-    refused(swamp("run", job, *options), file.name, "crc32", "Copy it again")
+    refused(swamp("run", job, *options), file.name, "xxh3", "Copy it again")
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_flipped_bit_found_by_verification_and_by_the_cache(
     flip(file, offset + size - 380)  # in the last field's numbers
     for option in ("data.verify=true", "data.cache=memory"):
         ended = swamp("run", job, option, "--ranks", ranks, "--run-dir", tmp_path / "new")
-        refused(ended, file.name, "crc32", "again")
+        refused(ended, file.name, "xxh3", "again")
 
 
 @pytest.mark.slow

@@ -1,0 +1,145 @@
+"""Clips of a long video: which captions a pair takes, how it grows, and its features' maximum over time.
+
+The rules are those of the published HowTo100M loader (Miech et al. 2019). Pure functions of arrays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from swamp_dist.data.lanes import item_choice, random_words
+
+_TOKEN = re.compile(r"[\w']+")
+
+
+class Clip(NamedTuple):
+    """Captions joined to one pair, and the time they span."""
+
+    captions: tuple[int, ...]
+    """Caption numbers in the order in which their words follow each other."""
+    start: float
+    end: float
+    """Seconds."""
+
+
+def grow(
+    times: Sequence[Sequence[float]], counts: Sequence[int], i: int, min_seconds: float, min_words: int
+) -> Clip:
+    """The clip of caption `i`, joined with neighbours until it is long enough or the video ends.
+
+    Of two neighbours the one that gives the shorter interval is taken, the previous one on a tie; with
+    `min_seconds` = 0 the one with fewer words. Its words are appended at the end, also those of a
+    previous caption (published loader's rule).
+
+    Args:
+        times: (n, 2) start and end of every caption in seconds, float64, in the order of the video.
+        counts: (n) words of every caption as tokens, before out-of-vocabulary words are dropped.
+        i: the caption to begin with.
+        min_seconds: least length of the clip.
+        min_words: least number of tokens.
+    """
+    first = last = i
+    taken, words, end_of_video = [i], counts[i], len(times) - 1
+    while times[last][1] - times[first][0] < min_seconds or words < min_words:
+        if first == 0 and last == end_of_video:
+            break
+        if last == end_of_video or (
+            first > 0 and _previous_is_nearer(times, counts, first, last, min_seconds)
+        ):
+            first -= 1
+            taken.append(first)
+        else:
+            last += 1
+            taken.append(last)
+        words += counts[taken[-1]]
+    return Clip(tuple(taken), times[first][0], times[last][1])
+
+
+def _previous_is_nearer(
+    times: Sequence[Sequence[float]], counts: Sequence[int], first: int, last: int, min_seconds: float
+) -> bool:
+    if min_seconds == 0:
+        return counts[first - 1] <= counts[last + 1]
+    return times[last][1] - times[first - 1][0] <= times[last + 1][1] - times[first][0]
+
+
+def clip_words(ids: np.ndarray, clips: Sequence[Clip]) -> np.ndarray:
+    """(clips, W) the first W words of every clip, padded with 0.
+
+    `ids` (n, W) holds the first W known words of every caption, so that the first W of several captions
+    after one another are the same as if none had been cut.
+    """
+    out = np.zeros((len(clips), ids.shape[1]), dtype=ids.dtype)
+    for row, clip in zip(out, clips, strict=True):
+        words = ids[list(clip.captions)].reshape(-1)
+        words = words[words != 0][: ids.shape[1]]
+        row[: len(words)] = words
+    return out
+
+
+def count_tokens(caption: str) -> int:
+    """Tokens of a caption as the published loader counts them: runs of letters, digits, _ and '."""
+    return len(_TOKEN.findall(caption))
+
+
+def row_bounds(clips: Sequence[Clip], rate: float) -> np.ndarray:
+    """(clips, 2) int64 first and one past the last feature row: int(start * rate), int(end * rate) + 1.
+
+    Args:
+        clips: with times of at least 0.
+        rate: feature rows a second.
+    """
+    seconds = np.array([(clip.start, clip.end) for clip in clips], dtype=np.float64).reshape(-1, 2)
+    rows: np.ndarray = (seconds * rate).astype(np.int64) + np.array(
+        [0, 1]
+    )  # cuts towards zero, as int() does
+    return rows
+
+
+def pool_max(rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """(n, C) maximum over time of every slice rows[first:last] of `rows` (T, C); zeros where it is empty.
+
+    float16 is compared as int16, some hundred times faster than numpy's half-precision maximum: the bits of
+    non-negative halves are in the order of their values, and flipping all but the sign of negative ones
+    puts those in order too.
+
+    Args:
+        rows: (T, C) floats without nan.
+        bounds: (n, 2) integers of at least 0; what lies past T is cut off.
+    """
+    half = rows.dtype == np.float16
+    keys = _ordered(rows.view(np.int16)) if half else rows
+    out = np.zeros((len(bounds), rows.shape[1]), dtype=keys.dtype)
+    for row, (first, last) in zip(out, bounds.tolist(), strict=True):
+        part = keys[first:last]
+        if len(part):
+            np.maximum.reduce(part, axis=0, out=row)
+    return _ordered(out).view(np.float16) if half else out
+
+
+def _ordered(bits: np.ndarray) -> np.ndarray:
+    """int16 in the order of the halves with these bits; its own inverse. Most features have no sign."""
+    if not bits.size or bits.min() >= 0:
+        return bits
+    flipped: np.ndarray = bits ^ ((bits >> 15) & np.int16(0x7FFF))
+    return flipped
+
+
+def caption_choice(seed: int, epoch: int, key: str, count: int, pairs: int, replace: bool) -> np.ndarray:
+    """(pairs,) int64: captions that a video's pairs begin with in this epoch.
+
+    Args:
+        seed: of the training. epoch: from 0. key: of the entry; the choice depends on nothing else.
+        count: captions of the video. pairs: to draw.
+        replace: draw with replacement, as the published loader does; else a caption comes again only
+            when all have been taken.
+    """
+    if not replace:
+        return item_choice(seed, epoch, key, count, pairs)
+    words = random_words(pairs, "captions", seed, epoch, key)
+    drawn: np.ndarray = (words % np.uint64(count)).astype(np.int64)
+    return drawn
