@@ -4,6 +4,7 @@ Settings are read once at the top of a stage. A package's `build_*` function may
 section; formulas below it take plain values. The string under each field is what `swamp show` prints.
 """
 
+from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
 from swamp_dist.config.model import EncoderSettings as EncoderSettings
 from swamp_dist.config.model import GatedSettings as GatedSettings

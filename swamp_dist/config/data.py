@@ -6,9 +6,34 @@ from math import gcd
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from swamp_dist.config.settings import Settings
+
+
+class ClipSettings(Settings):
+    """How clips are cut from entries that hold a whole video: captions with times, features by time."""
+
+    parts: dict[str, PositiveFloat] = {"features_2d": 1.0, "features_3d": 1.5}
+    """Fields of features by time, each with its rows a second; a clip is their maxima, one after the other."""
+    times: str = "times"
+    """Field with the start and end of every caption in seconds."""
+    on: Literal["a", "b"] = "b"
+    """The modality that is cut from the features; its name in `data` is then only a name. The other
+    one is the field of captions (word ids)."""
+    min_seconds: NonNegativeFloat = 5.0
+    """A shorter clip is joined with its neighbours; 0 joins by words alone."""
+    min_words: NonNegativeInt = 0
+    """A clip of fewer tokens is joined with its neighbours."""
+    replace: bool = True
+    """Draw a video's captions with replacement, as the published loader does; the same clip can then
+    stand twice in a batch. false takes every caption once before one comes again."""
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> ClipSettings:
+        if not self.parts:
+            raise ValueError("parts names no features: expected at least one field with its rows a second")
+        return self
 
 
 class DataSettings(Settings):
@@ -28,6 +53,8 @@ class DataSettings(Settings):
     """Global batch in entries, over all ranks. World size must divide the lanes, lanes this number."""
     pairs_per_entry: PositiveInt = 1
     """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
+    clips: ClipSettings | None = None
+    """Entries are whole videos, whose pairs are clips cut while training; null: fields hold the items."""
     lanes: PositiveInt | None = None
     """Streams the epoch is cut into; null = largest divisor of `entries` up to 1,024. Fixes which
     samples meet in a batch, so it belongs to the stage and never to the cluster."""

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from swamp_dist.data.entry import ShardError
-from swamp_dist.data.lanes import batch_entries, epoch_order, item_choice, steps_per_epoch
+from swamp_dist.config import ClipSettings
+from swamp_dist.data.lanes import batch_entries, epoch_order, steps_per_epoch
 from swamp_dist.data.manifest import Manifest, SplitIndex
-from swamp_dist.data.reader import Column, EntryReader, open_reader
-from swamp_dist.records import BatchPlan, PairBatch
+from swamp_dist.data.pairs import PairMaker, pair_maker
+from swamp_dist.data.reader import EntryReader, open_reader
+from swamp_dist.records import BatchPlan, Inputs, PairBatch, UserError, Words
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ class _Rows(NamedTuple):
     """A rank's share of a step, as loader processes hand it over (tensors can be pinned)."""
 
     ids: Tensor
-    a: Tensor
-    b: Tensor
+    a: Inputs
+    b: Inputs
 
 
 class PairStream:
@@ -70,14 +71,15 @@ class PairStream:
         """
         steps = range(first_step, last_step)
         for step, rows in zip(steps, self._rows(steps), strict=True):
-            yield PairBatch(step, self._move(rows.ids), self._entries, self._move(rows.a), self._move(rows.b))
+            a, b = self._move_inputs(rows.a), self._move_inputs(rows.b)
+            yield PairBatch(step, self._move(rows.ids), self._entries, a, b)
 
     def _rows(self, steps: range) -> Iterator[_Rows]:
         if self._workers == 0:
             yield from (self._steps.load(step) for step in steps)
             return
         for rows in self._loader(steps):
-            if isinstance(rows, ShardError):
+            if isinstance(rows, UserError):
                 raise rows
             yield rows
 
@@ -92,6 +94,11 @@ class PairStream:
             worker_init_fn=_ignore_job_signals,
             generator=torch.Generator(),  # its own: the loader draws a seed, and training's state must not move
         )
+
+    def _move_inputs(self, inputs: Inputs) -> Inputs:
+        if isinstance(inputs, Words):
+            return Words(self._move(inputs.ids), self._move(inputs.vectors))
+        return self._move(inputs)
 
     def _move(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda" and not rows.is_pinned():
@@ -119,24 +126,28 @@ def open_stream(
     prefetch: int = 4,
     full_shuffle_below: int = 8 * 2**30,
     shuffle_block: int = 2048,
+    clips: ClipSettings | None = None,
 ) -> PairStream:
     """A rank's stream of pairs of fields `a` and `b`; `plan` comes from `plan_batches`.
 
-    Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes and
-    the two shuffle settings; never on world size, `cache`, `reading`, `workers` or `prefetch`. With
+    With `clips`, entries are whole videos and one of the modalities is cut from their features. Fields
+    of word ids arrive as `Words`, gathered where the batch is read.
+
+    Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes,
+    `clips` and the two shuffle settings; never on world size, `cache`, `reading`, `workers` or `prefetch`. With
     `cache = memory` a batch is one gather in this process and no loader process is started.
 
     Raises:
-        UserError: no such split or field. ShardError: as `open_reader`.
+        UserError: no such split or field, or a set that `clips` does not fit. ShardError: as `open_reader`.
     """
-    index = manifest.split(split)
+    index, maker = manifest.split(split), pair_maker(manifest, a, b, seed, clips)
     full = index.bytes < full_shuffle_below
     resident = 1 if cache == "memory" else resident_shards(index, plan, full, shuffle_block)
-    reader = open_reader(manifest, split, (a, b), reading, cache, resident)
+    reader = open_reader(manifest, split, maker.fields, reading, cache, resident)
     if reading == "stream" and cache == "none":
         size = resident * max(shard.bytes for shard in index.record.shards) * max(workers, 1)
         logger.info("split %s: streaming, up to %d shards, %.2f GB in memory", split, resident, size / 1e9)
-    steps = _Steps(reader, a, b, plan, seed, rank, full_shuffle_below, shuffle_block)
+    steps = _Steps(reader, maker, plan, seed, rank, full_shuffle_below, shuffle_block)
     return PairStream(steps, rank, torch.device(device), 0 if cache == "memory" else workers, prefetch)
 
 
@@ -159,8 +170,7 @@ class _Steps(Dataset[Any]):
     def __init__(
         self,
         reader: EntryReader,
-        a: str,
-        b: str,
+        maker: PairMaker,
         plan: BatchPlan,
         seed: int,
         rank: int,
@@ -169,28 +179,27 @@ class _Steps(Dataset[Any]):
     ) -> None:
         self.reader = reader
         self.plan = plan
-        self._a, self._b = a, b
+        self._maker = maker
         self._seed = seed
         self._rank = rank
         self._shuffle = (full_shuffle_below, shuffle_block)
         self._steps_per_epoch = steps_per_epoch(len(reader.split), plan)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
-    def __getitem__(self, step: int) -> _Rows | ShardError:
+    def __getitem__(self, step: int) -> _Rows | UserError:
         """As `load`; an error is handed over as a value, since a loader process would wrap it in a trace."""
         try:
             return self.load(step)
-        except ShardError as error:
+        except UserError as error:
             return error
 
     def load(self, step: int) -> _Rows:
         """The rank's pairs of a global step."""
         epoch, step_in_epoch = divmod(step, self._steps_per_epoch)
         indices = batch_entries(self._epoch_order(epoch), step_in_epoch, self.plan, self._rank)
-        columns = self.reader.columns(indices)
-        rows = [self._pairs(columns[name], indices, epoch) for name in (self._a, self._b)]
-        ids = np.repeat(indices, self.plan.pairs_per_entry)
-        return _Rows(torch.from_numpy(ids), torch.from_numpy(rows[0]), torch.from_numpy(rows[1]))
+        pairs = self.plan.pairs_per_entry
+        a, b = self._maker.make(self.reader, indices, epoch, pairs)
+        return _Rows(torch.from_numpy(np.repeat(indices, pairs)), a, b)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -198,19 +207,6 @@ class _Steps(Dataset[Any]):
             order = epoch_order(split.shard_entries, split.bytes, self._seed, epoch, *self._shuffle)
             self._order = (epoch, order)
         return self._order[1]
-
-    def _pairs(self, column: Column, indices: np.ndarray, epoch: int) -> np.ndarray:
-        """(entries * pairs_per_entry, ...) the items of one field that the pairs use."""
-        pairs = self.plan.pairs_per_entry
-        rows = np.repeat(column.first, pairs)
-        several = np.flatnonzero(column.count > 1)
-        if len(several):
-            keys = self.reader.split.keys(indices[several])
-            chosen = rows.reshape(-1, pairs)
-            for i, key in zip(several, keys, strict=True):
-                chosen[i] += item_choice(self._seed, epoch, key, int(column.count[i]), pairs)
-        taken: np.ndarray = column.rows[rows]
-        return taken
 
 
 def _ignore_job_signals(_worker: int) -> None:

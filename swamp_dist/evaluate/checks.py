@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swamp_dist.config import EvaluateSettings
+from swamp_dist.config import DataSettings, EvaluateSettings
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.records import UserError
 
@@ -24,6 +24,21 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
         raise UserError(
             f"evaluate: relevance has class, but {unlabelled} of {len(split)} entries of split {settings.split!r} in "
             f"{manifest.folder} have no class.\nFix: relevance = [pair], or a shard set with classes."
+        )
+
+
+def check_single_pairing(data: DataSettings, split: str) -> None:
+    """Refuse an evaluation on whole videos: their pairs are drawn, and retrieval needs fixed ones.
+
+    Raises:
+        UserError: `data.clips` is set.
+    """
+    if data.clips is not None:
+        raise UserError(
+            f"evaluate, train.validate_on: split {split!r} of a set read with data.clips holds whole videos, whose pairs "
+            "are drawn anew in every epoch, so there is no one set of pairs to rank.\n"
+            "Fix: evaluate = [], train.validate_on = null, and evaluate the weights in a stage of its own "
+            "(weights, train = null) over a set of single clips."
         )
 
 

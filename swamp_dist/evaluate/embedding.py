@@ -1,7 +1,12 @@
-"""Embeds every item of a split exactly once, in an order that no world size changes."""
+"""Embeds every item of a split exactly once, in an order that no world size changes.
+
+Items with equal inputs (a caption that two entries share) end with one embedding, the first one's: what
+a row is next to in a chunk can change the last bits of its embedding, and ties must stay ties.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,9 +16,11 @@ import torch
 from torch import Tensor
 
 from swamp_dist.data.entry import Entry
+from swamp_dist.data.words import WordTable
 from swamp_dist.distributed import World, gather
+from swamp_dist.records import Inputs, Words
 
-Embed = Callable[[Tensor], Tensor]
+Embed = Callable[[Inputs], Tensor]
 """One encoder on one chunk: (chunk, ...) -> (chunk, D). May communicate (ZeRO-3 gathers parameters)."""
 
 
@@ -41,13 +48,20 @@ class _Block:
     """Items of `chunk` consecutive entries: the unit that is dealt to ranks."""
 
     items: Tensor
-    """(n, ...) inputs on the CPU."""
-    entry: Tensor
-    label: Tensor
+    """(n, ...) inputs on the CPU, as stored: words are ids still."""
+    owner: Tensor
+    """(n, 4) int64: entry, class, and 128 bits that tell inputs apart."""
 
 
 def embed_split(
-    embed: Embed, reader: Reader, field: str, num_entries: int, several: bool, chunk: int, world: World
+    embed: Embed,
+    reader: Reader,
+    field: str,
+    num_entries: int,
+    several: bool,
+    chunk: int,
+    world: World,
+    words: WordTable | None = None,
 ) -> Embedded:
     """Embed all items of `field`, each once, on all ranks together.
 
@@ -68,18 +82,25 @@ def embed_split(
         num_entries: entries of the split, at least 1.
         several: whether an array of the field holds several items (a leading axis).
         chunk: items embedded at a time.
+        words: the set's word table; fields of words reach `embed` as `Words` with the vectors of the
+            chunk's distinct words.
     """
     rounds = -(-num_entries // (chunk * world.size))
-    parts: list[Embedded] = []
+    parts: list[tuple[Tensor, Tensor]] = []
+    as_words = words if words is not None and field in words.record.fields else None
     with torch.no_grad():
         for i in range(rounds):
             start = (i * world.size + world.rank) * chunk
             block = _read_block(reader, field, several, range(start, min(start + chunk, num_entries)))
-            parts.append(_embed_round(embed, block, chunk, world))
-    rows, entry, label = (
-        torch.cat(x) for x in zip(*((p.rows, p.entry, p.label) for p in parts), strict=True)
-    )
-    return Embedded(rows, entry, label)
+            parts.append(_embed_round(embed, block, chunk, world, as_words))
+    rows, owner = (torch.cat(x) for x in zip(*parts, strict=True))
+    return Embedded(rows[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
+
+
+def _first_equal(marks: Tensor) -> Tensor:
+    """(n,) int64: for each row of `marks` (n, 2) the first row that equals it."""
+    _, first, place = np.unique(marks.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
+    return torch.from_numpy(first[place.reshape(-1)]).to(marks.device)
 
 
 def _read_block(reader: Reader, field: str, several: bool, indices: range) -> _Block:
@@ -88,22 +109,38 @@ def _read_block(reader: Reader, field: str, several: bool, indices: range) -> _B
     arrays = [e.arrays[field] if several else e.arrays[field][None] for e in entries]
     counts = torch.tensor([len(x) if indices else 0 for x in arrays])
     owner = torch.tensor([(e.index, e.label) for e in entries]).repeat_interleave(counts, dim=0)
-    return _Block(torch.from_numpy(np.concatenate(arrays)), owner[:, 0], owner[:, 1])
+    items = np.concatenate(arrays)
+    return _Block(torch.from_numpy(items), torch.cat([owner, _marks(items[: len(owner)])], dim=1))
 
 
-def _embed_round(embed: Embed, block: _Block, chunk: int, world: World) -> Embedded:
-    """Embed one block a rank; all ranks' rows in rank order, which is the order of the blocks."""
-    mine = torch.tensor([len(block.entry)], device=world.device)
+def _marks(items: np.ndarray) -> Tensor:
+    """(n, 2) int64: 128 bits of a hash of every item."""
+    digests = [hashlib.blake2b(item.tobytes(), digest_size=16).digest() for item in items]
+    return torch.from_numpy(np.frombuffer(b"".join(digests), dtype=np.int64).reshape(-1, 2).copy())
+
+
+def _embed_round(
+    embed: Embed, block: _Block, chunk: int, world: World, words: WordTable | None
+) -> tuple[Tensor, Tensor]:
+    """Embed one block a rank; all ranks' rows and owners in rank order, which is the order of the blocks."""
+    mine = torch.tensor([len(block.owner)], device=world.device)
     counts = gather(mine, world).tolist()
     calls = max(1, -(-max(counts) // chunk))
-    filled = _fill(block.items, calls * chunk).to(world.device)
-    filled = filled.float() if filled.dtype == torch.float16 else filled  # as the training stream does
+    filled = _fill(block.items, calls * chunk)
     parts = (filled[i : i + chunk] for i in range(0, calls * chunk, chunk))
-    rows = torch.cat([embed(part).float() for part in parts])
-    owner = torch.stack([_fill(x, calls * chunk) for x in (block.entry, block.label)], dim=1)
+    rows = torch.cat([embed(_inputs(part, words, world)).float() for part in parts])
+    owner = _fill(block.owner, calls * chunk)
     rows, owner = gather(rows, world), gather(owner.to(world.device), world)
     kept = torch.cat([torch.arange(n, device=rows.device) + r * calls * chunk for r, n in enumerate(counts)])
-    return Embedded(rows[kept], owner[kept, 0], owner[kept, 1])
+    return rows[kept], owner[kept]
+
+
+def _inputs(items: Tensor, words: WordTable | None, world: World) -> Inputs:
+    """A chunk on the device, as the training stream hands it to the encoder."""
+    if words is not None:
+        return Words(*(part.to(world.device) for part in words.batch(items.numpy())))
+    moved = items.to(world.device)
+    return moved.float() if moved.dtype == torch.float16 else moved
 
 
 def _fill(items: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from swamp_dist.config import EvaluateSettings
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import EntryReader
+from swamp_dist.data.words import open_words
 from swamp_dist.distributed import World, sum_over_ranks
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
@@ -58,10 +59,10 @@ def evaluate_split(
     """
     check_evaluation(manifest, settings, a, b)
     num_entries = len(manifest.split(settings.split))
-    sides = []
+    sides, words = [], open_words(manifest)
     for embed, field in ((embed_a, a), (embed_b, b)):
         several = manifest.field(field).items
-        sides.append(embed_split(embed, reader, field, num_entries, several, settings.chunk, world))
+        sides.append(embed_split(embed, reader, field, num_entries, several, settings.chunk, world, words))
     return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
 
 

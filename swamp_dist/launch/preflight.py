@@ -10,15 +10,17 @@ from functools import partial
 from pathlib import Path
 
 from swamp_dist.config import EvaluateSettings, StageSettings
+from swamp_dist.data.inputs import check_clips, uses_words
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
-from swamp_dist.evaluate.checks import check_evaluation
+from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.launch.provenance import weights_sha256
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 from swamp_dist.train.commit_folder import BrokenError, read_commit, step_folders
 from swamp_dist.train.fingerprint import check_fingerprint, fingerprint
+from swamp_dist.train.word_source import check_word_source
 
 _WEIGHTS = "weights.safetensors"
 
@@ -31,7 +33,7 @@ def check_stage(settings: StageSettings, run_dir: RunDir, ranks: int) -> Manifes
             one message), or the run folder's newest commit belongs to another training.
     """
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
-    problems = [*_data_problems(settings, manifest, ranks), *_starting_point_problems(settings)]
+    problems = [*_data_problems(settings, manifest, ranks), *_starting_point_problems(settings, manifest)]
     if problems:
         listed = "\n".join(f"- {problem}" for problem in dict.fromkeys(problems))
         raise UserError(f"stage {settings.name} cannot start over the shards in {manifest.folder}:\n{listed}")
@@ -79,10 +81,14 @@ def starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
 def _data_problems(settings: StageSettings, manifest: Manifest, ranks: int) -> Iterator[str]:
     """Everything wrong with fields, splits, batch and evaluations; what is found twice, twice."""
     a, b, evaluations = settings.data.a, settings.data.b, (*settings.evaluate, *validation(settings))
+    clips = settings.data.clips
     checks: list[Callable[[], object]] = [partial(manifest.field, a), partial(manifest.field, b)]
+    checks = checks if clips is None else [partial(check_clips, manifest, a, b, clips)]
     checks += [partial(_check_batches, settings, manifest, ranks)] if settings.train is not None else []
     checks += [partial(manifest.split, each.split) for each in evaluations]
-    checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
+    checks += [partial(check_single_pairing, settings.data, each.split) for each in evaluations]
+    if clips is None:
+        checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
     checks += [partial(_check_metric, settings, each) for each in validation(settings)]
     for check in checks:
         try:
@@ -102,7 +108,7 @@ def _check_batches(settings: StageSettings, manifest: Manifest, ranks: int) -> N
     plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, ranks, len(split))
 
 
-def _starting_point_problems(settings: StageSettings) -> Iterator[str]:
+def _starting_point_problems(settings: StageSettings, manifest: Manifest) -> Iterator[str]:
     for key, source in starting_points(settings):
         path = source / _WEIGHTS if source.is_dir() else source
         if not path.is_file():
@@ -111,6 +117,17 @@ def _starting_point_problems(settings: StageSettings) -> Iterator[str]:
                 f"{key} = {source}: expected a finished run folder or a .safetensors file, found {found}.\n"
                 "Fix: run the stage that writes it to its end first, or correct the path."
             )
+            continue
+        try:
+            check_word_source(path, key, word_source(settings, manifest))
+        except UserError as error:
+            yield str(error)
+
+
+def word_source(settings: StageSettings, manifest: Manifest) -> str | None:
+    """sha256 of the word vectors that a stage's captions are read with; None where no field holds words."""
+    words = manifest.record.words
+    return words.source_sha256 if words is not None and uses_words(manifest, settings.data) else None
 
 
 def _check_newest_commit(settings: StageSettings, manifest: Manifest, run_dir: RunDir) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
+from swamp_dist.data.inputs import input_specs
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import open_reader
@@ -27,7 +28,7 @@ from swamp_dist.distributed import World, agree, configure_logging, join, leave,
 from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.launch.ending import failed, say, stop_signals
 from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.preflight import check_stage, training_marks, training_split, validation
+from swamp_dist.launch.preflight import check_stage, training_marks, training_split, validation, word_source
 from swamp_dist.launch.progress import ProgressBar
 from swamp_dist.launch.provenance import provenance
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
@@ -40,6 +41,7 @@ from swamp_dist.train.loop import Preempted, TrainRun, train
 from swamp_dist.train.metrics import open_metrics
 from swamp_dist.train.state import TrainState, resume, selected_weights
 from swamp_dist.train.weights import load_into, load_weights, save_weights
+from swamp_dist.train.word_source import WORD_SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +101,11 @@ def run_stage(
 def build_model(settings: StageSettings, manifest: Manifest) -> DualEncoder:
     """The freshly initialised model of a stage; without prototypes where the SwAMP term is off."""
     swamp = settings.objective.swamp
+    a, b = input_specs(manifest, settings.data)
     return build_dual_encoder(
         settings.model,
-        manifest.field(settings.data.a).shape,
-        manifest.field(settings.data.b).shape,
+        a.shape,
+        b.shape,
         swamp.prototypes if swamp.weight > 0 and settings.train is not None else None,
         swamp.normalize_prototypes,
         settings.seed,
@@ -149,6 +152,7 @@ def _train(
         prefetch=data.prefetch,
         full_shuffle_below=data.full_shuffle_below,
         shuffle_block=data.shuffle_block,
+        clips=data.clips,
     )
     engine = Engine(model, plan.optimizer, settings.engine, batches.local_pairs, world)
     objective = build_objective(
@@ -176,6 +180,8 @@ def _train(
         progress = train(run, progress)
     tensors, step = selected_weights(state, progress)
     described = {"stage": settings.name, "step": str(step), "seed": str(settings.seed)}
+    vectors = word_source(settings, manifest)
+    described |= {WORD_SOURCE: vectors} if vectors is not None else {}
     on_main(world, lambda: save_weights(run_dir.weights, tensors, described))
     return step, progress.step
 

@@ -33,7 +33,10 @@ def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     train = settings.train.model_dump(mode="json", include={"optimizer", "schedule"})
     if settings.train.schedule.kind == "cosine":
         train["epochs"] = settings.train.epochs
-    data = settings.data.model_dump(mode="json", exclude=_FREE_DATA)
+    no_clips = (
+        {"clips"} if settings.data.clips is None else set()
+    )  # as checkpoints from before there were clips
+    data = settings.data.model_dump(mode="json", exclude=_FREE_DATA | no_clips)
     return _flat(
         {
             "seed": settings.seed,

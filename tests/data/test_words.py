@@ -76,6 +76,22 @@ def test_a_pickled_table_maps_the_file_again(tmp_path: Path) -> None:
     assert np.array_equal(pickle.loads(data).rows, rows)
 
 
+def _own_memory() -> int:
+    """kB that this process shares with no file."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def test_reading_the_table_takes_no_memory_of_the_process(tmp_path: Path) -> None:
+    vectors = np.ones((100_000, 100), np.float32)
+    record = write_word_table(tmp_path, [f"w{i}" for i in range(100_000)], vectors, "", 3)
+    table = pickle.loads(pickle.dumps(WordTable(tmp_path, record)))
+    del vectors
+    before = _own_memory()
+    assert table.rows.sum() == 1e7
+    assert _own_memory() - before < 4_000
+
+
 def test_sets_without_words_keep_manifest_and_hash(tmp_path: Path) -> None:
     manifest = build(tmp_path / "set")
     content = json.loads((tmp_path / "set" / "manifest.json").read_text())

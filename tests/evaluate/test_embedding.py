@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from swamp_dist.data.entry import Entry
+from swamp_dist.data.manifest import WordsRecord
+from swamp_dist.data.words import WordTable, write_word_table
 from swamp_dist.distributed import World, alone, sum_over_ranks
 from swamp_dist.evaluate.embedding import Embedded, embed_split
+from swamp_dist.records import Inputs, Words
 from tests.ranks import run_on_ranks
 
 
@@ -90,3 +94,66 @@ def test_the_result_is_the_same_on_every_rank_of_every_world(size: int) -> None:
         fillers = len(read) - len(items)
         assert sorted([*range(len(items)), *[0] * fillers]) == read
         assert fillers < size
+
+
+@dataclass(frozen=True)
+class WordReader:
+    """Entries of one caption; captions 0, 3, 6, ... are the same."""
+
+    seen: list[int]
+
+    def read(self, indices: Sequence[int]) -> list[Entry]:
+        self.seen.extend(indices)
+        return [Entry(i, f"e{i}", -1, {"text": self.ids(i)}, {}) for i in indices]
+
+    @staticmethod
+    def ids(i: int) -> np.ndarray:
+        known = [3, 1] if i % 3 == 0 else [i % 5 + 1] * (i % 4)
+        return np.array(known + [0] * (4 - len(known)), dtype=np.int32)
+
+
+def embed_words(world: World, folder: Path, chunk: int) -> tuple[Embedded, list[int]]:
+    """Embeddings that also depend on a chunk's neighbours, as rounding does; rows of vectors a call."""
+    record = WordsRecord.model_validate_json((folder / "words.json").read_text())
+    sizes: list[int] = []
+
+    def embed(inputs: Inputs) -> Tensor:
+        assert isinstance(inputs, Words)
+        assert len(inputs.ids) == chunk
+        assert not inputs.vectors[0].any()
+        sizes.append(len(inputs.vectors))
+        rows = inputs.vectors[inputs.ids].sum(dim=1)
+        return rows + 1e-3 * inputs.ids.float().mean()
+
+    table = WordTable(folder, record)
+    return embed_split(embed, WordReader([]), "text", 11, False, chunk, world, table), sizes
+
+
+def words_folder(folder: Path) -> np.ndarray:
+    vectors = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    record = write_word_table(folder, [f"w{i}" for i in range(5)], vectors, "", 4)
+    (folder / "words.json").write_text(record.model_dump_json())
+    return np.concatenate([np.zeros((1, 3), np.float32), vectors])
+
+
+def test_captions_reach_the_encoder_as_words_and_equal_ones_get_one_embedding(tmp_path: Path) -> None:
+    table = words_folder(tmp_path)
+    found, sizes = embed_words(alone(), tmp_path, 4)
+    exact = torch.stack([torch.from_numpy(table[WordReader.ids(i)].sum(axis=0)) for i in range(11)])
+    assert torch.allclose(found.rows, exact, atol=5e-3)
+    assert all(torch.equal(found.rows[i], found.rows[0]) for i in (3, 6, 9))
+    assert not torch.equal(found.rows[1], found.rows[0])
+    assert max(sizes) <= 6
+    assert min(sizes) < 6  # a chunk's own words only
+
+
+def _embed_words_values(world: World, folder: Path) -> list[list[list[float]]]:
+    return [_values(embed_words(world, folder, chunk)[0]) for chunk in (1, 2, 4, 64)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_embeddings_of_words_do_not_depend_on_the_world(tmp_path: Path, size: int) -> None:
+    words_folder(tmp_path)
+    expected = [_values(embed_words(alone(), tmp_path, chunk)[0]) for chunk in (1, 2, 4, 64)]
+    for found in run_on_ranks(_embed_words_values, size, tmp_path):
+        assert found == expected

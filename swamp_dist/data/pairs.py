@@ -1,0 +1,172 @@
+"""Makes the pairs of a batch of entries: items as they stand, or clips cut from whole videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from swamp_dist.config import ClipSettings
+from swamp_dist.data.clips import (
+    Clip,
+    caption_choice,
+    clip_words,
+    count_tokens,
+    grow,
+    pool_max,
+    row_bounds,
+)
+from swamp_dist.data.entry import Entry, ShardError, shard_error
+from swamp_dist.data.inputs import check_clips, word_field
+from swamp_dist.data.lanes import item_choice
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.reader import Column, EntryReader
+from swamp_dist.data.words import WordTable, open_words
+from swamp_dist.records import Inputs
+
+
+class PairMaker(Protocol):
+    """Inputs of both modalities for the pairs of some entries; loader processes hold a copy."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that it reads."""
+
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
+        """(entries * pairs, ...) both modalities, entry after entry.
+
+        Raises:
+            ShardError: an entry is damaged.
+        """
+
+
+def pair_maker(manifest: Manifest, a: str, b: str, seed: int, clips: ClipSettings | None) -> PairMaker:
+    """What makes pairs of fields `a` and `b`; with `clips`, of clips cut from whole videos.
+
+    Raises:
+        UserError: the set has no such fields.
+    """
+    words = open_words(manifest)
+    if clips is None:
+        manifest.field(a), manifest.field(b)
+        return ItemPairs(a, b, seed, words)
+    check_clips(manifest, a, b, clips)
+    assert words is not None
+    return ClipPairs(word_field(a, b, clips), clips, seed, words)
+
+
+@dataclass(frozen=True)
+class ItemPairs:
+    """Items of two fields; of several items in an entry, `pairs` are drawn."""
+
+    a: str
+    b: str
+    seed: int
+    words: WordTable | None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Both."""
+        return self.a, self.b
+
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
+        """As `PairMaker.make`."""
+        columns = reader.columns(indices)
+        return self._side(columns, self.a, reader, indices, epoch, pairs), self._side(
+            columns, self.b, reader, indices, epoch, pairs
+        )
+
+    def _side(
+        self,
+        columns: Mapping[str, Column],
+        field: str,
+        reader: EntryReader,
+        indices: np.ndarray,
+        epoch: int,
+        pairs: int,
+    ) -> Inputs:
+        column = columns[field]
+        rows = np.repeat(column.first, pairs)
+        several = np.flatnonzero(column.count > 1)
+        if len(several):
+            chosen = rows.reshape(-1, pairs)
+            for i, key in zip(several, reader.split.keys(indices[several]), strict=True):
+                chosen[i] += item_choice(self.seed, epoch, key, int(column.count[i]), pairs)
+        return as_inputs(column.rows[rows], field, self.words)
+
+
+@dataclass(frozen=True)
+class ClipPairs:
+    """Pairs of grown captions and features pooled over the time that they span."""
+
+    text: str
+    clips: ClipSettings
+    seed: int
+    words: WordTable
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Captions, times and every part of the features."""
+        return self.text, self.clips.times, *self.clips.parts
+
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
+        """As `PairMaker.make`: `Words` and (entries * pairs, widths of all parts) raw maxima."""
+        made = [self._video(entry, reader, epoch, pairs) for entry in reader.read(indices)]
+        words = self.words.batch(np.concatenate([ids for ids, _ in made]))
+        pooled = torch.from_numpy(np.concatenate([rows for _, rows in made]))
+        return (words, pooled) if self.clips.on == "b" else (pooled, words)
+
+    def _video(
+        self, entry: Entry, reader: EntryReader, epoch: int, pairs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(pairs, W) word ids and (pairs, widths) features of one video's pairs."""
+        ids = entry.arrays[self.text]
+        captions = caption_choice(self.seed, epoch, entry.key, len(ids), pairs, self.clips.replace)
+        distinct, place = np.unique(captions, return_inverse=True)  # with replacement some come twice
+        grown = self._grown(entry, distinct, reader)
+        parts = [
+            pool_max(entry.arrays[part], row_bounds(grown, rate)) for part, rate in self.clips.parts.items()
+        ]
+        return clip_words(ids, grown)[place], np.concatenate(parts, axis=1)[place]
+
+    def _grown(self, entry: Entry, captions: np.ndarray, reader: EntryReader) -> list[Clip]:
+        times, count = entry.arrays[self.clips.times], len(entry.arrays[self.text])
+        if len(times) != count or not (times >= 0).all():
+            raise _misfit(
+                entry,
+                reader,
+                f"field {self.clips.times!r}: expected a start and an end, at least 0, for each of {count} captions, "
+                f"found {times.shape}, smallest {times.min()}",
+            )
+        seconds, tokens = times.astype(np.float64).tolist(), self._tokens(entry, count, reader)
+        least = self.clips.min_seconds, self.clips.min_words
+        return [grow(seconds, tokens, i, *least) for i in captions.tolist()]
+
+    def _tokens(self, entry: Entry, count: int, reader: EntryReader) -> list[int]:
+        """Tokens of every caption; the original captions are only looked at where `min_words` asks for them."""
+        if self.clips.min_words == 0:
+            return [0] * count
+        captions = entry.text.get("captions", "").split("\n")
+        if len(captions) != count:
+            raise _misfit(
+                entry,
+                reader,
+                f"data.clips.min_words counts the words of `captions` in entry.json: expected {count} lines, "
+                f"found {len(captions)}",
+            )
+        return [count_tokens(caption) for caption in captions]
+
+
+def _misfit(entry: Entry, reader: EntryReader, finding: str) -> ShardError:
+    shard = int(reader.split.rows["shard"][entry.index])
+    return shard_error(reader.split.shard_path(shard), entry.key, finding)
+
+
+def as_inputs(rows: np.ndarray, field: str, words: WordTable | None) -> Inputs:
+    """Items of a field as its encoder takes them: an array, or words where the field holds word ids."""
+    if words is not None and field in words.record.fields:
+        return words.batch(rows)
+    return torch.from_numpy(rows)

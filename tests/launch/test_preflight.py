@@ -1,0 +1,136 @@
+"""What is refused from settings and files alone: whole videos and word vectors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swamp_dist.config import StageSettings
+from swamp_dist.launch.preflight import check_stage, training_marks, word_source
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.records import UserError
+from swamp_dist.train.weights import save_weights
+from swamp_dist.train.word_source import WORD_SOURCE, read_metadata
+from tests.data.video_sets import build_pooled, build_videos
+from tests.train.tiny import TINY
+
+PLAIN: dict[str, Any] = {"epochs": 1, "schedule": {"kind": "constant"}, "select": "last"}
+
+
+def stage(folder: Path, clips: bool, **changes: Any) -> StageSettings:
+    data = {"shards": str(folder), "entries": 8, "clips": {} if clips else None}
+    return StageSettings.model_validate(TINY | {"data": data, "train": PLAIN, "evaluate": []} | changes)
+
+
+def refusal(settings: StageSettings, folder: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        check_stage(settings, RunDir(folder / "run"), 1)
+    return str(refused.value)
+
+
+def test_a_stage_over_whole_videos_may_start(tmp_path: Path) -> None:
+    manifest = build_videos(tmp_path / "set")
+    settings = stage(manifest.folder, clips=True)
+    assert check_stage(settings, RunDir(tmp_path / "run"), 1).hash == manifest.hash
+    assert word_source(settings, manifest) == "s" * 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluate": [{"split": "train"}]},
+        {"train": PLAIN | {"validate_on": {"split": "train"}}},
+    ],
+    ids=["evaluate", "validate"],
+)
+def test_whole_videos_cannot_be_ranked(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = build_videos(tmp_path / "set").folder
+    said = refusal(stage(folder, clips=True, **changes), tmp_path)
+    assert "no one set of pairs to rank" in said
+    assert "Fix: evaluate = [], train.validate_on = null" in said
+    assert "no field" not in said
+
+
+def test_whole_videos_without_clip_settings_are_refused(tmp_path: Path) -> None:
+    folder = build_videos(tmp_path / "set").folder
+    assert "no field 'video'" in refusal(stage(folder, clips=False), tmp_path)
+
+
+def test_clip_settings_over_single_clips_are_refused(tmp_path: Path) -> None:
+    folder = build_pooled(tmp_path / "set").folder
+    assert "no field 'times'" in refusal(stage(folder, clips=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "refused"),
+    [({WORD_SOURCE: "t" * 64}, True), ({WORD_SOURCE: "s" * 64}, False), ({"step": "3"}, False), ({}, False)],
+    ids=["other", "same", "unsaid", "nothing"],
+)
+@pytest.mark.parametrize("key", ["train.init_from", "weights"])
+def test_weights_of_other_word_vectors_are_refused(
+    tmp_path: Path, metadata: dict[str, str], refused: bool, key: str
+) -> None:
+    folder = build_pooled(tmp_path / "set").folder
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, metadata)
+    if key == "weights":
+        changes = {"train": None, "weights": str(path), "evaluate": [{"split": "test"}]}
+    else:
+        changes = {"train": PLAIN | {"init_from": str(path)}}
+    settings = stage(folder, clips=False, **changes)
+    if not refused:
+        check_stage(settings, RunDir(tmp_path / "run"), 1)
+        return
+    said = refusal(settings, tmp_path)
+    assert f"{key} = {path}: these weights were trained with other word vectors" in said
+    assert f"Expected vectors with sha256 {'s' * 64}, found {'t' * 64}" in said
+    assert "Fix: build the shard set with" in said
+
+
+def test_stages_without_words_take_any_weights(tmp_path: Path) -> None:
+    from tests.data.shard_sets import build
+
+    folder = build(tmp_path / "set").folder
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, {WORD_SOURCE: "t" * 64})
+    data = {"shards": str(folder), "a": "a", "b": "b", "entries": 8}
+    check_stage(
+        stage(folder, False, data=data, train=PLAIN | {"init_from": str(path)}), RunDir(tmp_path / "run"), 1
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, (5).to_bytes(8, "little") + b"[1,2]"])
+def test_metadata_of_a_damaged_file_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w").write_bytes(content)
+    assert read_metadata(tmp_path / "w") == {}
+
+
+def test_checkpoints_from_before_clips_keep_their_marks_and_clips_change_them(tmp_path: Path) -> None:
+    plain = training_marks(stage(tmp_path, clips=False), "hash")
+    assert not [key for key in plain if "clips" in key]
+    cut = training_marks(stage(tmp_path, clips=True), "hash")
+    assert cut["data.clips.min_seconds"] == 5.0
+    assert cut["data.clips.parts.features_3d"] == 1.5
+
+
+def test_the_checks_load_no_torch(tmp_path: Path) -> None:
+    folder = build_videos(tmp_path / "set").folder
+    settings = stage(folder, clips=True).model_dump_json()
+    program = (
+        "import json, sys; from pathlib import Path\n"
+        "from swamp_dist.config import StageSettings\n"
+        "from swamp_dist.launch.preflight import check_stage\n"
+        "from swamp_dist.launch.rundir import RunDir\n"
+        f"settings = StageSettings.model_validate_json({settings!r})\n"
+        f"check_stage(settings, RunDir(Path({str(tmp_path / 'run')!r})), 1)\n"
+        "print(json.dumps('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) is False
