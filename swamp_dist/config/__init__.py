@@ -10,6 +10,7 @@ from swamp_dist.config.model import EncoderSettings as EncoderSettings
 from swamp_dist.config.model import GatedSettings as GatedSettings
 from swamp_dist.config.model import MlpSettings as MlpSettings
 from swamp_dist.config.model import ModelSettings as ModelSettings
+from swamp_dist.config.model import WordsSettings as WordsSettings
 from swamp_dist.config.objective import ContrastiveSettings as ContrastiveSettings
 from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
 from swamp_dist.config.objective import QueueSettings as QueueSettings

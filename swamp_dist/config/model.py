@@ -25,16 +25,29 @@ class GatedSettings(Settings):
     """Gated unit of Miech et al. 2019 on one pooled vector: Linear, context gating, unit length."""
 
     kind: Literal["gated"] = "gated"
+    unit_parts: tuple[PositiveInt, ...] | None = None
+    """Widths of the consecutive parts of the vector that are each brought to unit length first, for
+    example [2048, 2048] for 2D and 3D video features; null takes the vector as it is."""
 
 
-EncoderSettings = Annotated[MlpSettings | GatedSettings, Field(discriminator="kind")]
+class WordsSettings(Settings):
+    """Text encoder of Miech et al. 2019: Linear and ReLU of every word, the largest over the caption's
+    words (padding included, as published), gated unit."""
+
+    kind: Literal["words"] = "words"
+    sentence_dim: PositiveInt | None = None
+    """Length of a word after the first layer; null = `embedding_dim`."""
+
+
+EncoderSettings = Annotated[MlpSettings | GatedSettings | WordsSettings, Field(discriminator="kind")]
 
 
 class ModelSettings(Settings):
     """The two encoders; the prototypes live with the objective's settings."""
 
-    embedding_dim: PositiveInt = 4096
-    """Length D of the shared embedding; both encoders end in unit-length vectors of this size."""
+    embedding_dim: PositiveInt | None = 4096
+    """Length D of the shared embedding; both encoders end in unit-length vectors of this size. null
+    takes it from the weights that the stage starts from (`train.init_from`, `weights`)."""
     a: EncoderSettings = GatedSettings()
     """Encoder of modality A."""
     b: EncoderSettings = GatedSettings()

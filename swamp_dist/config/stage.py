@@ -54,6 +54,12 @@ class StageSettings(Settings):
             raise ValueError(
                 "weights is for evaluation-only stages: to start training from them use train.init_from"
             )
+        initial = self.weights if self.train is None else self.train.init_from
+        if self.model.embedding_dim is None and initial is None:
+            raise ValueError(
+                "model.embedding_dim = null takes the size from the weights that the stage starts from, but "
+                "neither train.init_from nor weights is given: set it to a number, 4096 for example"
+            )
         if self.train is None and not self.evaluate:
             raise ValueError("neither train nor evaluate is given: the stage would do nothing")
         if self.train is not None and self.train.select == "best" and self.train.validate_on is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from swamp_dist.config import Settings, StageSettings
+from swamp_dist.launch.embedding_dim import with_embedding_dim
 from swamp_dist.objective.costs import StepCost, expected_iterations, step_cost
 from swamp_dist.records import UserError
 
@@ -47,9 +48,9 @@ def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list
 def _cost(settings: StageSettings, world_size: int) -> StepCost:
     data = settings.data
     pairs = data.entries * data.pairs_per_entry
-    return step_cost(
-        settings.objective, pairs, data.pairs_per_entry, settings.model.embedding_dim, world_size
-    )
+    embedding_dim = with_embedding_dim(settings).model.embedding_dim
+    assert embedding_dim is not None
+    return step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size)
 
 
 def _table(settings: StageSettings, costs: Sequence[StepCost]) -> Table:

@@ -13,8 +13,8 @@ from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, St
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.explaining import nearest
+from swamp_dist.launch.embedding_dim import starting_points
 from swamp_dist.launch.finished import check_finished
-from swamp_dist.launch.preflight import starting_points
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
 from swamp_dist.records import UserError

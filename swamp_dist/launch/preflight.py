@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.inputs import check_clips, uses_words
@@ -15,6 +14,7 @@ from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
 from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
+from swamp_dist.launch.embedding_dim import embedding_dim_problem, starting_points, with_embedding_dim
 from swamp_dist.launch.provenance import weights_sha256
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
@@ -38,7 +38,7 @@ def check_stage(settings: StageSettings, run_dir: RunDir, ranks: int) -> Manifes
         listed = "\n".join(f"- {problem}" for problem in dict.fromkeys(problems))
         raise UserError(f"stage {settings.name} cannot start over the shards in {manifest.folder}:\n{listed}")
     if settings.train is not None:
-        _check_newest_commit(settings, manifest, run_dir)
+        _check_newest_commit(with_embedding_dim(settings), manifest, run_dir)
     return manifest
 
 
@@ -68,14 +68,6 @@ def training_marks(settings: StageSettings, data_hash: str) -> dict[str, object]
     if settings.train is not None and settings.train.init_from is not None:
         marks["train.init_from (sha256)"] = weights_sha256(settings.train.init_from)
     return marks
-
-
-def starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
-    """Key and path of the weights that a stage reads before it begins."""
-    if settings.weights is not None:
-        yield "weights", settings.weights
-    if settings.train is not None and settings.train.init_from is not None:
-        yield "train.init_from", settings.train.init_from
 
 
 def _data_problems(settings: StageSettings, manifest: Manifest, ranks: int) -> Iterator[str]:
@@ -122,6 +114,8 @@ def _starting_point_problems(settings: StageSettings, manifest: Manifest) -> Ite
             check_word_source(path, key, word_source(settings, manifest))
         except UserError as error:
             yield str(error)
+        if (problem := embedding_dim_problem(settings, key, source)) is not None:
+            yield problem
 
 
 def word_source(settings: StageSettings, manifest: Manifest) -> str | None:

@@ -26,6 +26,7 @@ from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.distributed import World, agree, configure_logging, join, leave, on_main
 from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.launch.embedding_dim import with_embedding_dim
 from swamp_dist.launch.ending import failed, say, stop_signals
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.preflight import check_stage, training_marks, training_split, validation, word_source
@@ -68,6 +69,7 @@ def run_stage(
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads)
     manifest = on_main(world, lambda: check_stage(settings, run_dir, world.size))
+    settings = on_main(world, lambda: with_embedding_dim(settings))
     if settings.data.verify:
         on_main(world, lambda: _verify(manifest))
     model = build_model(settings, manifest)
@@ -155,6 +157,7 @@ def _train(
         clips=data.clips,
     )
     engine = Engine(model, plan.optimizer, settings.engine, batches.local_pairs, world)
+    assert settings.model.embedding_dim is not None
     objective = build_objective(
         settings.objective, batches, settings.model.embedding_dim, world.device, rank=world.rank
     )

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, ModelSettings
+from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, ModelSettings, WordsSettings
 from swamp_dist.model.gated import GatedUnit
 from swamp_dist.model.mlp import Mlp
-from swamp_dist.records import PairEmbeddings, UserError
+from swamp_dist.model.words import WordsEncoder
+from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, UserError, Words
 
 
 class Prototypes(nn.Module):
@@ -39,7 +40,7 @@ class DualEncoder(nn.Module):
         self.b = encoder_b
         self.prototypes = prototypes
 
-    def forward(self, a: Tensor | None, b: Tensor | None) -> PairEmbeddings | Tensor:
+    def forward(self, a: Inputs | None, b: Inputs | None) -> PairEmbeddings | Tensor:
         """Embed a batch of pairs, or one side where the other is None (evaluation).
 
         Embeddings are made float32 and unit length outside autocast, because the objective's
@@ -53,7 +54,13 @@ class DualEncoder(nn.Module):
         return PairEmbeddings(self._embed(self.a, a), self._embed(self.b, b), prototypes)
 
     @staticmethod
-    def _embed(encoder: nn.Module, x: Tensor | None) -> Tensor:
+    def _embed(encoder: nn.Module, x: Inputs | None) -> Tensor:
+        if isinstance(x, Words) != isinstance(encoder, WordsEncoder):
+            takes, given = ("an array", "words") if isinstance(x, Words) else ("words", "an array")
+            raise UserError(
+                f"{type(encoder).__name__} takes {takes} and was given {given}.\nFix: model.a belongs to data.a and "
+                "model.b to data.b; kind words is for a field of words, gated and mlp are for vectors."
+            )
         rows: Tensor = encoder(x)
         return functional.normalize(_at_least_float32(rows), dim=1)
 
@@ -62,23 +69,49 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def build_encoder(settings: EncoderSettings, input_shape: tuple[int, ...], embedding_dim: int) -> nn.Module:
-    """The encoder that `settings` describe for inputs of `input_shape` (without the batch axis)."""
-    if len(input_shape) != 1:
-        raise UserError(
-            f"encoder {settings.kind!r} takes one vector an item, but the field holds arrays of shape {input_shape}"
-        )
+def build_encoder(settings: EncoderSettings, spec: InputSpec, embedding_dim: int) -> nn.Module:
+    """The encoder that `settings` describe for inputs like `spec`.
+
+    Raises:
+        UserError: words for an encoder of vectors or the reverse, not one vector an item, or parts that
+            are not as wide as the vector.
+    """
+    _check_input(settings, spec)
     match settings:
         case MlpSettings():
-            return Mlp(input_shape[0], settings.hidden, embedding_dim, settings.dropout, settings.layer_norm)
+            return Mlp(spec.shape[0], settings.hidden, embedding_dim, settings.dropout, settings.layer_norm)
         case GatedSettings():
-            return GatedUnit(input_shape[0], embedding_dim)
+            return GatedUnit(spec.shape[0], embedding_dim, settings.unit_parts)
+        case WordsSettings():
+            assert spec.word_dim is not None
+            return WordsEncoder(spec.word_dim, settings.sentence_dim or embedding_dim, embedding_dim)
+
+
+def _check_input(settings: EncoderSettings, spec: InputSpec) -> None:
+    takes_words = isinstance(settings, WordsSettings)
+    if takes_words != (spec.word_dim is not None):
+        found, kind = ("an array", "gated or mlp") if takes_words else ("words of a word table", "words")
+        raise UserError(
+            f"encoder {settings.kind!r} takes {'words' if takes_words else 'one vector an item'}, but the field "
+            f"holds {found} of shape {spec.shape}.\nFix: set the kind of this modality's encoder (model.a for "
+            f"data.a, model.b for data.b) to {kind}, or name another field."
+        )
+    if len(spec.shape) != 1:
+        raise UserError(
+            f"encoder {settings.kind!r} takes one vector an item, but the field holds arrays of shape {spec.shape}"
+        )
+    parts = settings.unit_parts if isinstance(settings, GatedSettings) else None
+    if parts is not None and sum(parts) != spec.shape[0]:
+        raise UserError(
+            f"unit_parts = {list(parts)}: expected widths that add up to the {spec.shape[0]} values of the "
+            f"field, found {sum(parts)}"
+        )
 
 
 def build_dual_encoder(
     model: ModelSettings,
-    shape_a: tuple[int, ...],
-    shape_b: tuple[int, ...],
+    spec_a: InputSpec | tuple[int, ...],
+    spec_b: InputSpec | tuple[int, ...],
     num_prototypes: int | None,
     normalize_prototypes: bool,
     seed: int,
@@ -86,13 +119,18 @@ def build_dual_encoder(
     """A freshly initialised model; the same seed gives the same weights on every rank and world size.
 
     Encoders are drawn before the prototypes, so stages with and without the SwAMP term start from
-    the same encoders.
+    the same encoders. A spec that is a bare shape is one of arrays.
     """
+    assert model.embedding_dim is not None, "a stage takes it from the weights before it builds the model"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder_a = build_encoder(model.a, shape_a, model.embedding_dim)
-        encoder_b = build_encoder(model.b, shape_b, model.embedding_dim)
+        encoder_a = build_encoder(model.a, _spec(spec_a), model.embedding_dim)
+        encoder_b = build_encoder(model.b, _spec(spec_b), model.embedding_dim)
         prototypes = None
         if num_prototypes is not None:
             prototypes = Prototypes(num_prototypes, model.embedding_dim, normalize_prototypes)
         return DualEncoder(encoder_a, encoder_b, prototypes)
+
+
+def _spec(spec: InputSpec | tuple[int, ...]) -> InputSpec:
+    return spec if isinstance(spec, InputSpec) else InputSpec(spec)

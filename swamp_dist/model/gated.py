@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class GatedUnit(nn.Module):
-    """y = h * sigmoid(W2 h + b2) with h = W1 x + b1: (B, input_dim) -> (B, embedding_dim)."""
+    """y = h * sigmoid(W2 h + b2) with h = W1 x + b1: (B, input_dim) -> (B, embedding_dim).
 
-    def __init__(self, input_dim: int, embedding_dim: int) -> None:
+    `unit_parts` are the widths of consecutive parts of x that are brought to unit length first, each by
+    itself, as published for appearance and motion features; a part of zeros stays zeros.
+    """
+
+    def __init__(self, input_dim: int, embedding_dim: int, unit_parts: Sequence[int] | None = None) -> None:
         super().__init__()
+        self._unit_parts = None if unit_parts is None else list(unit_parts)
         self.fc = nn.Linear(input_dim, embedding_dim)
         self.gate = nn.Linear(embedding_dim, embedding_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, input_dim) -> (B, embedding_dim), not yet of unit length."""
+        if self._unit_parts is not None:
+            parts = torch.split(x, self._unit_parts, dim=1)
+            x = torch.cat([functional.normalize(part, dim=1, eps=1e-12) for part in parts], dim=1)
         h = self.fc(x)
         out: Tensor = h * torch.sigmoid(self.gate(h))
         return out

@@ -75,13 +75,18 @@ def test_weights_of_another_shape(job: Path, trained_once: Path, tmp_path: Path,
         "run", job, f"train.init_from={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
         "--run-dir", tmp_path / "new",
     )  # fmt: skip
-    refused(ended, str(trained_once), "do not fit this model", "(64, 256)", "(32, 256)", "init_from")
+    refused(ended, str(trained_once), "model.embedding_dim = 32", "model.embedding_dim=64", "init_from")
     job.write_text(job.read_text().split("train:")[0] + "evaluate: [{split: test}]\n")
     ended = swamp(
         "run", job, f"weights={trained_once}", "model.embedding_dim=32", "--ranks", ranks,
         "--run-dir", tmp_path / "evaluated",
     )  # fmt: skip
-    refused(ended, str(trained_once), "do not fit this model")
+    refused(ended, str(trained_once), "model.embedding_dim = 32", "model.embedding_dim=64")
+    ended = swamp(
+        "run", job, f"weights={trained_once}", "model.embedding_dim=null", "--ranks", ranks,
+        "--run-dir", tmp_path / "null",
+    )  # fmt: skip
+    assert ended.code == 0, ended.said
 
 
 def broken(run_dir: Path, step: int) -> Path:
