@@ -69,7 +69,18 @@ def test_help_and_show_load_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [[], ["run"], ["show"], ["shards", "build"], ["shards", "verify"], ["pipeline"], ["table"], ["smoke"]],
+    [
+        [],
+        ["run"],
+        ["show"],
+        ["shards", "build"],
+        ["shards", "verify"],
+        ["pipeline"],
+        ["table"],
+        ["smoke"],
+        ["import"],
+        ["export"],
+    ],
 )
 def test_every_verb_helps_with_an_example(verb: list[str]) -> None:
     shown = swamp(*verb, "--help")

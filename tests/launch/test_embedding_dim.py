@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from swamp_dist.config import ModelSettings, StageSettings
+from swamp_dist.launch.embedding_dim import embedding_dim_of, embedding_dim_problem, with_embedding_dim
+from swamp_dist.model.dual_encoder import build_dual_encoder
+from swamp_dist.records import InputSpec, UserError
+from swamp_dist.train.weights import save_weights
+
+KINDS = {
+    "words and gated": {"a": {"kind": "words", "sentence_dim": 3}, "b": {"kind": "gated"}},
+    "gated and mlp": {"a": {"kind": "gated"}, "b": {"kind": "mlp"}},
+    "mlp of eleven layers": {"a": {"kind": "mlp", "hidden": [4] * 11}, "b": {"kind": "mlp", "hidden": []}},
+}
+
+
+def model_of(kinds: str, dim: int | None) -> ModelSettings:
+    return ModelSettings.model_validate({**KINDS[kinds], "embedding_dim": dim})
+
+
+def written(path: Path, model: ModelSettings) -> Path:
+    specs = [InputSpec((5,), 7 if side.kind == "words" else None) for side in (model.a, model.b)]
+    encoder = build_dual_encoder(model, *specs, None, normalize_prototypes=True, seed=0)
+    path.mkdir(exist_ok=True)
+    save_weights(path / "weights.safetensors", encoder.state_dict(), {})
+    return path
+
+
+def stage(model: ModelSettings, weights: Path | None, key: str = "weights") -> StageSettings:
+    start = {"weights": weights, "evaluate": [{"split": "test"}]}
+    if key == "train.init_from":
+        start = {"train": {"init_from": weights}}
+    data = {"shards": "s", "a": "a", "b": "b"}
+    return StageSettings.model_validate({"name": "s", "data": data, "model": model.model_dump(), **start})
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+def test_the_size_is_that_of_the_weights_for_every_kind_of_encoder(tmp_path: Path, kinds: str) -> None:
+    folder = written(tmp_path / "run", model_of(kinds, 6))
+    for source in (folder, folder / "weights.safetensors"):
+        for key in ("weights", "train.init_from"):
+            assert with_embedding_dim(stage(model_of(kinds, None), source, key)).model.embedding_dim == 6
+    one_side = model_of(kinds, 6).model_copy(update={"a": model_of("words and gated", 6).a})
+    assert embedding_dim_of(folder, one_side) == 6
+
+
+@pytest.mark.parametrize("key", ["weights", "train.init_from"])
+def test_another_size_is_named_with_the_fix(tmp_path: Path, key: str) -> None:
+    folder = written(tmp_path / "run", model_of("gated and mlp", 6))
+    for dim, problem in ((6, None), (None, None), (8, "embedding_dim = 8")):
+        found = embedding_dim_problem(stage(model_of("gated and mlp", dim), folder, key), key, folder)
+        assert (found is None) == (problem is None)
+    assert found is not None
+    assert all(part in found for part in (key, str(folder), "with 6", "embedding_dim=6", "null"))
+
+
+def test_weights_of_other_encoders_and_damaged_ones_say_so(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", model_of("words and gated", 6))
+    other = stage(model_of("gated and mlp", None), folder)
+    with pytest.raises(UserError, match="other encoders than model.a = gated and model.b = mlp"):
+        with_embedding_dim(other)
+    for content in (b"", b"\xff" * 20, b"\x02" + bytes(7) + b"[]"):
+        (folder / "weights.safetensors").write_bytes(content)
+        assert "not a readable safetensors file" in str(embedding_dim_problem(other, "weights", folder))
+
+
+def test_null_without_weights_is_refused_with_the_settings() -> None:
+    with pytest.raises(ValidationError, match="neither train.init_from nor weights is given"):
+        stage(model_of("gated and mlp", None), None)
