@@ -27,7 +27,7 @@ WALLS = {
     "webdataset": {"data/"},
     "xxhash": {"data/"},
     "submitit": {"launch/"},
-    "ray": {"launch/ray_cluster.py", "launch/pipeline.py", "launch/shards.py"},
+    "ray": {"launch/ray_cluster.py", "launch/pipeline.py", "launch/ray_build.py"},
     "tensorboard": {"train/metrics.py"},
     "torch.utils.tensorboard": {"train/metrics.py"},
     "typer": {"cli/"},

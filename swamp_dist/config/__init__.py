@@ -23,6 +23,7 @@ from swamp_dist.config.pipelines import TableRow as TableRow
 from swamp_dist.config.pipelines import TableSettings as TableSettings
 from swamp_dist.config.settings import Settings as Settings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
+from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
 from swamp_dist.config.sources import OpenMojiSource as OpenMojiSource
 from swamp_dist.config.sources import SourceSettings as SourceSettings
 from swamp_dist.config.sources import SyntheticSource as SyntheticSource

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt, PositiveInt
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from swamp_dist.config.settings import Settings
 from swamp_dist.config.sources import SourceSettings
+
+
+class WordsBuildSettings(Settings):
+    """How captions become word ids: every caption's known words, looked up in published word vectors."""
+
+    vectors: Path
+    """File of word vectors: word2vec `.bin`, text `.txt` or `.vec`, or a pruned `.npz`. The set keeps the
+    vectors of the words that its captions use."""
+    max_words: PositiveInt = 20
+    """Words kept of a caption, the first ones that have a vector."""
 
 
 class ShardSettings(Settings):
@@ -18,3 +31,10 @@ class ShardSettings(Settings):
     """Entries in one tar file."""
     shuffle_seed: NonNegativeInt = 0
     """Entries are written in an order shuffled with this seed, so that any shard is a fair sample."""
+    on_missing: Literal["fail", "skip"] = "fail"
+    """What becomes of an entry whose raw data are missing or malformed: `fail` stops the build and names
+    it, `skip` leaves it out and lists it in the set's coverage report."""
+    max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`: a split that lacks a larger share of its entries fails all the same."""
+    words: WordsBuildSettings | None = None
+    """Word table of sets with captions; null for sets without."""

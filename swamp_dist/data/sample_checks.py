@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from swamp_dist.data.manifest import FieldSpec
 from swamp_dist.data.tar import MAX_MEMBER_BYTES
-from swamp_dist.records import Sample, UserError
+from swamp_dist.records import BadEntry, Sample, UserError
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -17,26 +17,26 @@ _FIELD = re.compile(r"[a-z0-9][a-z0-9_]*")  # lower case: webdataset's readers l
 _TAR_NAME_BYTES = 100
 
 
-def checked_samples(
-    samples: Iterable[Sample], split: str, fields: dict[str, FieldSpec], item_fields: frozenset[str]
-) -> Iterator[Sample]:
-    """The samples, each checked; the first of all fills `fields`, the others must agree with it.
+def check_keys(split: str, keys: Sequence[str]) -> None:
+    """Refuse keys of a split that are not safe in a member name, or stand twice.
 
     Raises:
-        UserError: at the first sample that cannot be stored; names split, entry and field.
+        UserError: names the first such key.
     """
     seen: set[str] = set()
-    for sample in samples:
-        if not fields:
-            fields.update(_field_specs(sample, item_fields))
-        _check_sample(sample, split, fields)
-        if sample.key in seen:
-            raise UserError(f"split {split!r}: two entries have the key {sample.key!r}; keys must be unique")
-        seen.add(sample.key)
-        yield sample
+    for key in keys:
+        check_name(f"split {split!r}: key", key, _KEY)
+        if key in seen:
+            raise UserError(f"split {split!r}: two entries have the key {key!r}; keys must be unique")
+        seen.add(key)
 
 
-def _field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldSpec]:
+def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldSpec]:
+    """What the fields of a set's first entry promise for all others.
+
+    Raises:
+        UserError: a name, dtype or shape that cannot be stored.
+    """
     if not sample.fields or not item_fields <= sample.fields.keys():
         raise UserError(
             f"entry {sample.key!r}: fields {sorted(sample.fields)}, several items in {sorted(item_fields)}"
@@ -54,9 +54,14 @@ def _field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, Field
     return specs
 
 
-def _check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) -> None:
+def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) -> None:
+    """Refuse a sample whose fields are not those of the set.
+
+    Raises:
+        BadEntry: values are not finite: the raw data of this entry are damaged.
+        UserError: other fields, dtypes or shapes, or a label that is none; names split, entry and field.
+    """
     where = f"split {split!r}, entry {sample.key!r}"
-    check_name(f"split {split!r}: key", sample.key, _KEY)
     if sample.fields.keys() != fields.keys():
         raise UserError(f"{where}: fields {sorted(sample.fields)}, the first entry has {sorted(fields)}")
     if sample.label < -1:
@@ -68,9 +73,8 @@ def _check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) -
                 f"{array.shape}"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(
-                f"{where}, field {name!r}: {int((~np.isfinite(array)).sum())} values are not finite"
-            )
+            count = int((~np.isfinite(array)).sum())
+            raise BadEntry(sample.key, "values not finite", f"field {name!r}: {count} values are not finite")
 
 
 def check_name(what: str, name: str, pattern: re.Pattern[str]) -> None:

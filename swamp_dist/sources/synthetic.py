@@ -9,7 +9,7 @@ import numpy as np
 
 from swamp_dist.config import SyntheticSource
 from swamp_dist.explaining import nearest
-from swamp_dist.records import Sample, UserError
+from swamp_dist.records import RawSplit, Sample, UserError
 
 SIDES = ("a", "b")
 
@@ -27,6 +27,13 @@ class Pairs:
 
 
 def samples(settings: SyntheticSource) -> Mapping[str, Sequence[Sample]]:
+    """All samples of every split."""
+    return {
+        name: [split.read(i) for i in range(len(split.keys))] for name, split in open_splits(settings).items()
+    }
+
+
+def open_splits(settings: SyntheticSource) -> Mapping[str, RawSplit]:
     """The splits by name; fields `a` and `b`, float32 (dim,), or (items, dim) where an entry has several.
 
     Everything follows from the settings; a pair is in at most one split.
@@ -40,10 +47,7 @@ def samples(settings: SyntheticSource) -> Mapping[str, Sequence[Sample]]:
     if settings.standardize:
         fit = chosen[settings.fit_on]
         sides = {name: _standardized(x, x[fit]) for name, x in sides.items()}
-    return {
-        name: [_sample(int(i), int(pairs.labels[i]), sides, settings) for i in indices]
-        for name, indices in chosen.items()
-    }
+    return {name: _raw_split(indices, pairs.labels, sides, settings) for name, indices in chosen.items()}
 
 
 def item_fields(settings: SyntheticSource) -> frozenset[str]:
@@ -149,6 +153,20 @@ def _standardized(x: np.ndarray, fit: np.ndarray) -> np.ndarray:
     return standardized
 
 
+def _raw_split(
+    indices: np.ndarray, labels: np.ndarray, sides: Mapping[str, np.ndarray], settings: SyntheticSource
+) -> RawSplit:
+    def read(i: int) -> Sample:
+        number = int(indices[i])
+        return _sample(number, int(labels[number]), sides, settings)
+
+    return RawSplit([_key(int(i), int(labels[i])) for i in indices], read)
+
+
+def _key(number: int, label: int) -> str:
+    return f"class{label:02d}-{number:06d}"
+
+
 def _sample(number: int, label: int, sides: Mapping[str, np.ndarray], settings: SyntheticSource) -> Sample:
     random = _random(settings, "items", number) if max(settings.items_per_entry) > 1 else None
     fields = {}
@@ -157,7 +175,7 @@ def _sample(number: int, label: int, sides: Mapping[str, np.ndarray], settings: 
         if count > 1 and random is not None:
             x = x + settings.item_noise * random.standard_normal((count, len(x)))
         fields[name] = x.astype(np.float32)
-    return Sample(f"class{label:02d}-{number:06d}", fields, label)
+    return Sample(_key(number, label), fields, label)
 
 
 _PURPOSES = ("centres", "latent", "map a", "map b", "splits", "items")

@@ -44,20 +44,6 @@ def test_entries_are_shuffled_with_the_seed_and_written_as_they_come_without_one
     assert order("zero", 0) != order("one", 1)
 
 
-def test_samples_stream_when_they_are_not_shuffled(tmp_path):
-    most = 0
-
-    def counted():
-        nonlocal most
-        for i in range(60):
-            written = len(list((tmp_path / ".set.building").glob("*.tar")))
-            most = max(most, i - 10 * written)
-            yield sample(i)
-
-    write_shards({"train": counted()}, tmp_path / "set", "tiny", {}, entries_per_shard=10, shuffle_seed=None)
-    assert most <= 10
-
-
 def test_an_equal_set_is_left_alone_and_another_is_not_overwritten(tmp_path):
     first = build(tmp_path / "set")
     inode = (tmp_path / "set").stat().st_ino
