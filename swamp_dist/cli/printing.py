@@ -43,9 +43,9 @@ def show(renderable: Any) -> None:
     (console if console.is_terminal else Console(width=160)).print(renderable)
 
 
-def say(text: str, error: bool = False) -> None:
+def say(text: str, error: bool = False, end: str = "\n") -> None:
     """Print one message as it is."""
-    typer.echo(text, err=error)
+    typer.echo(text + end, err=error, nl=False)
 
 
 def refuse(message: str) -> None:

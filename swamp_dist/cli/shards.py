@@ -12,6 +12,7 @@ from swamp_dist.cli.printing import log_to_console, say
 from swamp_dist.config import ShardSettings
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.loading import load
+from swamp_dist.records import UserError
 
 
 @shards_app.command("build", epilog="Example:  swamp shards build shards/synthetic.yaml --out data/synthetic")
@@ -22,16 +23,54 @@ def shards_build(
         Path | None, typer.Option(help="Folder to build. Default: data/NAME of the recipe.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a set that is there already.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Child processes that build shards side by side.")] = 1,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Build only the shards s with s mod N = I, for example 0/8, and do not close the set: for "
+            "SLURM arrays and several hosts. The command without --part then closes it.",
+        ),
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Build on the Ray at RAY_ADDRESS, or on one of our own.")
+    ] = False,
 ) -> None:
-    """Build a shard set from a recipe."""
+    """Build a shard set from a recipe; a build that was stopped goes on from its finished shards."""
     settings = load(recipe, ShardSettings, overrides or ())
-    from swamp_dist.launch.shards import build_shards
+    own_part = parse_part(part) if part is not None else None
+    if ray and workers > 1:
+        raise UserError(
+            "--ray and --workers: give one of them; with --ray, Ray decides where shards are built"
+        )
+    from rich.console import Console
+
+    from swamp_dist.launch.build_progress import shard_progress
+    from swamp_dist.launch.shards import Hands, build_part, build_shards, read_coverage
 
     log_to_console()
-    folder = out or Path("data") / settings.name
-    build_shards(settings, folder, force=force)
+    folder, hands = out or Path("data") / settings.name, Hands(workers, ray)
+    with shard_progress(settings.name, Console(stderr=True)) as report:
+        if own_part is not None:
+            build_part(settings, folder, own_part, force, hands, report)
+            say(f"close:   the same command without --part, when all {own_part[1]} parts have ended")
+            return
+        build_shards(settings, folder, force, hands, report)
+    say(read_coverage(folder)[1], end="")
     say(f"shards:  {folder}")
     say(f"check:   swamp shards verify {folder}")
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`I/N` as two numbers with 0 <= I < N.
+
+    Raises:
+        UserError: anything else.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--part {text}: expected I/N with 0 <= I < N, for example 0/8 to 7/8")
+    return int(index), int(count)
 
 
 @shards_app.command("verify", epilog="Example:  swamp shards verify data/synthetic")
