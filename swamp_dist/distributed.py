@@ -1,7 +1,7 @@
 """Who the ranks are, and the few ways in which they talk.
 
-A function that communicates takes a `World`; everything else is local. The environment is read in
-one place (`read_environment`) and a half-set one is refused.
+A function that communicates takes a `World`; everything else is local. Which rank a process is,
+`environment` reads.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from swamp_dist.environment import Place, read_environment
 from swamp_dist.records import UserError
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _Answer = TypeVar("_Answer")
 
 
@@ -43,64 +43,42 @@ def alone(device: torch.device | str = "cpu") -> World:
     return World(0, 1, 0, torch.device(device))
 
 
-def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The five variables of a rank (torchrun's names), or {} where none is set (one process).
-
-    Raises:
-        UserError: only some of the variables are set, or they are no numbers that fit.
-    """
-    found = {name: environment[name] for name in _TORCHRUN if environment.get(name)}
-    required = {"RANK", "WORLD_SIZE"}
-    if not required & found.keys():
-        return {}
-    missing = [name for name in _TORCHRUN if name not in found]
-    if missing:
-        raise UserError(
-            f"the distributed environment is half set: {', '.join(sorted(found))} present, {', '.join(missing)} missing.\n"
-            "Start ranks with `swamp run JOB --ranks N` or torchrun, or unset RANK and WORLD_SIZE for one process."
-        )
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
-        if not found[name].isdecimal():
-            raise UserError(
-                f"the distributed environment has {name}={found[name]!r}: expected a whole number.\n"
-                "Start ranks with `swamp run JOB --ranks N` or torchrun, or unset RANK and WORLD_SIZE for one process."
-            )
-    if int(found["RANK"]) >= int(found["WORLD_SIZE"]):
-        raise UserError(
-            f"the distributed environment has RANK={found['RANK']} of WORLD_SIZE={found['WORLD_SIZE']}: "
-            "ranks count from 0.\nStart ranks with `swamp run JOB --ranks N` or torchrun."
-        )
-    return found
-
-
 def join(timeout_seconds: float = 600.0) -> World:
     """Join the process group the environment describes (a group of one where it describes none).
 
     Backend: nccl on GPUs, gloo on CPUs. DeepSpeed insists on a process group even for one rank.
     """
-    found = read_environment()
-    if not found:
-        found = {
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": "0",
-        }
-    rank, size, local_rank = (int(found[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
-    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
+    place = read_environment()
+    device = _device(place)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = datetime.timedelta(seconds=timeout_seconds)
-    backend = "nccl" if on_gpu else "gloo"
-    if size == 1:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if place.world_size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asserts on it even for a given group
         store = torch._C._distributed_c10d.HashStore()  # in memory: no port to collide on
         dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
     else:
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
-    return World(rank, size, local_rank, device)
+        os.environ.update(place.variables())  # of srun: DeepSpeed knows torch's names only
+        dist.init_process_group(backend, rank=place.rank, world_size=place.world_size, timeout=timeout)
+    return World(place.rank, place.world_size, place.local_rank, device)
+
+
+def _device(place: Place) -> torch.device:
+    """The rank's own GPU, or the CPU. A scheduler that binds GPUs to tasks shows each rank just one.
+
+    Raises:
+        UserError: more ranks on this node than GPUs.
+    """
+    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    if place.local_rank >= visible > 1:
+        raise UserError(
+            f"rank {place.rank} is number {place.local_rank} on its node, which shows {visible} GPUs: expected "
+            "one rank a GPU.\nStart fewer ranks a node, or ask for more GPUs (tasks_per_node and gpus_per_node)."
+        )
+    return torch.device("cuda", place.local_rank if visible > 1 else 0)
 
 
 def leave() -> None:

@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from swamp_dist import distributed
@@ -45,9 +44,3 @@ def _failing_main(world: World) -> str:
 
 def test_an_error_on_the_main_rank_reaches_all_ranks() -> None:
     assert run_on_ranks(_failing_main, 2) == ["the disk is full"] * 2
-
-
-def test_a_half_set_environment_is_refused() -> None:
-    with pytest.raises(UserError, match="MASTER_ADDR"):
-        distributed.read_environment({"RANK": "0", "WORLD_SIZE": "2"})
-    assert distributed.read_environment({"LOCAL_RANK": "0"}) == {}

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"config", "records"},
     {"explaining"},
-    {"loading"},
+    {"loading", "environment"},
     {"distributed"},
     {"sources", "data", "model", "objective"},
     {"evaluate"},

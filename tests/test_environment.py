@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from swamp_dist.environment import Place, first_host, read_environment
+from swamp_dist.records import UserError
+
+TORCH = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu7", "MASTER_PORT": "29500"}
+STEP = {
+    "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "41234",
+    "SLURM_STEP_NODELIST": "gpu[007-008]",
+}  # fmt: skip
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "41234"}
+
+
+def test_each_launcher_is_understood() -> None:
+    assert read_environment(TORCH) == Place(3, 4, 1, "gpu7", 29500, "torch")
+    assert read_environment(STEP) == Place(5, 8, 1, "gpu007", 21234, "slurm")
+    assert read_environment({}) == Place(0, 1, 0, "127.0.0.1", 0, "none")
+
+
+def test_ranks_started_inside_a_task_are_those_of_their_own_launcher() -> None:
+    assert read_environment(STEP | TORCH).launcher == "torch"
+
+
+def test_a_batch_script_is_no_task() -> None:
+    assert read_environment(BATCH_SCRIPT).launcher == "none"
+
+
+def test_a_place_comes_back_from_its_own_variables() -> None:
+    place = read_environment(STEP)
+    again = read_environment(place.variables())
+    assert (again.rank, again.world_size, again.local_rank) == (5, 8, 1)
+    assert (again.address, again.port) == ("gpu007", 21234)
+
+
+def test_a_job_that_starts_again_meets_at_another_port_and_all_ranks_at_the_same() -> None:
+    again = STEP | {"SLURM_RESTART_COUNT": "1"}
+    assert read_environment(again).port != read_environment(STEP).port
+    assert read_environment(again | {"SLURM_PROCID": "0"}).port == read_environment(again).port
+    ports = {read_environment(STEP | {"SLURM_JOB_ID": str(job)}).port for job in range(10**6, 10**6 + 500)}
+    assert len(ports) == 500
+    assert all(1024 < port < 65536 for port in ports)
+
+
+def test_a_meeting_point_that_was_set_has_the_last_word() -> None:
+    place = read_environment(STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"})
+    assert (place.address, place.port) == ("10.0.0.1", 4000)
+
+
+@pytest.mark.parametrize("complete", [TORCH, STEP], ids=["torch", "slurm"])
+def test_half_a_place_is_refused_and_what_is_missing_named(complete: dict[str, str]) -> None:
+    for name in complete.keys() - {"SLURM_STEP_NUM_TASKS"}:  # its absence means: no task of srun
+        half = {key: value for key, value in complete.items() if key != name}
+        with pytest.raises(UserError, match=f"half set.*{name} missing"):
+            read_environment(half)
+        with pytest.raises(UserError, match=f"half set.*{name} missing"):
+            read_environment(half | {name: ""})
+
+
+@pytest.mark.parametrize(
+    ("complete", "wrong"),
+    [
+        (TORCH, {"RANK": "x"}), (TORCH, {"RANK": "4"}), (TORCH, {"MASTER_PORT": "-1"}),
+        (STEP, {"SLURM_PROCID": "8"}), (STEP, {"SLURM_JOB_ID": "x"}), (STEP, {"MASTER_PORT": "x"}),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_place_are_refused(complete: dict[str, str], wrong: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
+        read_environment(complete | wrong)
+
+
+@pytest.mark.parametrize(
+    ("short", "first"),
+    [
+        ("n1", "n1"), ("n[1-2]", "n1"), ("gpu[007-012,020]-ib,login1", "gpu007-ib"), ("a,b[1-2]", "a"),
+        ("rack[3,5]n[01-16]", "rack3n01"), ("node-a[12]", "node-a12"),
+    ],
+)  # fmt: skip
+def test_first_host(short: str, first: str) -> None:
+    assert first_host(short) == first
