@@ -16,7 +16,7 @@ setup(
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer
         "ray>=2.60,<3",  # holds the stage graph of a pipeline
-        "submitit>=1.5.4,<2",  # for submission to SLURM; no module uses it yet
+        "submitit>=1.5.4,<1.6",  # writes and submits SLURM batch scripts; two of its inner functions are used, hence the cap
         "tensorboard>=2.21",  # watching runs
         "pydantic>=2.12,<3",  # strict, typed settings with all errors at once
         "pyyaml>=6",  # job files
@@ -27,7 +27,7 @@ setup(
         "xxhash>=3.5",  # checksum of an entry's fields: crc32 takes longer than the rest of reading a video
         "pillow>=12.2",  # decoding pictures; the floor carries security fixes
         "matplotlib>=3.9",  # the plots of a sweep
-        "filelock>=3.16",  # one job per run folder
+        "filelock>=3.16",  # one build per shard set
     ],
     extras_require={
         "dev": [

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings, SweepSettings
+from swamp_dist.config import (
+    BACKENDS,
+    LocalCluster,
+    PipelineSettings,
+    Settings,
+    ShardSettings,
+    SlurmCluster,
+    StageSettings,
+    SweepSettings,
+)
 from swamp_dist.explaining import Problem, explain, nearest, screen
 from swamp_dist.records import UserError
 
@@ -99,9 +108,32 @@ def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     return settings
 
 
+def load_cluster(path: Path, overrides: Sequence[str] = ()) -> LocalCluster | SlurmCluster:
+    """The settings of a cluster file; its `backend` says which.
+
+    Raises:
+        UserError: as `load`; or `backend` is missing or unknown.
+    """
+    return load(path, _cluster_kind(path, _read(path).values), overrides)
+
+
+def _cluster_kind(path: Path, values: Mapping[str, Any]) -> type[LocalCluster] | type[SlurmCluster]:
+    backend = values.get("backend")
+    if isinstance(backend, str) and backend in BACKENDS:
+        return BACKENDS[backend]
+    near = nearest(str(backend), BACKENDS)
+    found = "it is not given: is this a cluster file?" if backend is None else f"found {backend!r}"
+    guess = f". Did you mean {near[0]}?" if near and backend is not None else ""
+    message = f"expected one of {', '.join(BACKENDS)}; {found}{guess}"
+    raise UserError(screen(str(path), [Problem(("backend",), "", message)]))
+
+
 def kind_of(path: Path) -> type[Settings]:
-    """Which settings a file holds, told by its own keys: `stages`, `vary`, `source`, or else a stage."""
-    keys = _read(path).values.keys()
+    """Which settings a file holds, told by its own keys: `stages`, `vary`, `source`, `backend`, or else a stage."""
+    values = _read(path).values
+    keys = values.keys()
+    if "backend" in keys:
+        return _cluster_kind(path, values)
     if "vary" in keys:
         return SweepSettings
     if "stages" in keys:

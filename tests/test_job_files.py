@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.config import PipelineSettings, ShardSettings, StageSettings, SweepSettings
+from swamp_dist.config import (
+    LocalCluster,
+    PipelineSettings,
+    ShardSettings,
+    SlurmCluster,
+    StageSettings,
+    SweepSettings,
+)
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.launch.plan import plan_pipeline
 from swamp_dist.launch.sweep import points, sweep_pipeline
@@ -17,6 +24,8 @@ FILES = sorted(p.relative_to(ROOT) for folder in ("jobs", "shards") for p in (RO
 PIPELINES = [f for f in FILES if f.parts[:2] == ("jobs", "pipelines")]
 SWEEPS = [f for f in FILES if f.parts[:2] == ("jobs", "sweeps")]
 STAGES = [f for f in FILES if f.parts[0] == "jobs" and f.parts[1] not in ("pipelines", "sweeps", "clusters")]
+
+CLUSTERS = {"local": LocalCluster, "slurm": SlurmCluster, "slurm_cpu_test": SlurmCluster}
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +55,8 @@ def test_file_loads_as_what_its_folder_says(file: Path, tmp_path: Path) -> None:
         if file in PIPELINES
         else SweepSettings
         if file in SWEEPS
+        else CLUSTERS[file.stem]
+        if file.parts[:2] == ("jobs", "clusters")
         else StageSettings
     )
     assert kind is expected

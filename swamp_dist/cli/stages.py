@@ -15,6 +15,13 @@ from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import describe, kind_of, load
 
+_KINDS: dict[type[Settings], str] = {
+    StageSettings: "job",
+    ShardSettings: "shard recipe",
+    PipelineSettings: "pipeline",
+    SweepSettings: "sweep",
+}
+
 
 @app.command(epilog="Example:  swamp run jobs/finetune/msrvtt.yaml train.epochs=3 --ranks 2")
 def run(
@@ -29,11 +36,17 @@ def run(
     A second Ctrl-C kills at once (code 130); what was committed stays.
     """
     from swamp_dist.launch.finished import check_finished
-    from swamp_dist.launch.local import run_ranks
 
     settings = load(job, StageSettings, overrides or ())
     folder = RunDir(run_dir or Path("runs") / settings.name)
     check_finished(folder, settings)
+    raise typer.Exit(run_here(settings, folder, ranks))
+
+
+def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
+    """Check a stage, run it on this machine to its end and say what comes next; the exit code."""
+    from swamp_dist.launch.local import run_ranks
+
     if not folder.done:
         from swamp_dist.launch.preflight import check_stage
 
@@ -47,7 +60,7 @@ def run(
         say(f"next:        swamp table {folder.path}")
     elif code == ExitCode.REQUEUE:
         say("stopped with its progress saved; the same command continues")
-    raise typer.Exit(code)
+    return code
 
 
 @app.command(
@@ -56,7 +69,10 @@ def run(
 )
 def show(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Job file, shard recipe or pipeline.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Job file, shard recipe, pipeline or cluster.", show_default=False
+        ),
     ],
     overrides: Overrides = None,
     changed: Annotated[
@@ -76,12 +92,6 @@ def show(
 
         show_on_console(cost_table(settings, nodes, gpus_per_node))
         return
-    kinds = {
-        StageSettings: "job",
-        ShardSettings: "shard recipe",
-        PipelineSettings: "pipeline",
-        SweepSettings: "sweep",
-    }
-    what = kinds[kind]
+    what = _KINDS.get(kind, "cluster")
     shown = [s for s in describe(settings) if not (changed and s.is_default)]
     show_settings(f"{file} ({what})", shown)

@@ -4,6 +4,10 @@ Settings are read once at the top of a stage. A package's `build_*` function may
 section; formulas below it take plain values. The string under each field is what `swamp show` prints.
 """
 
+from swamp_dist.config.cluster import BACKENDS as BACKENDS
+from swamp_dist.config.cluster import ClusterSettings as ClusterSettings
+from swamp_dist.config.cluster import LocalCluster as LocalCluster
+from swamp_dist.config.cluster import SlurmCluster as SlurmCluster
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
 from swamp_dist.config.model import EncoderSettings as EncoderSettings

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from swamp_dist.distributed import World
 from swamp_dist.launch.local import ExitCode
@@ -28,14 +28,17 @@ _CONTINUES = "the same command continues from the last commit, which is untouche
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGUSR2 set a flag that the loop reads at the next step edge; nothing else happens here."""
+def stop_signals(earlier: Sequence[int] = ()) -> Iterator[Callable[[], bool]]:
+    """SIGTERM and SIGUSR2 set a flag that the loop reads at the next step edge; nothing else happens here.
+
+    `earlier` are those that came before this block.
+    """
     asked: list[int] = []
     before = {
         n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGTERM, signal.SIGUSR2)
     }
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(asked or earlier)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -42,6 +42,17 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
+RANK_DEFAULTS = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "PYTHONUNBUFFERED": "1"}
+"""Variables of every rank."""
+CPU_DEFAULTS = {
+    "DS_ACCELERATOR": "cpu",
+    # Keep freed arrays of a step's size for the next step: giving them back to the system and
+    # faulting their pages in again doubled the time of a step on a CPU.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""Variables of ranks without a GPU, where the user sets no others."""
 _AGREED = {ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.REQUEUE}
 """Codes that all ranks of a stage end with together: the others get time to do the same."""
 
@@ -104,18 +115,12 @@ def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-        "PYTHONUNBUFFERED": "1",
+        **RANK_DEFAULTS,
     }
     threads = max(1, (os.cpu_count() or 1) // ranks)
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if not _has_gpu():
-        defaults["DS_ACCELERATOR"] = "cpu"
-        # Keep freed arrays of a step's size for the next step: giving them back to the system and
-        # faulting their pages in again doubled the time of a step on a CPU.
-        defaults["MALLOC_MMAP_THRESHOLD_"] = str(2**25)
-        defaults["MALLOC_TRIM_THRESHOLD_"] = str(2**30)
-        defaults["MALLOC_TOP_PAD_"] = str(2**26)
+        defaults |= CPU_DEFAULTS
     return {**defaults, **os.environ, **own}
 
 

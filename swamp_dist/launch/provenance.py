@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,27 @@ def provenance(settings: StageSettings, shards_hash: str, world: World, seconds:
         "python": platform.python_version(),
         "git": git_state(),
     }
+
+
+def submission(
+    settings: StageSettings, shards_hash: str, ranks: int, command: Sequence[str]
+) -> dict[str, object]:
+    """Facts to keep of a submission, before anything has run."""
+    initial = settings.train.init_from if settings.train is not None else settings.weights
+    return {
+        "command": list(command),
+        "ranks": ranks,
+        "shards_sha256": shards_hash,
+        "initial_weights_sha256": None if initial is None else weights_sha256(initial),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+        "git": git_state(),
+    }
+
+
+def source_patch() -> str:
+    """Uncommitted changes of tracked files of the checkout as a patch; "" where there are none."""
+    return _git(Path(__file__).resolve().parents[2], "diff", "HEAD") or ""
 
 
 def git_state() -> dict[str, object] | None:

@@ -7,26 +7,20 @@ tensorboard/  logs/rank-000.log  checkpoints/step-N/
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from filelock import FileLock, Timeout
-
-from swamp_dist.config import StageSettings
+from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.evaluate import results
+from swamp_dist.launch import owner
+from swamp_dist.launch.owner import RunDirHeld as RunDirHeld
 from swamp_dist.loading import dump
 from swamp_dist.records import StageResult, UserError
-
-
-class RunDirHeld(UserError):
-    """Another live process works in the run folder; the command line ends with code 3."""
 
 
 @final
@@ -40,6 +34,21 @@ class RunDir:
     def stage_yaml(self) -> Path:
         """The stage as resolved: defaults, base files and overrides."""
         return self.path / "stage.yaml"
+
+    @property
+    def cluster_yaml(self) -> Path:
+        """Where the stage was submitted to, as resolved."""
+        return self.path / "cluster.yaml"
+
+    @property
+    def provenance_json(self) -> Path:
+        """What a submission was made from: versions, git state, hash of the shards, command."""
+        return self.path / "provenance.json"
+
+    @property
+    def source_patch(self) -> Path:
+        """Uncommitted changes of the checkout at submission."""
+        return self.path / "source.patch"
 
     @property
     def result_json(self) -> Path:
@@ -72,6 +81,15 @@ class RunDir:
         return self.path / "logs"
 
     @property
+    def slurm_logs(self) -> Path:
+        """Folder of batch scripts and of what each task wrote on its console."""
+        return self.logs / "slurm"
+
+    def slurm_log(self, job: str) -> Path:
+        """Console of a job's batch script and first rank."""
+        return self.slurm_logs / f"{job}_0_log.out"
+
+    @property
     def console_log(self) -> Path:
         """What rank 0 would have shown on a terminal, where a pipeline started the stage."""
         return self.logs / "console.log"
@@ -84,7 +102,7 @@ class RunDir:
     @property
     def owner_json(self) -> Path:
         """Who holds the folder, for the message that refuses the next one."""
-        return self.path / ".owner.json"
+        return owner.owner_file(self.path)
 
     @property
     def done(self) -> bool:
@@ -120,49 +138,18 @@ class RunDir:
         Raises:
             RunDirHeld: a live process owns it; the message says which.
         """
-        if self.owner_json.is_file():
-            with self._locked():
-                pass
+        owner.refuse_if_held(self.path)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Own the folder inside the block; the lock ends with the process, however it ends.
+        """Own the folder inside the block; it ends with the process, however that ends.
 
         Raises:
-            RunDirHeld: another live process owns it; the message says which.
+            RunDirHeld: another live process owns it, here or on another host; the message says which.
         """
         self.create()
-        with self._locked():
-            try:
-                write_atomically(self.owner_json, json.dumps(_owner()))
-                yield
-            finally:
-                self.owner_json.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path / ".owner.lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunDirHeld(self._held_by()) from None
-        try:
+        with owner.hold(self.path):
             yield
-        finally:
-            lock.release()
-
-    def _held_by(self) -> str:
-        try:
-            owner = json.loads(self.owner_json.read_text())
-            who = "process {pid} on {host}{job}, since {since}".format(
-                **owner | {"job": f" (job {owner['job']})" if owner["job"] else ""}
-            )
-        except (OSError, ValueError, KeyError):
-            who = "a process that has just started or is just ending"
-        return (
-            f"run folder {self.path} is held by {who}.\n"
-            "Two runs would overwrite each other: wait for it, stop it, or choose another --run-dir."
-        )
 
     def write_stage(self, settings: StageSettings) -> None:
         """Write stage.yaml, or bring it up to date. Whether a resume may go on with changed settings is
@@ -171,6 +158,14 @@ class RunDir:
         text = dump(settings)
         if not self.stage_yaml.is_file() or self.stage_yaml.read_text() != text:
             write_atomically(self.stage_yaml, text)
+
+    def write_submission(self, cluster: SlurmCluster, facts: Mapping[str, object], patch: str) -> None:
+        """Write where the stage goes and what it was made from; `patch` holds uncommitted changes, if any."""
+        write_atomically(self.cluster_yaml, dump(cluster))
+        write_atomically(self.provenance_json, json.dumps(facts, indent=2) + "\n")
+        self.source_patch.unlink(missing_ok=True)
+        if patch:
+            write_atomically(self.source_patch, patch + "\n")
 
     def write_result(self, result: StageResult) -> None:
         """Write result.json by rename; from then on the stage is done."""
@@ -196,15 +191,6 @@ class RunDir:
             return []
         lines = self.events_jsonl.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
-
-
-def _owner() -> dict[str, object]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "job": os.environ.get("SLURM_JOB_ID", ""),
-        "since": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
-    }
 
 
 def write_atomically(path: Path, text: str) -> None:

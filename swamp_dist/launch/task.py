@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -242,10 +242,13 @@ def _rows(embedded: PairEmbeddings | Tensor) -> Tensor:
     return embedded
 
 
-def main(arguments: list[str]) -> int:
-    """Join the world the environment describes and run the stage; the exit code."""
+def main(arguments: Sequence[str], signals: Sequence[int] = ()) -> int:
+    """Join the world the environment describes and run the stage; the exit code.
+
+    `signals` are those that asked to stop before this module was imported.
+    """
     stage_yaml, run_dir = Path(arguments[0]), RunDir(Path(arguments[1]))
-    with stop_signals() as stop_requested:  # before joining, which waits for the slowest rank
+    with stop_signals(signals) as stop_requested:  # before joining, which waits for the slowest rank
         try:
             world = join()
         except UserError as error:
@@ -279,7 +282,7 @@ def _guarded(stage_yaml: Path, run_dir: RunDir, world: World, stop_requested: Ca
     return ExitCode.DONE
 
 
-def _exit_at_once(code: int) -> None:
+def exit_at_once(code: int) -> None:
     """End the process without tearing down native libraries.
 
     Everything is written and closed by now. A normal exit destroys the threads of torch and DeepSpeed
@@ -292,4 +295,4 @@ def _exit_at_once(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _exit_at_once(main(sys.argv[1:]))
+    exit_at_once(main(sys.argv[1:]))

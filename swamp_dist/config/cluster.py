@@ -1,0 +1,104 @@
+"""Where a stage runs: this machine or a SLURM cluster. Says nothing about the science of a stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from swamp_dist.config.settings import Settings
+
+_OURS = {
+    "job-name", "output", "error", "open-mode", "requeue", "no-requeue", "chdir", "signal", "array", "nodes",
+    "ntasks", "ntasks-per-node", "time", "mem", "partition", "account", "qos", "constraint", "exclude",
+    "gpus-per-node", "cpus-per-task", "export",
+}  # fmt: skip
+"""sbatch options that a job's restart depends on, or that have a setting of their own."""
+
+
+class LocalCluster(Settings):
+    """The machine that the command runs on."""
+
+    backend: Literal["local"] = "local"
+    """Runs the ranks as processes of this machine and waits for them, as `swamp run` does."""
+    ranks: PositiveInt = 1
+    """Processes; one a GPU."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of a stage."""
+        return self.ranks
+
+
+class SlurmCluster(Settings):
+    """A SLURM cluster: one task a rank over one or several nodes."""
+
+    backend: Literal["slurm"] = "slurm"
+    """Submits a batch job that saves, requeues itself and goes on until the stage is done."""
+    nodes: PositiveInt = 1
+    """Nodes of the job."""
+    tasks_per_node: PositiveInt = 1
+    """Ranks of a node: as many as GPUs, or CPU ranks."""
+    gpus_per_node: NonNegativeInt = 0
+    """GPUs of a node; 0 trains on CPUs."""
+    cpus_per_task: PositiveInt = 1
+    """CPU cores of a rank, its loader processes included."""
+    memory_gb: PositiveFloat | None = None
+    """Memory of a node in GiB; null = all of it."""
+    time_limit: PositiveInt = 60
+    """Minutes that the job may run before it has to save and queue again."""
+    signal_seconds: PositiveInt = 120
+    """Seconds before the time limit at which the ranks are asked to save; SLURM may be a minute early.
+    A step, a commit and the end of a validation have to fit in."""
+    partition: str | None = None
+    """Partition; null = the cluster's default."""
+    account: str | None = None
+    """Account that is charged; null = your default."""
+    qos: str | None = None
+    """Quality of service; null = your default."""
+    constraint: str | None = None
+    """Node features to ask for, for example h100; null = any."""
+    exclude: str | None = None
+    """Nodes to stay away from, for example gpu[07,12]; null = none."""
+    sbatch: tuple[str, ...] = ()
+    """More sbatch options, each as `name=value` or `name`: for example reservation=spring."""
+    setup: tuple[str, ...] = ()
+    """Shell lines run on the first node before the ranks start: modules, a virtual environment."""
+    environment: dict[str, str] = {}
+    """Variables set for all ranks, on top of those of the shell that submits."""
+    max_restarts: NonNegativeInt = 3
+    """How often the job may start again from the same committed step before it fails for good; a restart
+    after progress is not counted."""
+    peer_seconds: PositiveInt = 15
+    """Seconds that the other ranks get to end by themselves after one has ended or was killed."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of a stage."""
+        return self.nodes * self.tasks_per_node
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> SlurmCluster:
+        if self.gpus_per_node and self.tasks_per_node != self.gpus_per_node:
+            raise ValueError(
+                f"tasks_per_node = {self.tasks_per_node} but gpus_per_node = {self.gpus_per_node}: "
+                "a rank drives one GPU; give both the same number, or gpus_per_node = 0 for CPU ranks"
+            )
+        if self.signal_seconds >= self.time_limit * 60:
+            raise ValueError(
+                f"signal_seconds = {self.signal_seconds} is not less than time_limit = {self.time_limit} minutes: "
+                "every start would be asked to save at once; raise time_limit or lower signal_seconds"
+            )
+        for option in self.sbatch:
+            name = option.partition("=")[0].strip()
+            if name in _OURS or name.startswith("-") or not name:
+                raise ValueError(
+                    f"sbatch option {option!r}: expected `name=value` without leading dashes, and none of those "
+                    f"that have a setting here or that restarts rely on ({', '.join(sorted(_OURS))})"
+                )
+        return self
+
+
+ClusterSettings = Annotated[LocalCluster | SlurmCluster, Field(discriminator="backend")]
+BACKENDS: dict[str, type[LocalCluster] | type[SlurmCluster]] = {"local": LocalCluster, "slurm": SlurmCluster}
+"""Settings by the value of `backend`."""

@@ -1,0 +1,186 @@
+"""A stage on a SLURM cluster: its batch script, its submission, and what it will take.
+
+submitit writes and submits the batch script. Its own wrapper of a task is not used: it requeues from rank 0
+only, counts every interruption of a job shorter than ten minutes as a time-out, passes over SIGTERM, sets
+CUDA_VISIBLE_DEVICES, and reports through pickles. srun starts `python -m swamp_dist.launch.rank`
+instead, whose exit code the batch script hands to `python -m swamp_dist.launch.attempt`. The state of a job
+is told by result.json, events.jsonl and the scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.lanes import steps_per_epoch as epoch_steps
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.launch.local import CPU_DEFAULTS, RANK_DEFAULTS
+from swamp_dist.launch.preflight import training_split
+from swamp_dist.launch.rundir import RunDir, RunDirHeld
+from swamp_dist.records import UserError
+
+_LEFT_BEHIND = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "PYTHONDONTWRITEBYTECODE",
+)  # fmt: skip
+"""Variables of the shell that submits which the ranks must not inherit: a world of its own, and the order
+to compile every module anew at every start."""
+_WAITING_OR_RUNNING = re.compile(
+    r"PENDING|RUNNING|COMPLETING|CONFIGURING|SUSPENDED|REQUEUED|REQUEUE_FED|REQUEUE_HOLD|RESIZING|STOPPED"
+)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How a stage is laid over the ranks of a cluster."""
+
+    ranks: int
+    local_pairs: int
+    """Pairs of a rank in a step; 0 for a stage that only evaluates."""
+    steps_per_epoch: int
+    steps: int
+
+
+def plan_stage(settings: StageSettings, manifest: Manifest, ranks: int) -> StagePlan:
+    """The plan of a stage that passed `check_stage` for so many ranks."""
+    if settings.train is None:
+        return StagePlan(ranks, 0, 0, 0)
+    data, entries = settings.data, len(training_split(settings, manifest))
+    batches = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, ranks, entries)
+    an_epoch = epoch_steps(entries, batches)
+    return StagePlan(ranks, batches.local_pairs, an_epoch, an_epoch * settings.train.epochs)
+
+
+def batch_script(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
+    """The text that `submit` gives to sbatch. Pure but for the working folder and this Python's path."""
+    from submitit.slurm.slurm import _make_sbatch_string  # the executor's own; its constructor wants an srun
+
+    folder = run_dir.slurm_logs.resolve()
+    text: str = _make_sbatch_string(_command(run_dir), folder, **_parameters(name, cluster, run_dir))
+    return text
+
+
+def submit(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
+    """Submit the stage that `run_dir` holds; the job id.
+
+    Raises:
+        UserError: there is no SLURM here, or it refuses the job; its words are passed on.
+    """
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    run_dir.slurm_logs.mkdir(parents=True, exist_ok=True)
+    try:
+        executor = submitit.SlurmExecutor(run_dir.slurm_logs.resolve())
+    except RuntimeError:
+        raise UserError(
+            "this machine has no SLURM commands (srun is not on PATH).\n"
+            "Submit from a login node; --dry-run works anywhere; tools/slurm/start.sh starts a SLURM on one host."
+        ) from None
+    executor.update_parameters(**_parameters(name, cluster, run_dir))
+    try:
+        # Not `submit`, which would wrap a pickled function; this hands over the command as it is.
+        job = executor._submit_command(_command(run_dir))
+    except FailedJobError as error:
+        raise UserError(f"sbatch refused the job:\n{_sbatch_words(str(error))}") from None
+    run_dir.append_event("submitted", job=job.job_id, ranks=cluster.world_size)
+    return str(job.job_id)
+
+
+def refuse_if_submitted(run_dir: RunDir) -> None:
+    """Ask whether a job that was submitted for this folder still waits or runs.
+
+    Raises:
+        RunDirHeld: it does; the message names it.
+    """
+    jobs = [str(e["job"]) for e in run_dir.read_events() if e.get("event") == "submitted"]
+    state = job_state(jobs[-1]) if jobs else None
+    if state is not None and _WAITING_OR_RUNNING.fullmatch(state):
+        raise RunDirHeld(
+            f"run folder {run_dir.path} is held by SLURM job {jobs[-1]}, which is {state}.\n"
+            f"It continues by itself. Watch it with `squeue -j {jobs[-1]}`, end it with `scancel {jobs[-1]}`, "
+            "or choose another --run-dir."
+        )
+
+
+def job_state(job: str) -> str | None:
+    """SLURM's word for the state of a job; None where it is not known, or there is no SLURM."""
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job, "--states=all", "--format=%T"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = asked.stdout.split()
+    return words[0] if asked.returncode == 0 and words else None
+
+
+def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:
+    """The job in the names of submitit's SLURM executor; absent where SLURM's default holds."""
+    optional = {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "exclude": cluster.exclude,
+        "gpus_per_node": cluster.gpus_per_node or None,
+    }
+    return {key: value for key, value in optional.items() if value is not None} | {
+        "job_name": f"swamp-{re.sub(r'[^A-Za-z0-9._-]', '-', name)}",
+        "time": cluster.time_limit,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks_per_node,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem": "0" if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
+        "signal_delay_s": cluster.signal_seconds,
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True, "chdir": os.getcwd(), **_more_options(cluster)},
+        # The others may end by themselves first: srun's kill-on-bad-exit would cut their last words off.
+        "srun_args": [
+            "--kill-on-bad-exit=0", f"--wait={cluster.peer_seconds}", "--open-mode=append",
+            f"--cpus-per-task={cluster.cpus_per_task}",
+        ],
+        "setup": _setup(cluster, run_dir),
+        "teardown": [f"exec {_python('attempt')} end {shlex.quote(str(run_dir.path))} $?"],
+    }  # fmt: skip
+
+
+def _more_options(cluster: SlurmCluster) -> dict[str, str | bool]:
+    parts = [option.partition("=") for option in cluster.sbatch]
+    return {name.strip(): value.strip() if equals else True for name, equals, value in parts}
+
+
+def _setup(cluster: SlurmCluster, run_dir: RunDir) -> list[str]:
+    on_cpu = CPU_DEFAULTS if cluster.gpus_per_node == 0 else {}
+    defaults = {"OMP_NUM_THREADS": str(cluster.cpus_per_task), **on_cpu, **RANK_DEFAULTS}
+    variables = defaults | dict(cluster.environment)
+    return [
+        f"unset {' '.join(_LEFT_BEHIND)}",
+        *(f"export {key}={shlex.quote(value)}" for key, value in variables.items()),
+        *cluster.setup,
+        f"{_python('attempt')} begin {shlex.quote(str(run_dir.path))} || exit $?",
+    ]
+
+
+def _command(run_dir: RunDir) -> str:
+    arguments = shlex.join([str(run_dir.stage_yaml), str(run_dir.path)])
+    return f"{_python('rank')} {arguments}"
+
+
+def _python(module: str) -> str:
+    return f"{shlex.quote(sys.executable)} -u -m swamp_dist.launch.{module}"
+
+
+def _sbatch_words(error: str) -> str:
+    lines = [line for line in error.splitlines() if line.startswith("sbatch:")]
+    return "\n".join(dict.fromkeys(lines)) or error.strip()

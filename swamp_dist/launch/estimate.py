@@ -1,0 +1,83 @@
+"""What a stage will take on a cluster, before it is submitted: its plan, memory and time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.launch.cluster import StagePlan
+from swamp_dist.launch.console import duration
+from swamp_dist.launch.cost_table import binary, operations
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.objective.costs import StepCost, step_cost
+
+GPU_RATE, GPU_LINK = 20e12, 10e9
+"""Assumed of a rank on a GPU: float32 operations and bytes sent a second. Careful figures of an A100 node."""
+CPU_RATE, CPU_LINK = 20e9, 1e9
+"""The same of a rank on a CPU, a core."""
+
+
+def estimate(
+    settings: StageSettings, cluster: SlurmCluster, plan: StagePlan, run_dir: RunDir
+) -> Iterator[tuple[str, str]]:
+    """Label and text of each line to print."""
+    nodes = "1 node" if cluster.nodes == 1 else f"{cluster.nodes} nodes"
+    device = "GPU" if cluster.gpus_per_node else "CPU"
+    yield "ranks", f"{plan.ranks} ({nodes} x {cluster.tasks_per_node}, one a {device})"
+    if settings.train is None:
+        yield "steps", "none: the stage only evaluates"
+        return
+    yield "batch", f"{settings.data.entries * settings.data.pairs_per_entry} pairs, {plan.local_pairs} a rank"
+    yield "steps", f"{plan.steps} ({settings.train.epochs} epochs of {plan.steps_per_epoch})"
+    cost = _cost(settings, plan, bool(cluster.gpus_per_node))
+    parts = ", ".join(f"{name} {binary(size)}" for name, size in cost.memory.items())
+    yield (
+        "memory",
+        f"{binary(sum(cost.memory.values()))} a rank for the objective ({parts}), without the encoders",
+    )
+    yield (
+        "work",
+        f"{operations(sum(cost.flops.values()))} and {binary(cost.sent)} sent, a step and rank, for the objective",
+    )
+    yield "time", _time(cost, cluster, plan)
+    measured = step_seconds(run_dir.metrics_jsonl)
+    if measured is not None:
+        yield (
+            "measured",
+            f"{measured:.3g} s a step in this folder so far: {duration(measured * plan.steps)} for all steps",
+        )
+
+
+def _cost(settings: StageSettings, plan: StagePlan, on_gpu: bool) -> StepCost:
+    data = settings.data
+    pairs = data.entries * data.pairs_per_entry
+    return step_cost(
+        settings.objective, pairs, data.pairs_per_entry, settings.model.embedding_dim, plan.ranks, on_gpu
+    )
+
+
+def _time(cost: StepCost, cluster: SlurmCluster, plan: StagePlan) -> str:
+    rate, link = (
+        (GPU_RATE, GPU_LINK) if cluster.gpus_per_node else (CPU_RATE * cluster.cpus_per_task, CPU_LINK)
+    )
+    seconds = sum(cost.flops.values()) / rate + cost.sent / link
+    return (
+        f"{seconds:.2g} s a step for the objective at {operations(int(rate))}/s and {binary(int(link))}/s a rank (assumed), "
+        f"{duration(seconds * plan.steps)} for all steps; encoders and data come on top"
+    )
+
+
+def step_seconds(metrics: Path) -> float | None:
+    """Seconds a step, data included, in the newest logged step of a run; None before there is one."""
+    if not metrics.is_file():
+        return None
+    for line in reversed(metrics.read_text().splitlines()):
+        try:
+            figures = json.loads(line)
+        except ValueError:  # a line still being written
+            continue
+        if "perf/step_seconds" in figures:
+            return float(figures["perf/step_seconds"] + figures.get("perf/data_seconds", 0.0))
+    return None
