@@ -53,6 +53,13 @@ class SinkhornSettings(Settings):
     warm_start: bool = True
     """Start from the prototype potentials of the previous step; false = cold start, the paper's
     and SwAV's order, which equals POT iteration by iteration."""
+    momentum: bool = False
+    """Measure the masses ahead of the potentials (Nesterov's acceleration, started over where the error grows): two
+    to four times fewer iterations to a small error at epsilon 0.005 and below, little change at 0.05. Other iterates
+    than the paper's, the same fixed point."""
+    score_precision: Literal["float32", "bfloat16"] = "float32"
+    """Operands of the queue's score product; sums and scores stay float32. `bfloat16` is many times faster on a GPU
+    and moves an exponent of the solve by at most 2^-7 / epsilon; refused below epsilon = 0.02."""
     score_memory: Annotated[ByteSize, Field(gt=0)] = ByteSize(4 * 2**30)
     """Bytes (or 4GiB) for scores and kernel on a rank. Where rows times prototypes need more, they are made
     anew from the embeddings in every iteration, a block of rows at a time: slower, same targets."""

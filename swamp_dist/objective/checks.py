@@ -8,6 +8,8 @@ from swamp_dist.config import ContrastiveSettings, SwampSettings
 from swamp_dist.records import BatchPlan, UserError
 
 logger = logging.getLogger(__name__)
+LEAST_BFLOAT16_EPSILON = 0.02
+"""Where scores of bfloat16 operands move an exponent of the solve by 0.4 at worst (`masses.score_product`)."""
 
 
 def check_negatives(settings: ContrastiveSettings, plan: BatchPlan) -> None:
@@ -27,13 +29,19 @@ def check_swamp(swamp: SwampSettings, capacity: int) -> None:
     """Warn of settings of the SwAMP term that say little, refuse those that say nothing.
 
     Raises:
-        UserError: the term would never count with a queue of `capacity` rows.
+        UserError: the term would never count with a queue of `capacity` rows, or scores would be too coarse.
     """
     start = swamp.queue.start_when_filled
     if start is not None and start > capacity:
         raise UserError(
             f"objective.swamp.queue.start_when_filled = {start}: the queue and batch together hold {capacity} rows, "
             "so the SwAMP term would never count. Lower it, or raise objective.swamp.queue.size"
+        )
+    if swamp.sinkhorn.score_precision == "bfloat16" and swamp.epsilon < LEAST_BFLOAT16_EPSILON:
+        raise UserError(
+            f"objective.swamp.sinkhorn.score_precision = bfloat16 with epsilon = temperature / eta = {swamp.epsilon:g}: "
+            f"rounding could move an exponent of the solve by {2**-7 / swamp.epsilon:.2g}; expected epsilon of at least "
+            f"{LEAST_BFLOAT16_EPSILON}.\nSet score_precision: float32"
         )
     if capacity < swamp.prototypes:
         logger.warning(

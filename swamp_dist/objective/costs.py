@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swamp_dist.config import ObjectiveSettings
+from swamp_dist.config import ObjectiveSettings, SwampSettings
 
 FLOAT, INT = 4, 8
 REPLICATED_QUEUE_LIMIT = 2**30
@@ -151,7 +151,7 @@ def solve_flops(
     """Operations of a solve without repeats: (score products, everything else).
 
     Scores that are kept are made once; streamed ones for every pass: one an iteration, and one more for
-    the maxima of a cold start. An iteration is two matrix-vector products a modality; a kernel takes
+    the maxima of a cold start (none where `stays_in_range`: not `cold` then). An iteration is two matrix-vector products a modality; a kernel takes
     five operations an element.
     """
     passes = iterations + cold
@@ -193,9 +193,16 @@ class Collective:
         return math.ceil(per_hop[self.kind] * hops)
 
 
+def stays_in_range(swamp: SwampSettings) -> bool:
+    """Whether scores are cosines and epsilon so large that no 2^(s / epsilon) leaves float32: then the kernel is
+    made once a solve, and a cold start asks for no maxima."""
+    return swamp.normalize_prototypes and 1 / (swamp.epsilon * math.log(2)) <= 31.5
+
+
 def solve_collectives(iterations: int, cold: bool, epsilon: float = 1.0, repeated_blocks: int = 0) -> int:
     """All-reduces of a split solve: one an iteration (`iterations` counts repeats too), and one more, of
-    maxima, for the first of a cold start, of a warm start at epsilon below 0.01 and of a repeated block."""
+    maxima, for the first of a cold start, of a warm start at epsilon below 0.01 and of a repeated block.
+    Where `stays_in_range`, a cold start is as a warm one."""
     return iterations + int(cold or epsilon < 0.01) + repeated_blocks
 
 
@@ -225,7 +232,8 @@ def step_collectives(
     if is_replicated:
         found.append(Collective("all_gather", "sample ids", local * INT))
     if placement is not None:
-        calls = solve_collectives(iterations, cold, swamp.epsilon) if placement.is_split else 0
+        asks_maxima = cold and not stays_in_range(swamp)
+        calls = solve_collectives(iterations, asks_maxima, swamp.epsilon) if placement.is_split else 0
         found += [Collective("all_reduce", "column masses", 2 * swamp.prototypes * FLOAT)] * calls
         found.append(Collective("all_reduce", "prototype use", swamp.prototypes * INT))
     if ranking.weight > 0:
@@ -279,7 +287,8 @@ def step_cost(
         held = rows if placement.layout == "sharded" else placement.capacity
         limit = int(swamp.sinkhorn.score_memory)
         blocks = math.ceil(rows / block_rows(rows, swamp.prototypes, limit))
-        solving = solve_flops(rows, swamp.prototypes, embedding_dim, iterations, cold, blocks > 1)
+        asks_maxima = cold and not stays_in_range(swamp)
+        solving = solve_flops(rows, swamp.prototypes, embedding_dim, iterations, asks_maxima, blocks > 1)
         flops |= {"own scores": assignment_flops(local, swamp.prototypes, embedding_dim)}
         flops |= {"solve": sum(solving)}
         memory |= {"queue": queue_bytes(held, embedding_dim) + placement.capacity * INT}

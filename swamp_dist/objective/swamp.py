@@ -145,6 +145,8 @@ class Objective:
             max_iterations=swamp.sinkhorn.max_iterations,
             tolerance=swamp.sinkhorn.tolerance,
             check_every=swamp.sinkhorn.check_every,
+            momentum=swamp.sinkhorn.momentum,
+            bound=1.0 if swamp.normalize_prototypes else None,  # cosines
             work=None if self._memory is None else self._memory[1],
         )
         if swamp.sinkhorn.warm_start:
@@ -162,9 +164,10 @@ class Objective:
         block = min(num_rows, block_rows(num_rows, len(prototypes), limit, prototypes.element_size()))
         if self._memory is None or self._memory.shape[2] != block:
             self._memory = prototypes.new_empty(2, 2, block, len(prototypes))
+        precision = self.settings.swamp.sinkhorn.score_precision
         if block < num_rows:
-            return StreamedScores((queue.a[rows], queue.b[rows]), prototypes, self._memory[0])
-        return queue_scores(queue, rows, prototypes, self._memory[0])
+            return StreamedScores((queue.a[rows], queue.b[rows]), prototypes, self._memory[0], precision)
+        return queue_scores(queue, rows, prototypes, self._memory[0], precision)
 
     def _announce(self, step: int) -> None:
         if not self._announced:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swamp_dist.distributed import World, sum_over_ranks
+from swamp_dist.objective.masses import ScorePrecision, operand, score_product
 from swamp_dist.objective.queue import Queue
 from swamp_dist.objective.sinkhorn import SinkhornSolution, assign
 from swamp_dist.records import SoftTargets
@@ -35,14 +36,21 @@ def full_precision(device_type: str) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def queue_scores(queue: Queue, rows: slice, prototypes: Tensor, out: Tensor | None = None) -> Tensor:
+def queue_scores(
+    queue: Queue,
+    rows: slice,
+    prototypes: Tensor,
+    out: Tensor | None = None,
+    precision: ScorePrecision = "float32",
+) -> Tensor:
     """Similarities (2, n, K) of the queue's rows with prototypes (K, D), modality A, then B; in `out` if given."""
     sides = queue.a[rows], queue.b[rows]
     if out is None:
         out = prototypes.new_empty(2, len(sides[0]), len(prototypes))
     with torch.no_grad(), full_precision(prototypes.device.type):
+        columns = operand(prototypes, precision)
         for side, scores in zip(sides, out, strict=True):
-            torch.mm(side, prototypes.t(), out=scores)
+            score_product(side, columns, scores)
     return out
 
 

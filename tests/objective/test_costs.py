@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "replicated, SwAMP alone": {"layout": "replicated", "solve": "split", "weight": 0},
     "warm": {"layout": "sharded", "warm": True},
     "warm, small epsilon": {"layout": "sharded", "warm": True, "eta": 50.0},
+    "cold, small epsilon": {"layout": "sharded", "eta": 50.0},
     "entry weights off": {"layout": "replicated", "in_entry_share": None},
     "contrastive alone": {"swamp": 0},
 }
@@ -130,7 +131,9 @@ def test_a_step_hands_over_what_the_formulas_say(size: int) -> None:
         for calls, repeats in (result[name] for result in results):
             assert repeats == 0
             assert calls == expected, name
-    assert len(results[0]["sharded, SwAMP alone"][0]) == 3 + 1 + 1  # cold solve and prototype use, no gather
+    assert (
+        len(results[0]["sharded, SwAMP alone"][0]) == 3 + 1
+    )  # cold solve in range and prototype use, no gather
     assert results[0]["contrastive alone"][0][0][0] == "all_gather"
 
 
@@ -161,15 +164,21 @@ def test_bytes_on_a_ring() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "warm"),
-    [("replicated, whole", False), ("sharded, streamed", False), ("sharded, streamed", True)],
+    ("name", "warm", "eta"),
+    [
+        ("replicated, whole", False, 5.0),
+        ("sharded, streamed", False, 5.0),
+        ("sharded, streamed", True, 5.0),
+        ("sharded, streamed", False, 10.0),
+    ],
 )
-def test_matrix_products_are_counted_exactly(name: str, warm: bool) -> None:
-    settings = _settings(**CASES[name] | {"warm": warm})
+def test_matrix_products_are_counted_exactly(name: str, warm: bool, eta: float) -> None:
+    settings = _settings(**CASES[name] | {"warm": warm, "eta": eta})
     step = _step(settings, alone(), 2)
     with FlopCounterMode(display=False) as counter:
         step()
-    products, _ = costs.solve_flops(20, PROTOTYPES, DIM, 3, not warm, is_streamed="streamed" in name)
+    asks_maxima = not warm and not costs.stays_in_range(settings.swamp)
+    products, _ = costs.solve_flops(20, PROTOTYPES, DIM, 3, asks_maxima, is_streamed="streamed" in name)
     batch = costs.contrastive_flops(BATCH, BATCH, DIM) + costs.assignment_flops(BATCH, PROTOTYPES, DIM)
     assert counter.get_total_flops() == products + batch
 

@@ -144,6 +144,39 @@ def test_a_warm_start_from_the_solution_needs_one_block() -> None:
     assert warm.iterations == 5 < cold.iterations
 
 
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_momentum_finds_the_same_solution_in_no_more_iterations(epsilon: float) -> None:
+    scores = _scores(150, 30)
+    stop: dict[str, Any] = {"tolerance": 0.02, "max_iterations": 5000, "check_every": 1}
+    plain, fast = (solve(scores, 150, epsilon, momentum=m, **stop) for m in (False, True))
+    assert fast.iterations <= plain.iterations + 1
+    if epsilon <= 0.005:
+        assert fast.iterations < 0.7 * plain.iterations
+    assert _marginal_error(assign(scores, fast.log_v, epsilon)) < 0.03
+    close: dict[str, Any] = {"tolerance": 1e-9, "max_iterations": 20_000}
+    if epsilon >= 0.05:
+        exact, found = (solve(scores, 150, epsilon, momentum=m, **close) for m in (False, True))
+        torch.testing.assert_close(found.log_v, exact.log_v, rtol=0, atol=1e-6)
+
+
+def test_momentum_does_not_depend_on_where_blocks_end() -> None:
+    scores = _scores(90, 33)
+    every = [solve(scores, 90, 0.005, momentum=True, iterations=12, check_every=n).log_v for n in (1, 5, 12)]
+    torch.testing.assert_close(every[0], every[1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(every[0], every[2], rtol=0, atol=1e-9)
+
+
+def test_momentum_starts_over_where_the_error_grows() -> None:
+    at_rest = sinkhorn._State.at(torch.zeros(2, 3))
+    move = torch.tensor([[0.5, 0.0, -0.5], [0.1, 0.0, -0.1]])
+    state = sinkhorn._moved(at_rest, move, is_start=False, momentum=True)
+    worse = torch.stack((0.5 * move[0], 9 * move[1]))
+    state = sinkhorn._moved(state, worse, is_start=False, momentum=True)
+    assert state.age.flatten().tolist() == [2, 0]  # of each problem by itself
+    assert torch.equal(state.ahead[1], state.log2_v[1])
+    assert not torch.equal(state.ahead[0], state.log2_v[0])
+
+
 @given(
     rows=st.integers(1, 40),
     prototypes=st.integers(1, 30),
