@@ -10,6 +10,7 @@ from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.launch.cluster import StagePlan
 from swamp_dist.launch.console import duration
 from swamp_dist.launch.cost_table import binary, operations
+from swamp_dist.launch.embedding_dim import with_embedding_dim
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.objective.costs import StepCost, step_cost
 
@@ -53,9 +54,9 @@ def estimate(
 def _cost(settings: StageSettings, plan: StagePlan, on_gpu: bool) -> StepCost:
     data = settings.data
     pairs = data.entries * data.pairs_per_entry
-    return step_cost(
-        settings.objective, pairs, data.pairs_per_entry, settings.model.embedding_dim, plan.ranks, on_gpu
-    )
+    embedding_dim = with_embedding_dim(settings).model.embedding_dim
+    assert embedding_dim is not None
+    return step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, plan.ranks, on_gpu)
 
 
 def _time(cost: StepCost, cluster: SlurmCluster, plan: StagePlan) -> str:
