@@ -28,10 +28,16 @@ from swamp_dist.config.pipelines import TableSettings as TableSettings
 from swamp_dist.config.settings import Settings as Settings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
+from swamp_dist.config.sources import FeatureFileSettings as FeatureFileSettings
+from swamp_dist.config.sources import HowTo100MSource as HowTo100MSource
+from swamp_dist.config.sources import LsmdcSource as LsmdcSource
+from swamp_dist.config.sources import MsrVttSource as MsrVttSource
 from swamp_dist.config.sources import OpenMojiSource as OpenMojiSource
 from swamp_dist.config.sources import SourceSettings as SourceSettings
 from swamp_dist.config.sources import SyntheticSource as SyntheticSource
 from swamp_dist.config.sources import SyntheticSplit as SyntheticSplit
+from swamp_dist.config.sources import VideoFeatureSettings as VideoFeatureSettings
+from swamp_dist.config.sources import YouCook2Source as YouCook2Source
 from swamp_dist.config.stage import EvaluateSettings as EvaluateSettings
 from swamp_dist.config.stage import StageSettings as StageSettings
 from swamp_dist.config.sweep import SweepSettings as SweepSettings

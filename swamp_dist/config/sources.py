@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from swamp_dist.config.settings import Settings
 
@@ -92,4 +100,143 @@ class OpenMojiSource(Settings):
     `train` is their union."""
 
 
-SourceSettings = Annotated[SyntheticSource | OpenMojiSource, Field(discriminator="kind")]
+class VideoFeatureSettings(Settings):
+    """What all video sets share: widths of the features, and what a training list gives to validation."""
+
+    width_2d: PositiveInt = 2048
+    """Values of a 2D feature vector (ResNet-152)."""
+    width_3d: PositiveInt = 2048
+    """Values of a 3D feature vector (ResNeXt-101)."""
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training videos (movies, in LSMDC) that forms the split `validation`, chosen by a hash
+    of their id. Select and stop early on it: the test split is for reporting."""
+
+
+class FeatureFileSettings(VideoFeatureSettings):
+    """What sets with feature files (.npy) share, and how their pickles are read."""
+
+    rate_2d: PositiveFloat = 1.0
+    """2D rows a second."""
+    rate_3d: PositiveFloat = 1.5
+    """3D rows a second: 24 frames a second in blocks of 16."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type of the features in the shards; float16 is what the public extractor writes. Files in float32
+    are refused under float16."""
+    unit_rows: bool = False
+    """Refuse files whose rows are not of length 1, which the public extractor writes by default."""
+    pickle_encoding: Literal["latin1", "utf-8", "ascii"] = "latin1"
+    """How texts in pickles of Python 2 are decoded; pickles of Python 3 do not need it."""
+
+
+class HowTo100MSource(FeatureFileSettings):
+    """HowTo100M: narrated videos, one entry a video."""
+
+    kind: Literal["howto100m"] = "howto100m"
+    videos: Path = Path("data/raw/howto100m/HowTo100M_v1.csv")
+    """csv with the column video_id and, optionally, path: the feature file of the video below both feature
+    folders, VIDEO_ID.npy where there is none."""
+    captions: Path = Path("data/raw/howto100m/caption.json")
+    """caption.pickle, caption.json or raw_caption.json, or a folder with one VIDEO_ID.csv a video. Only the
+    folder is read video by video; the files are read whole."""
+    features_2d: Path = Path("data/raw/howto100m/features_2d")
+    """Folder of the 2D feature files."""
+    features_3d: Path = Path("data/raw/howto100m/features_3d")
+    """Folder of the 3D feature files."""
+    bad_times: Literal["refuse", "drop"] = "refuse"
+    """Captions with reversed, negative or missing times: refuse their video, or leave them out."""
+    wordless: Literal["keep", "drop"] = "keep"
+    """Captions without words, usual where stop words were removed: keep them, as clips grow by their
+    neighbours' words, or leave them out."""
+    max_videos: PositiveInt | None = None
+    """Use the first so many videos of the list; null = all."""
+
+
+class YouCook2Source(FeatureFileSettings):
+    """YouCook2: one entry a described segment."""
+
+    kind: Literal["youcook2"] = "youcook2"
+    layout: Literal["annotations", "lists"] = "annotations"
+    """`annotations`: the official file and feature files; `lists`: pickled lists of pooled clips, which need
+    train_pickle and test_pickle only."""
+    annotations: Path = Path("data/raw/youcook2/youcookii_annotations_trainval.json")
+    """Official annotation file."""
+    features_2d: Path = Path("data/raw/youcook2/features_2d")
+    """Folder of the 2D feature files."""
+    features_3d: Path = Path("data/raw/youcook2/features_3d")
+    """Folder of the 3D feature files."""
+    features_of: Literal["video", "clip"] = "video"
+    """Whether a feature file is of a whole video (pooled over the segment) or of one segment."""
+    feature_path: str = "{video_id}.npy"
+    """Feature file below both folders; may use {video_id}, {id} (number of the segment), {start}, {end},
+    {subset} and {recipe_type}."""
+    test: Literal["public", "all"] = "public"
+    """`public`: the 3,350 segments of the 436 validation videos that published results use; `all`: 3,492."""
+    test_list: Path | None = None
+    """csv with video_id, start, end, text that names the test segments instead; they must be in the
+    annotations."""
+    train_pickle: Path = Path("data/raw/youcook2/youcook_train.pkl")
+    """Pooled training clips, for layout: lists."""
+    test_pickle: Path = Path("data/raw/youcook2/youcook_val.pkl")
+    """Pooled test clips, for layout: lists."""
+
+    @field_validator("feature_path")
+    @classmethod
+    def _path_has_known_parts(cls, value: str) -> str:
+        try:
+            value.format(video_id="", id=0, start=0, end=0, subset="", recipe_type="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "expected a path with {video_id}, {id}, {start}, {end}, {subset} or {recipe_type}; "
+                f"cannot use {error}"
+            ) from None
+        return value
+
+
+class MsrVttSource(VideoFeatureSettings):
+    """MSR-VTT: one entry a video, with all its captions in training and one in the test list."""
+
+    kind: Literal["msrvtt"] = "msrvtt"
+    training: Literal["7k", "9k", "other"] = "7k"
+    """Which training list train_lists is, for the published counts: 7,010 videos (Miech et al. 2019) or 9,000
+    (Gabeur et al. 2020). Both go with the 1,000 test pairs of the 1k-A list; results do not compare."""
+    train_lists: tuple[Path, ...] = (Path("data/raw/msrvtt/MSRVTT_train.7k.csv"),)
+    """Training ids: csv files with the column video_id, or files with one id a line; several are joined
+    (7k = the official training and validation lists)."""
+    captions: Path = Path("data/raw/msrvtt/MSRVTT_data.json")
+    """Official annotation file with `sentences`."""
+    train_features: Path = Path("data/raw/msrvtt/MSRVTT_train.pth")
+    """Pooled features of the training videos: {2d: {id: tensor}, 3d: {id: tensor}}."""
+    test_list: Path = Path("data/raw/msrvtt/MSRVTT_JSFUSION_test.csv")
+    """csv with video_id and sentence, one caption a video (1k-A)."""
+    test_features: Path = Path("data/raw/msrvtt/MSRVTT_JSFUSION_test.pth")
+    """Pooled features of the test videos."""
+
+
+class LsmdcSource(VideoFeatureSettings):
+    """LSMDC: one entry a described movie clip; a clip with two sentences in training is two entries."""
+
+    kind: Literal["lsmdc"] = "lsmdc"
+    train_list: Path = Path("data/raw/lsmdc/LSMDC16_annos_training.csv")
+    """Tab-separated rows of six values without a header: clip id, four times, sentence."""
+    train_features: Path = Path("data/raw/lsmdc/LSMDC_train.pth")
+    """Pooled features of the training clips: {2d: {id: tensor}, 3d: {id: tensor}}."""
+    validation_list: Path | None = None
+    """Official validation rows; instead of validation_share."""
+    validation_features: Path | None = None
+    """Pooled features of the validation clips; null = those of training."""
+    test_list: Path = Path("data/raw/lsmdc/LSMDC16_challenge_1000_publictect.csv")
+    """Rows of the 1,000 public test clips (the file is spelled like that)."""
+    test_features: Path = Path("data/raw/lsmdc/LSMDC_test.pth")
+    """Pooled features of the test clips."""
+
+    @model_validator(mode="after")
+    def _one_validation_split(self) -> LsmdcSource:
+        if self.validation_list is not None and self.validation_share:
+            raise ValueError("give either validation_list or validation_share, and not both")
+        return self
+
+
+SourceSettings = Annotated[
+    SyntheticSource | OpenMojiSource | HowTo100MSource | YouCook2Source | MsrVttSource | LsmdcSource,
+    Field(discriminator="kind"),
+]

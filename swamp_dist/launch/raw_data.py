@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from swamp_dist.config import OpenMojiSource, SourceSettings, SyntheticSource
+from swamp_dist.config import (
+    HowTo100MSource,
+    LsmdcSource,
+    MsrVttSource,
+    OpenMojiSource,
+    SourceSettings,
+    SyntheticSource,
+    YouCook2Source,
+)
 from swamp_dist.records import RawSplit
 
 
@@ -36,6 +44,28 @@ def open_raw_data(settings: SourceSettings) -> RawData:
             from swamp_dist.sources import openmoji
 
             return RawData(openmoji.open_splits(source))
+        case HowTo100MSource() as source:
+            from swamp_dist.sources import howto100m
+
+            return RawData(howto100m.open_splits(source), howto100m.item_fields(source), _published(source))
+        case YouCook2Source() as source:
+            from swamp_dist.sources import youcook2
+
+            return RawData(youcook2.open_splits(source), youcook2.item_fields(source), _published(source))
+        case MsrVttSource() as source:
+            from swamp_dist.sources import msrvtt
+
+            return RawData(msrvtt.open_splits(source), msrvtt.item_fields(source), _published(source))
+        case LsmdcSource() as source:
+            from swamp_dist.sources import lsmdc
+
+            return RawData(lsmdc.open_splits(source), lsmdc.item_fields(source), _published(source))
+
+
+def _published(settings: SourceSettings) -> dict[str, dict[str, int]]:
+    from swamp_dist.sources.published import published_counts
+
+    return {split: {"entries": count} for split, count in published_counts(settings).items()}
 
 
 def source_record(settings: SourceSettings) -> dict[str, Any]:

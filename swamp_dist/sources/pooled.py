@@ -1,0 +1,159 @@
+"""Pooled sets: entries with one vector a clip, 2D features followed by 3D features, and its captions.
+
+Values stay as stored. Each part is brought to length 1 by the encoder, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swamp_dist.config import VideoFeatureSettings
+from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
+from swamp_dist.sources import feature_files
+from swamp_dist.sources.feature_files import FeatureSpec
+from swamp_dist.sources.narrations import NO_CAPTIONS, WORDLESS, has_words
+from swamp_dist.sources.safe_pickle import read_tensors
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One entry before its features are read."""
+
+    key: str
+    identity: str
+    """What its features are found by."""
+    captions: tuple[str, ...]
+    group: str
+    """Video or movie: entries of one group stay on one side of a validation cut."""
+
+
+@dataclass(frozen=True)
+class PooledClips:
+    """Clips of one split and how the two vectors of clip number i are had; makes samples one by one."""
+
+    clips: Sequence[Clip]
+    vectors: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    """2D (C2,) and 3D (C3,) of one dtype; raises BadEntry."""
+
+    def read(self, number: int) -> Sample:
+        """Entry `number`: video (C2 + C3,), and its captions.
+
+        Raises:
+            BadEntry: no features or bad ones, no captions, or one without a word.
+        """
+        clip = self.clips[number]
+        check_captions(clip)
+        return Sample(clip.key, {"video": np.concatenate(self.vectors(number))}, captions=clip.captions)
+
+    def captions(self) -> Iterator[Sequence[str]]:
+        """Captions of every entry in turn."""
+        for clip in self.clips:
+            yield clip.captions
+
+    def split(self) -> RawSplit:
+        """As a raw split."""
+        return RawSplit([clip.key for clip in self.clips], self.read, self.captions)
+
+
+@dataclass(frozen=True)
+class FeatureTables:
+    """2D and 3D vectors by id, as torch.save wrote them."""
+
+    file: Path
+    tables: tuple[Mapping[str, Any], Mapping[str, Any]]
+    specs: tuple[FeatureSpec, FeatureSpec]
+
+    def vectors(self, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+        """The clip's 2D and 3D vector, in the dtype of the specs; BadEntry where one is missing or bad."""
+        two, three = (
+            _vector(table.get(clip.identity), clip, self.file, spec)
+            for table, spec in zip(self.tables, self.specs, strict=True)
+        )
+        return two, three
+
+
+@dataclass(frozen=True)
+class TableVectors:
+    """Vectors of clip number i from tables; a class, so that a split can travel to another process."""
+
+    clips: Sequence[Clip]
+    tables: FeatureTables
+
+    def __call__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """2D and 3D vector of clip `number`."""
+        return self.tables.vectors(self.clips[number])
+
+
+def open_tables(path: Path, settings: VideoFeatureSettings) -> FeatureTables:
+    """The tables {2d: {id: tensor}, 3d: {id: tensor}} of a file; float16 if all vectors are, else float32.
+
+    Raises:
+        UserError: the file is missing, damaged, unsafe, or holds something else.
+    """
+    found = read_tensors(path)
+    sides = [found.get(name) for name in ("2d", "3d")] if isinstance(found, dict) else []
+    tables = [side for side in sides if isinstance(side, dict) and side]
+    if len(tables) != 2:
+        what = sorted(map(str, found))[:5] if isinstance(found, dict) else type(found).__name__
+        raise UserError(f"{path}: expected {{'2d': {{id: tensor}}, '3d': {{id: tensor}}}}; found {what}")
+    types = {
+        str(getattr(v, "dtype", None)).removeprefix("torch.") for table in tables for v in table.values()
+    }
+    return FeatureTables(path, (tables[0], tables[1]), pooled_specs(settings, types))
+
+
+def pooled_specs(settings: VideoFeatureSettings, types: set[str]) -> tuple[FeatureSpec, FeatureSpec]:
+    """Specs of vectors stored in `types` (dtype names): float16 stays only if there is nothing else."""
+    dtype = "float16" if types == {"float16"} else "float32"
+    return FeatureSpec("2D", settings.width_2d, 1.0, dtype), FeatureSpec("3D", settings.width_3d, 1.5, dtype)
+
+
+def table_split(clips: Sequence[Clip], tables: FeatureTables) -> RawSplit:
+    """A split of clips whose features stand in tables."""
+    return PooledClips(clips, TableVectors(clips, tables)).split()
+
+
+def check_captions(clip: Clip) -> None:
+    """Refuse a clip without captions or with one that has no word: nothing could retrieve it.
+
+    Raises:
+        BadEntry: kind "no captions" or "caption without words".
+    """
+    if not clip.captions:
+        raise BadEntry(clip.key, NO_CAPTIONS, "the list names it, but there is no sentence for it")
+    bare = [text for text in clip.captions if not has_words(text)]
+    if bare:
+        raise BadEntry(clip.key, WORDLESS, f"{len(bare)} of {len(clip.captions)} captions: {bare[0]!r}")
+
+
+def no_features(key: str, name: str, finding: str) -> BadEntry:
+    """The error of an entry whose 2D or 3D features (`name`) are nowhere."""
+    return BadEntry(key, feature_files.FAULTS[0].format(name), finding)
+
+
+def _vector(value: Any, clip: Clip, file: Path, spec: FeatureSpec) -> np.ndarray:
+    if value is None:
+        raise no_features(clip.key, spec.name, f"{file} has none for the id {clip.identity!r}")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = feature_files.FAULTS[3].format(spec.name)
+        raise BadEntry(clip.key, kind, f"{file}: expected float16 or float32, found {error}") from None
+    return one_vector(array, clip.key, file, spec)
+
+
+def one_vector(array: np.ndarray, key: str, file: Path, spec: FeatureSpec) -> np.ndarray:
+    """The vector (width,) as `spec` says; (1, width) counts as one. BadEntry for anything else."""
+    values = feature_files.checked(array, file, key, spec)
+    if values.size != spec.width:
+        raise BadEntry(
+            key,
+            feature_files.FAULTS[2].format(spec.name),
+            f"{file}: expected ({spec.width},), found {values.shape}",
+        )
+    return values.reshape(spec.width)

@@ -1,0 +1,53 @@
+"""How many entries each split has in the publications, to hold a user's copy against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from swamp_dist.config import HowTo100MSource, LsmdcSource, MsrVttSource, SourceSettings, YouCook2Source
+
+PUBLISHED: Mapping[str, Mapping[str, int]] = {
+    # rows of HowTo100M_v1.csv (README of antoine77340/MIL-NCE_HowTo100M); the paper says 1.22 million
+    "howto100m": {"train": 1_238_911},
+    # youcookii_annotations_trainval.json; test: csv/validation_youcook.csv of MIL-NCE_HowTo100M
+    "youcook2": {"train": 10_337, "test": 3_350},
+    # all segments of the subset `validation` of the same file
+    "youcook2 all": {"train": 10_337, "test": 3_492},
+    # youcook_val.pkl is the same test list; no count of youcook_train.pkl is published
+    "youcook2 lists": {"test": 3_350},
+    # official training (6,513) and validation (497) lists; test: JSFusion's, called 1k-A
+    "msrvtt 7k": {"train": 7_010, "test": 1_000},
+    # Gabeur et al. 2020: all videos but the 1,000 of 1k-A
+    "msrvtt 9k": {"train": 9_000, "test": 1_000},
+    "msrvtt other": {"test": 1_000},
+    # README of albanie/collaborative-experts: rows, so that a clip with two sentences counts twice
+    "lsmdc": {"train": 101_079, "validation": 7_408, "test": 1_000},
+}
+"""By data set and variant, then split. A comment names where each row comes from."""
+
+
+def published_counts(settings: SourceSettings) -> Mapping[str, int]:
+    """Published entries of the splits that these settings open; splits nobody has published are left out.
+
+    Where `validation_share` takes from training, the published training count is that of `train` and
+    `validation` together, so neither stands here. Sets made by this package have no published counts.
+    """
+    counts = dict(PUBLISHED.get(_variant(settings), {}))
+    if isinstance(settings, HowTo100MSource) and settings.max_videos is not None:
+        counts.pop("train")
+    if isinstance(settings, LsmdcSource) and settings.validation_list is None:
+        counts.pop("validation")
+    if isinstance(settings, HowTo100MSource | YouCook2Source | MsrVttSource | LsmdcSource):
+        return {name: n for name, n in counts.items() if name != "train" or not settings.validation_share}
+    return counts
+
+
+def _variant(settings: SourceSettings) -> str:
+    match settings:
+        case MsrVttSource():
+            return f"msrvtt {settings.training}"
+        case YouCook2Source(layout="lists"):
+            return "youcook2 lists"
+        case YouCook2Source(test="all", test_list=None):
+            return "youcook2 all"
+    return settings.kind

@@ -1,0 +1,122 @@
+"""MSR-VTT: all captions in training, one in test; lists that do not go together are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swamp_dist.data.sample_checks import checked_samples
+from swamp_dist.records import BadEntry, RawSplit, UserError
+from swamp_dist.sources import msrvtt
+from tests.sources import raw_layouts
+from tests.sources.raw_layouts import WIDTH, write_rows, write_tables
+
+
+def kind_of(split: RawSplit, number: int = 0) -> str:
+    with pytest.raises(BadEntry) as caught:
+        split.read(number)
+    assert caught.value.key == split.keys[number]
+    return caught.value.kind
+
+
+def test_training_has_all_captions_of_a_video_and_test_one(tmp_path: Path) -> None:
+    splits = msrvtt.open_splits(raw_layouts.msrvtt(tmp_path))
+    assert list(splits) == ["train", "test"]
+    assert splits["train"].keys == ["v_video0", "v_video1", "v_video2"]
+    assert splits["train"].read(0).captions == tuple(f"video0 caption {i}" for i in range(3))
+    sample = splits["test"].read(1)
+    assert sample.captions == ("a test, of video9771",)
+    np.testing.assert_array_equal(sample.fields["video"], [1.0] * WIDTH + [-1.0] * WIDTH)
+    captions = splits["train"].captions
+    assert captions is not None
+    assert [len(c) for c in captions()] == [3, 1, 2]
+    samples = [split.read(i) for split in splits.values() for i in range(len(split.keys))]
+    assert len(list(checked_samples(samples, "train", {}, frozenset()))) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_vectors_stay_as_stored(tmp_path: Path, dtype: torch.dtype) -> None:
+    settings = raw_layouts.msrvtt(tmp_path)
+    for old in (True, False):
+        ids = ["video0", "video1", "video2"]
+        write_tables(settings.train_features, ids, dtype, _use_new_zipfile_serialization=not old)
+        video = msrvtt.open_splits(settings)["train"].read(2).fields["video"]
+        assert video.dtype.name == str(dtype).removeprefix("torch.")
+
+
+def test_lists_are_joined_and_repeats_refused(tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("video7\n\nvideo8\n")
+    settings = raw_layouts.msrvtt(tmp_path)
+    lists = (*settings.train_lists, more)
+    joined = settings.model_copy(update={"train_lists": lists})
+    split = msrvtt.open_splits(joined)["train"]
+    assert split.keys == [f"v_video{i}" for i in (0, 1, 2, 7, 8)]
+    assert kind_of(split, 4) == "no captions"
+    more.write_text("video1\n")
+    with pytest.raises(UserError, match=r"more\.txt: 1 ids stand twice, the first is 'video1'"):
+        msrvtt.open_splits(joined)
+
+
+def test_training_on_test_videos_is_refused(tmp_path: Path) -> None:
+    settings = raw_layouts.msrvtt(tmp_path)
+    write_rows(settings.train_lists[0], ("video_id",), [("video0",), ("video9771",)])
+    with pytest.raises(UserError, match=r"1 videos of train_lists are test videos.*video9771"):
+        msrvtt.open_splits(settings)
+
+
+def test_ids_without_features_or_words_are_named(tmp_path: Path) -> None:
+    settings = raw_layouts.msrvtt(tmp_path)
+    good = torch.zeros(WIDTH)
+    tables = {
+        "2d": {"video0": good, "video1": good, "video2": good.double()},
+        "3d": {"video1": good[:2], "video2": good},
+    }
+    torch.save(tables, settings.train_features)
+    split = msrvtt.open_splits(settings)["train"]
+    kinds = ["no 3D features", "3D features of wrong shape", "2D features of wrong dtype"]
+    assert [kind_of(split, i) for i in range(3)] == kinds
+    tables["2d"] = {"video0": good / 0, "video1": good[None], "video2": good.bfloat16()}
+    tables["3d"] = {"video0": good, "video1": good, "video2": good}
+    torch.save(tables, settings.train_features)
+    split = msrvtt.open_splits(settings)["train"]
+    assert kind_of(split, 0) == "2D features not finite"
+    assert split.read(1).fields["video"].shape == (2 * WIDTH,)  # (1, width) is one vector
+    assert kind_of(split, 2) == "2D features of wrong dtype"
+    sentences = [{"video_id": "video0", "caption": "words"}, {"video_id": "video0", "caption": "  "}]
+    settings.captions.write_text(json.dumps({"sentences": sentences}))
+    assert kind_of(msrvtt.open_splits(settings)["train"]) == "caption without words"
+
+
+def test_other_files_in_the_place_of_one_are_refused(tmp_path: Path) -> None:
+    settings = raw_layouts.msrvtt(tmp_path)
+    torch.save({"video0": torch.zeros(3)}, settings.train_features)
+    with pytest.raises(UserError, match=r"train\.pth: expected .*found \['video0'\]"):
+        msrvtt.open_splits(settings)
+    settings.captions.write_text(json.dumps({"sentences": [{"caption": "x"}]}))
+    with pytest.raises(UserError, match=r"data\.json: sentence 0 has no video_id and caption"):
+        msrvtt.open_splits(settings)
+    for wrong, message in (
+        ("{}", "expected a JSON object with sentences"),
+        ('{"sentences": 3}', "expected a JSON object with sentences"),
+        ("[]", "expected a JSON object, found list"),
+        ("{", "is not valid JSON"),
+    ):
+        settings.captions.write_text(wrong)
+        with pytest.raises(UserError, match=rf"data\.json:? {message}"):
+            msrvtt.open_splits(settings)
+    settings.test_list.write_text("video_id,sentence\nvideo1,too,many\n")
+    with pytest.raises(UserError, match=r"test\.csv:2: 3 values under 2 columns"):
+        msrvtt.test_clips(settings.test_list)
+    settings.test_list.write_text("video_id,sentence\nvideo1," + "x" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"test\.csv:2: field larger than field limit"):
+        msrvtt.test_clips(settings.test_list)
+
+
+def test_repeated_test_videos_get_numbers(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.csv", ("video_id", "sentence"), [("v1", "one"), ("v1", "two")])
+    assert [clip.key for clip in msrvtt.test_clips(path)] == ["v_v1", "v1_v1"]
