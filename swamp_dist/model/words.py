@@ -33,14 +33,12 @@ def largest_rows(rows: Tensor, ids: Tensor) -> Tensor:
     """max over w of rows[ids[:, w]], for each column alone: (n, S), (b, W) int64 -> (b, S).
 
     Never holds (b, W, S): what is kept for the backward pass is where each maximum came from. The gradient
-    goes there whole, to the earliest place among equals. Deterministic: on a GPU the backward pass of an
-    index sorts, where that of gather or of embedding_bag would add up in the order of arrival.
+    goes there whole, to the earliest place among equals. Deterministic on a GPU too: there the backward pass
+    of an index sorts, where that of gather or of embedding_bag adds up in the order of arrival.
     """
     starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
     with torch.no_grad():
         chosen = torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
-    if not rows.is_cuda:
-        return rows.gather(0, chosen)
     columns = torch.arange(rows.shape[1], device=rows.device)
     return rows.flatten()[chosen * rows.shape[1] + columns]
 

@@ -58,6 +58,21 @@ def test_the_largest_over_words_is_never_held_dense() -> None:
     assert 0 < max(event.cpu_memory_usage for event in profile.events()) < dense / 2
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: its additions have no order of their own"
+)
+def test_the_gradient_on_a_gpu_is_the_same_every_time() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(20, 256, device="cuda", requires_grad=True)
+    ids = torch.randint(0, 20, (4096, 20), device="cuda")
+    upstream = torch.randn(4096, 256, device="cuda")
+    first, *others = (_gradient(largest_rows(rows, ids), rows, upstream) for _ in range(5))
+    assert all(torch.equal(first, other) for other in others)
+    dense = _gradient(rows[ids].max(dim=1).values, rows, upstream)
+    torch.testing.assert_close(first, dense, rtol=1e-4, atol=1e-3)
+
+
 # -- through the engine ----------------------------------------------------------------------------
 
 
