@@ -6,10 +6,16 @@ import pytest
 from pydantic import ValidationError
 
 from swamp_dist.config import ModelSettings, StageSettings
+from swamp_dist.distributed import World
 from swamp_dist.launch.embedding_dim import embedding_dim_of, embedding_dim_problem, with_embedding_dim
+from swamp_dist.launch.preflight import check_stage
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.launch.task import run_stage
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.records import InputSpec, UserError
-from swamp_dist.train.weights import save_weights
+from swamp_dist.train.weights import load_weights, save_weights
+from tests.ranks import run_on_ranks
+from tests.train.tiny import tiny_stage
 
 KINDS = {
     "words and gated": {"a": {"kind": "words", "sentence_dim": 3}, "b": {"kind": "gated"}},
@@ -56,6 +62,26 @@ def test_another_size_is_named_with_the_fix(tmp_path: Path, key: str) -> None:
         assert (found is None) == (problem is None)
     assert found is not None
     assert all(part in found for part in (key, str(folder), "with 6", "embedding_dim=6", "null"))
+
+
+def _finetuned(world: World, shards: Path, folder: Path) -> None:
+    stage = tiny_stage(shards, train__epochs=1)
+    pretrained = RunDir(folder / "pretrained")
+    run_stage(stage, pretrained, world)
+    changes = {"model__embedding_dim": None, "train__epochs": 1, "train__init_from": str(pretrained.path)}
+    run_stage(tiny_stage(shards, **changes), RunDir(folder / "finetuned"), world)
+
+
+def test_a_stage_trains_at_the_size_of_the_weights_it_starts_from(tiny_shards: Path, tmp_path: Path) -> None:
+    run_on_ranks(_finetuned, 1, tiny_shards, tmp_path)
+    found = load_weights(tmp_path / "finetuned").tensors
+    assert found["b.layers.2.bias"].shape == (8,)
+    assert found["prototypes.weight"].shape == (10, 8)
+    stage = tiny_stage(tiny_shards, model__embedding_dim=16, train__init_from=str(tmp_path / "pretrained"))
+    with pytest.raises(
+        UserError, match=r"model.embedding_dim = 16, but train.init_from[\s\S]*embedding_dim=8"
+    ):
+        check_stage(stage, RunDir(tmp_path / "refused"), 1)
 
 
 def test_weights_of_other_encoders_and_damaged_ones_say_so(tmp_path: Path) -> None:
