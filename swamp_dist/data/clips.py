@@ -73,11 +73,15 @@ def clip_words(ids: np.ndarray, clips: Sequence[Clip]) -> np.ndarray:
     `ids` (n, W) holds the first W known words of every caption, so that the first W of several captions
     after one another are the same as if none had been cut.
     """
+    captions = np.array([i for clip in clips for i in clip.captions], dtype=np.int64)
+    owner = np.repeat(np.arange(len(clips)), [len(clip.captions) for clip in clips])
+    rows = ids[captions]
+    known = rows != 0
+    owner, words = np.repeat(owner, known.sum(axis=1)), rows[known]
+    place = np.arange(len(words)) - np.searchsorted(owner, owner)  # of each word among those of its clip
+    kept = place < ids.shape[1]
     out = np.zeros((len(clips), ids.shape[1]), dtype=ids.dtype)
-    for row, clip in zip(out, clips, strict=True):
-        words = ids[list(clip.captions)].reshape(-1)
-        words = words[words != 0][: ids.shape[1]]
-        row[: len(words)] = words
+    out[owner[kept], place[kept]] = words[kept]
     return out
 
 

@@ -114,23 +114,27 @@ class ClipPairs:
 
     def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
         """As `PairMaker.make`: `Words` and (entries * pairs, widths of all parts) raw maxima."""
-        made = [self._video(entry, reader, epoch, pairs) for entry in reader.read(indices)]
-        words = self.words.batch(np.concatenate([ids for ids, _ in made]))
-        pooled = torch.from_numpy(np.concatenate([rows for _, rows in made]))
-        return (words, pooled) if self.clips.on == "b" else (pooled, words)
-
-    def _video(
-        self, entry: Entry, reader: EntryReader, epoch: int, pairs: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(pairs, W) word ids and (pairs, widths) features of one video's pairs."""
-        ids = entry.arrays[self.text]
-        captions = caption_choice(self.seed, epoch, entry.key, len(ids), pairs, self.clips.replace)
-        distinct, place = np.unique(captions, return_inverse=True)  # with replacement some come twice
-        grown = self._grown(entry, distinct, reader)
-        parts = [
-            pool_max(entry.arrays[part], row_bounds(grown, rate)) for part, rate in self.clips.parts.items()
+        specs = [reader.specs[part] for part in self.clips.parts]
+        width = sum(spec.shape[0] for spec in specs)
+        pooled = np.empty((len(indices), pairs, width), dtype=specs[0].dtype)  # written once, in place
+        ids = [
+            self._video(entry, reader, epoch, rows)
+            for entry, rows in zip(reader.each(indices), pooled, strict=True)
         ]
-        return clip_words(ids, grown)[place], np.concatenate(parts, axis=1)[place]
+        words, features = self.words.batch(np.concatenate(ids)), torch.from_numpy(pooled.reshape(-1, width))
+        return (words, features) if self.clips.on == "b" else (features, words)
+
+    def _video(self, entry: Entry, reader: EntryReader, epoch: int, pooled: np.ndarray) -> np.ndarray:
+        """(pairs, W) word ids of one video's pairs; fills `pooled` (pairs, widths) with their features."""
+        ids, first = entry.arrays[self.text], 0
+        drawn = caption_choice(self.seed, epoch, entry.key, len(ids), len(pooled), self.clips.replace)
+        distinct, place = np.unique(drawn, return_inverse=True)  # with replacement some come twice
+        grown = self._grown(entry, distinct, reader)
+        for part, rate in self.clips.parts.items():
+            rows = pool_max(entry.arrays[part], row_bounds(grown, rate))
+            pooled[:, first : first + rows.shape[1]] = rows[place]
+            first += rows.shape[1]
+        return clip_words(ids, grown)[place]
 
     def _grown(self, entry: Entry, captions: np.ndarray, reader: EntryReader) -> list[Clip]:
         times, count = entry.arrays[self.clips.times], len(entry.arrays[self.text])

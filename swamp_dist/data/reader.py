@@ -10,7 +10,7 @@ import os
 import tarfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from swamp_dist.data.tar import InMemory, TarFault, walk
 logger = logging.getLogger(__name__)
 _OPEN_FILES = 128
 Indices = Sequence[int] | np.ndarray
+_Row = tuple[bytes, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class EntryReader(ABC):
         Raises:
             ShardError: an entry is not what index and manifest promise; names file, entry and field.
         """
+
+    def each(self, indices: Indices) -> Iterator[Entry]:
+        """As `read`, one after the other; the arrays of an entry are valid until the next one is asked for."""
+        yield from self.read(indices)
 
     def columns(self, indices: Indices) -> dict[str, Column]:
         """Every field of the entries at these indices."""
@@ -109,28 +114,46 @@ def open_reader(
     return MemoryReader(reader) if cache == "memory" else reader
 
 
+def _new_memory(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
 class SeekReader(EntryReader):
     """One positioned read an entry; every tar header inside it is checked."""
 
     def __init__(self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...]) -> None:
         super().__init__(split, specs, fields)
         self._files: OrderedDict[int, FileIO] = OrderedDict()
+        self._memory = bytearray()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": OrderedDict()}  # another process opens its own
+        return self.__dict__ | {"_files": OrderedDict(), "_memory": bytearray()}  # a process has its own
 
     def read(self, indices: Indices) -> list[Entry]:
         """One positioned read each."""
         rows = self.split.rows[np.asarray(indices, dtype=np.int64)].tolist()
-        return [self._read_one(int(i), *row) for i, row in zip(indices, rows, strict=True)]
+        return [self._read_one(int(i), row, _new_memory) for i, row in zip(indices, rows, strict=True)]
 
-    def _read_one(self, index: int, key: bytes, shard: int, offset: int, size: int, label: int) -> Entry:
+    def each(self, indices: Indices) -> Iterator[Entry]:
+        """Every entry is read into the same memory, which stays in cache: large entries cost half the time."""
+        rows = self.split.rows[np.asarray(indices, dtype=np.int64)].tolist()
+        for index, row in zip(indices, rows, strict=True):
+            yield self._read_one(int(index), row, self._room)
+
+    def _room(self, size: int) -> memoryview:
+        if len(self._memory) < size:
+            self._memory = bytearray(size)
+        return memoryview(self._memory)[:size]
+
+    def _read_one(self, index: int, row: _Row, room: Callable[[int], memoryview]) -> Entry:
+        key, shard, offset, size, label = row
         path, name = self.split.shard_path(shard), key.decode("ascii")
         if size <= 0 or offset < 0 or offset + size > self.split.record.shards[shard].bytes:
             raise shard_error(
                 path, name, f"the index points to bytes {offset} to {offset + size}, outside it"
             )
-        data = os.pread(self._file(shard, path).fileno(), size, offset)
+        view = room(size)
+        data = view[: os.preadv(self._file(shard, path).fileno(), [view], offset)].toreadonly()
         if len(data) != size:
             raise shard_error(path, name, f"the file ends at byte {offset + len(data)}, inside the entry")
         members: dict[str, bytes | memoryview] = {}

@@ -31,8 +31,8 @@ class ByteSource(Protocol):
 class InMemory:
     """Bytes that are in memory already, handed out without a copy."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
         self._position = 0
 
     def read(self, size: int, /) -> memoryview:
