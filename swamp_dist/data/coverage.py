@@ -36,8 +36,8 @@ class SplitCoverage(_Record):
     skipped: dict[str, SkippedKind]
     tally: dict[str, int]
     """captions, captions_without_words, tokens, unknown_tokens; nothing in sets without captions."""
-    published: dict[str, int]
-    """Published counts of this split, by `entries` or `captions`; nothing where none are known."""
+    published: int | None = None
+    """Published number of entries; None where none is known."""
 
     @property
     def share_skipped(self) -> float:
@@ -62,7 +62,7 @@ class Coverage(_Record):
 def cover(
     plan: BuildPlan,
     records: Iterable[UnitRecord],
-    published: Mapping[str, Mapping[str, int]] | None = None,
+    published: Mapping[str, int] | None = None,
     vocabulary: int | None = None,
 ) -> Coverage:
     """The report over all finished shards."""
@@ -70,13 +70,13 @@ def cover(
     for record in records:
         by_split[record.split].append(record)
     splits = {
-        name: _cover_split(plan.entries[name], found, (published or {}).get(name, {}))
+        name: _cover_split(plan.entries[name], found, (published or {}).get(name))
         for name, found in by_split.items()
     }
     return Coverage(name=plan.recipe.name, splits=splits, vocabulary=vocabulary)
 
 
-def _cover_split(listed: int, records: list[UnitRecord], published: Mapping[str, int]) -> SplitCoverage:
+def _cover_split(listed: int, records: list[UnitRecord], published: int | None) -> SplitCoverage:
     tally: Counter[str] = Counter()
     for record in records:
         tally.update(record.tally)
@@ -85,7 +85,7 @@ def _cover_split(listed: int, records: list[UnitRecord], published: Mapping[str,
         written=sum(record.shard.entries for record in records),
         skipped=skipped_kinds(records),
         tally=dict(tally),
-        published=dict(published),
+        published=published,
     )
 
 
@@ -117,15 +117,13 @@ def coverage_text(coverage: Coverage) -> str:
 
 
 def _split_lines(split: SplitCoverage) -> list[str]:
-    lines = [
-        f"entries: {split.written:,} of {split.listed:,} listed{_beside(split, 'entries', split.listed)}"
-    ]
+    lines = [f"entries: {split.written:,} of {split.listed:,} listed{_beside_published(split)}"]
     if split.skipped:
         lines.append(f"left out: {split.listed - split.written:,} ({split.share_skipped:.3%})")
         lines += [f"  {line}" for line in skipped_lines(split.skipped)]
     if "captions" in split.tally:
         tally = split.tally
-        lines.append(f"captions: {tally['captions']:,}{_beside(split, 'captions', tally['captions'])}")
+        lines.append(f"captions: {tally['captions']:,}")
         lines.append(f"captions without a word of the vocabulary: {tally['captions_without_words']:,}")
         share = tally["unknown_tokens"] / max(1, tally["tokens"])
         lines.append(
@@ -134,11 +132,10 @@ def _split_lines(split: SplitCoverage) -> list[str]:
     return lines
 
 
-def _beside(split: SplitCoverage, what: str, found: int) -> str:
-    """How a count compares with the published one, if there is one."""
-    published = split.published.get(what)
-    if published is None:
+def _beside_published(split: SplitCoverage) -> str:
+    """How the entries that the raw data list compare with the published count, if there is one."""
+    if split.published is None:
         return ""
-    if published == found:
-        return f"; {published:,} published"
-    return f"; {published:,} published: {found - published:+,} here"
+    if split.published == split.listed:
+        return f"; {split.published:,} published"
+    return f"; {split.published:,} published: {split.listed - split.published:+,} here"

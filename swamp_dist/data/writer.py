@@ -106,7 +106,7 @@ def finish_set(
     policy: MissingPolicy,
     builder: Builder,
     report: Report = lambda done, total: None,
-    published: Mapping[str, Mapping[str, int]] | None = None,
+    published: Mapping[str, int] | None = None,
     words: WordsRecord | None = None,
 ) -> tuple[Manifest, Coverage]:
     """Build what is missing of a set and give it its name. Call it inside `building_alone`.

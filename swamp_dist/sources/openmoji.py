@@ -73,6 +73,11 @@ def open_splits(settings: OpenMojiSource) -> Mapping[str, RawSplit]:
     return {name: _raw_split(icons, text, image, chosen) for name, chosen in splits.items()}
 
 
+def item_fields(settings: OpenMojiSource) -> frozenset[str]:
+    """No field has several items."""
+    return frozenset()
+
+
 def read_icons(folder: Path) -> list[Icon]:
     """The icons of an unpacked `openmoji` package that are used, in the package's order."""
     entries = json.loads((folder / "data" / "openmoji.json").read_text(encoding="utf-8"))

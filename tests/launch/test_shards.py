@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
 from webdataset.writer import TarWriter
 
 from swamp_dist.cli.shards import parse_part
-from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit, WordsBuildSettings
+from swamp_dist.config import Settings, ShardSettings, SyntheticSource, SyntheticSplit, WordsBuildSettings
 from swamp_dist.data.build import MissingPolicy
 from swamp_dist.data.coverage import Coverage, SplitCoverage, coverage_text
 from swamp_dist.data.entry import decode_npy, encode_entry
@@ -23,7 +24,7 @@ from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import open_words
 from swamp_dist.launch import shards
 from swamp_dist.launch.build_progress import Lines
-from swamp_dist.launch.raw_data import RawData, open_raw_data
+from swamp_dist.launch.raw_data import RawData, open_raw_data, source_record
 from swamp_dist.launch.shard_workers import in_processes
 from swamp_dist.launch.shards import Hands, build_part, build_shards, read_coverage
 from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
@@ -211,6 +212,19 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
     raise AssertionError(f"child {child} outlived its parent")
 
 
+def test_where_files_lie_is_no_part_of_a_recipe_but_their_names_are():
+    class Listed(Settings):
+        kind: str = "listed"
+        download: Path = Path("/anywhere")
+        lists: tuple[Path, ...] = (Path("/raw/a.csv"), Path("b.csv"))
+        features: Path | None = Path("/raw/features")
+        share: float = 0.5
+
+    wanted = {"kind": "listed", "lists": ["a.csv", "b.csv"], "features": "features", "share": 0.5}
+    assert source_record(Listed()) == wanted  # type: ignore[arg-type]
+    assert source_record(SETTINGS.source) == SETTINGS.source.model_dump(mode="json")
+
+
 # -- words -----------------------------------------------------------------------------------------
 
 CAPTIONS = {
@@ -230,7 +244,7 @@ def raw_captions(bad: tuple[str, ...] = ()) -> RawData:
 
         return RawSplit(keys, read, lambda: iter(entries))
 
-    published = {"train": {"entries": 3, "captions": 5}, "test": {}}
+    published = {"train": 5}
     return RawData({name: split(entries) for name, entries in CAPTIONS.items()}, frozenset(), published)
 
 
@@ -272,8 +286,9 @@ def test_the_report_counts_captions_words_and_what_was_published(tmp_path, capti
     train = {"captions": 4, "captions_without_words": 1, "tokens": 12, "unknown_tokens": 3}
     assert coverage.splits["train"].tally == train
     assert coverage.splits["test"].tally["unknown_tokens"] == 1  # look-up minds case
-    assert "entries: 3 of 3 listed; 3 published" in text
-    assert "captions: 4; 5 published: -1 here" in text
+    assert "entries: 3 of 3 listed; 5 published: -2 here" in text
+    assert "entries: 1 of 1 listed\n" in text
+    assert "captions: 4\n" in text
     assert "tokens outside the vocabulary: 3 of 12 (25.00%)" in text
     assert "vocabulary: 5 words" in text
 
@@ -350,7 +365,7 @@ def test_lines_come_every_half_minute_and_at_the_end(caplog):
 
 def test_the_report_names_the_first_entries_of_each_kind():
     kinds = {"no captions": {"count": 7, "first": ("a", "b")}}
-    split = SplitCoverage(listed=10, written=3, skipped=kinds, tally={}, published={"entries": 9})  # type: ignore[arg-type]
+    split = SplitCoverage(listed=10, written=3, skipped=kinds, tally={}, published=9)  # type: ignore[arg-type]
     text = coverage_text(Coverage(name="x", splits={"train": split}))
     assert "entries: 3 of 10 listed; 9 published: +1 here" in text
     assert "left out: 7 (70.000%)" in text
