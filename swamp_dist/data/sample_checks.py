@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,26 @@ def check_keys(split: str, keys: Sequence[str]) -> None:
         if key in seen:
             raise UserError(f"split {split!r}: two entries have the key {key!r}; keys must be unique")
         seen.add(key)
+
+
+def checked_samples(
+    samples: Iterable[Sample], split: str, fields: dict[str, FieldSpec], item_fields: frozenset[str]
+) -> Iterator[Sample]:
+    """The samples, each checked as a build would check it: how a source is tested without building.
+
+    The first of all fills `fields`, the others must agree with it.
+
+    Raises:
+        UserError: at the first sample that cannot be stored; names split, entry and field.
+    """
+    keys: list[str] = []
+    for sample in samples:
+        if not fields:
+            fields.update(field_specs(sample, item_fields))
+        check_sample(sample, split, fields)
+        keys.append(sample.key)
+        yield sample
+    check_keys(split, keys)
 
 
 def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldSpec]:

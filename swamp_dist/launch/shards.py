@@ -128,6 +128,11 @@ def open_build_source(settings: ShardSettings, words: Path | None) -> BuildSourc
 
 def _open(settings: ShardSettings, out: Path) -> _Job:
     raw = open_raw_data(settings.source)
+    if settings.words is None and any(split.captions is not None for split in raw.splits.values()):
+        raise UserError(
+            f"recipe {settings.name}: its entries have captions, and `words` is null, so that they would be lost.\n"
+            "Name a file of word vectors: words.vectors=PATH (word2vec .bin, .txt, .vec, .npz)."
+        )
     decides, sha256 = {}, ""
     if settings.words is not None:
         sha256 = caption_words.vectors_sha256(settings.words.vectors)

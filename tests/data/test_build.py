@@ -12,6 +12,7 @@ import pytest
 from swamp_dist.data.build import MissingPolicy, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_TEXT
 from swamp_dist.data.durable import HashedFile
+from swamp_dist.data.sample_checks import checked_samples
 from swamp_dist.data.shard_plan import BuildSource, plan_build, unit_entries
 from swamp_dist.data.staging import finished_units
 from swamp_dist.data.verify import verify_shards
@@ -295,6 +296,14 @@ def test_shards_with_other_fields_are_named_whoever_built_them(tmp_path):
         match=r"field 'a': float32 \(3\); train-000001.tar \(entry 'key-\d+' and on\): float32 \(4\)",
     ):
         build_raw(tmp_path / "set", source, builder=build)
+
+
+def test_samples_of_a_source_are_checked_as_a_build_checks_them():
+    fields = {}
+    assert len(list(checked_samples([sample(0), sample(1)], "train", fields, frozenset()))) == 2
+    assert fields.keys() == {"a", "b"}
+    with pytest.raises(UserError, match="two entries have the key 'key-0000'"):
+        list(checked_samples([sample(0), sample(0)], "train", fields, frozenset()))
 
 
 def test_a_source_that_reads_another_entry_than_it_listed_is_refused(tmp_path):

@@ -339,6 +339,13 @@ def test_words_for_a_source_without_captions_are_refused(tmp_path, captioned):
         build_shards(plain, tmp_path / "set")
 
 
+def test_captions_are_never_lost_for_want_of_vectors(tmp_path, captioned):
+    with pytest.raises(
+        UserError, match=r"entries have captions, and `words` is null(.|\n)*words.vectors=PATH"
+    ):
+        build_shards(captioned.model_copy(update={"words": None}), tmp_path / "set")
+
+
 def test_a_set_built_with_gaps_says_so_to_a_recipe_that_wants_none(tmp_path, captioned, monkeypatch, caplog):
     monkeypatch.setattr(shards, "open_raw_data", lambda source: raw_captions(bad=("video1",)))
     gaps = captioned.model_copy(update={"on_missing": "skip", "max_missing_share": 0.5})
