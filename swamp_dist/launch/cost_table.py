@@ -1,13 +1,16 @@
-"""What a job's objective costs on clusters of several sizes, side by side; imports nothing heavy."""
+"""What a job's step costs on clusters of several sizes, side by side; imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 
-from swamp_dist.config import Settings, StageSettings
+from swamp_dist.config import EncoderSettings, GatedSettings, Settings, StageSettings, WordsSettings
+from swamp_dist.data.manifest import load_manifest
 from swamp_dist.launch.embedding_dim import with_embedding_dim
+from swamp_dist.model.costs import FLOAT, EncoderCost, encoder_cost, engine_bytes, engine_traffic
 from swamp_dist.objective.costs import StepCost, expected_iterations, step_cost
 from swamp_dist.records import UserError
 
@@ -45,43 +48,144 @@ def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list
     return fitting_sizes if len(fitting_sizes) <= _MOST_COLUMNS else [1, *fitting_sizes[1 - _MOST_COLUMNS :]]
 
 
-def _cost(settings: StageSettings, world_size: int) -> StepCost:
-    data = settings.data
-    pairs = data.entries * data.pairs_per_entry
-    embedding_dim = with_embedding_dim(settings).model.embedding_dim
+@dataclass(frozen=True)
+class ModelCost:
+    """What encoders, prototypes and engine add to the objective's step on a rank."""
+
+    flops: Mapping[str, int]
+    memory: Mapping[str, int]
+    sent: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class WholeCost:
+    """A step on a rank. `model` is None where the widths of the inputs are not known."""
+
+    step: StepCost
+    model: ModelCost | None
+
+    @property
+    def flops(self) -> dict[str, int]:
+        """Operations by part."""
+        return {**({} if self.model is None else self.model.flops), **self.step.flops}
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes held by part."""
+        return {**({} if self.model is None else self.model.memory), **self.step.memory}
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """Bytes sent by part."""
+        parts = dict({} if self.model is None else self.model.sent)
+        for collective in self.step.collectives:
+            size = collective.sent(self.step.world_size)
+            parts[collective.what] = parts.get(collective.what, 0) + size
+        return parts
+
+
+def _cost(settings: StageSettings, world_size: int) -> WholeCost:
+    data, settings = settings.data, with_embedding_dim(settings)
+    pairs, embedding_dim = data.entries * data.pairs_per_entry, settings.model.embedding_dim
     assert embedding_dim is not None
-    return step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size)
+    step = step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size)
+    dims = input_dims(settings)
+    model = None if dims is None else model_cost(settings, dims, embedding_dim, world_size)
+    return WholeCost(step, model)
 
 
-def _table(settings: StageSettings, costs: Sequence[StepCost]) -> Table:
-    shown = Table(title=f"{settings.name}: the objective, a warm step and rank", title_justify="left")
+def input_dims(settings: StageSettings) -> tuple[int, int] | None:
+    """Lengths of the vectors of a and b: from the shard set if it is built, else from `unit_parts`; else None.
+
+    Raises:
+        UserError: the shard set is damaged, or lacks a field.
+    """
+    sides = (settings.data.a, settings.model.a), (settings.data.b, settings.model.b)
+    if (settings.data.shards / "manifest.json").is_file():
+        manifest = load_manifest(settings.data.shards)
+        return _dims([_manifest_dim(manifest.field(field).shape, encoder) for field, encoder in sides])
+    return _dims([_stated_dim(encoder) for _, encoder in sides])
+
+
+def _dims(found: Sequence[int | None]) -> tuple[int, int] | None:
+    a, b = found
+    return None if a is None or b is None else (a, b)
+
+
+_WORD_DIM = 300
+"""Length of the published word vectors, taken for encoders of words."""
+_MAX_WORDS = 20
+"""Words kept of a caption."""
+
+
+def _manifest_dim(shape: Sequence[int], encoder: EncoderSettings) -> int | None:
+    if isinstance(encoder, WordsSettings):
+        return _WORD_DIM
+    return shape[-1] if shape else None
+
+
+def _stated_dim(encoder: EncoderSettings) -> int | None:
+    if isinstance(encoder, WordsSettings):
+        return _WORD_DIM
+    return sum(encoder.unit_parts) if isinstance(encoder, GatedSettings) and encoder.unit_parts else None
+
+
+def model_cost(
+    settings: StageSettings, dims: tuple[int, int], embedding_dim: int, world_size: int
+) -> ModelCost:
+    """Encoders of inputs of lengths `dims` and their engine, on a rank of `world_size`."""
+    local = settings.data.entries * settings.data.pairs_per_entry // world_size
+    at_once = min(settings.engine.micro_batch or local, local)
+    encoders = settings.model.a, settings.model.b
+
+    def sides(rows: int) -> list[EncoderCost]:
+        words = rows * _MAX_WORDS + 1  # at most: every word of a batch another, and the padding
+        both = zip(encoders, dims, strict=True)
+        return [encoder_cost(kind, rows, dim, embedding_dim, words) for kind, dim in both]
+
+    whole, piece, swamp = sides(local), sides(at_once), settings.objective.swamp
+    parameters = sum(side.parameters for side in whole)
+    parameters += swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
+    twice = sum(side.forward_flops for side in whole) if at_once < local else 0
+    activations = FLOAT * sum(side.saved_floats for side in piece)
+    held = engine_bytes(parameters, world_size, settings.engine.zero_stage)
+    traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage)
+    return ModelCost(
+        {"encoders": sum(side.flops for side in whole) + twice},
+        {**held, "activations": activations},
+        {f"engine's {what}": size for what, size in traffic.items()} if world_size > 1 else {},
+    )
+
+
+def _table(settings: StageSettings, costs: Sequence[WholeCost]) -> Table:
+    shown = Table(title=f"{settings.name}: a warm step on a rank", title_justify="left")
     shown.add_column("ranks")
     for cost in costs:
-        shown.add_column(f"{cost.world_size:,}", justify="right")
+        shown.add_column(f"{cost.step.world_size:,}", justify="right")
     for label, cell in _rows(costs):
         shown.add_row(label, *(cell(cost) for cost in costs))
-    shown.caption = _caption(settings)
+    shown.caption = _caption(settings, is_whole=costs[0].model is not None)
     shown.caption_justify = "left"
     return shown
 
 
-def _rows(costs: Sequence[StepCost]) -> list[tuple[str, Callable[[StepCost], str]]]:
+def _rows(costs: Sequence[WholeCost]) -> list[tuple[str, Callable[[WholeCost], str]]]:
     """Label and cell of every line; parts that no size has are left out."""
-    rows: list[tuple[str, Callable[[StepCost], str]]] = [("pairs", lambda c: f"{c.local_pairs:,}")]
-    if any(c.placement is not None for c in costs):
+    rows: list[tuple[str, Callable[[WholeCost], str]]] = [("pairs", lambda c: f"{c.step.local_pairs:,}")]
+    if any(c.step.placement is not None for c in costs):
         rows += [
-            ("queue", lambda c: "" if c.placement is None else c.placement.layout),
-            ("solve", _solve),
-            ("rows solved", lambda c: f"{c.rows:,}"),
-            ("score blocks", lambda c: f"{c.blocks:,}"),
+            ("queue", lambda c: "" if c.step.placement is None else c.step.placement.layout),
+            ("solve", lambda c: _solve(c.step)),
+            ("rows solved", lambda c: f"{c.step.rows:,}"),
+            ("score blocks", lambda c: f"{c.step.blocks:,}"),
         ]
     rows += [(f"compute: {part}", _flops(part)) for part in costs[0].flops]
     rows.append(("compute", lambda c: operations(sum(c.flops.values()))))
     rows += [(f"memory: {part}", _bytes(part)) for part in costs[0].memory]
     rows.append(("memory", lambda c: binary(sum(c.memory.values()))))
-    rows.append(("collectives", lambda c: str(len(c.collectives))))
+    rows.append(("collectives", lambda c: str(len(c.step.collectives))))
     rows += [(f"sent: {what}", _sent(what)) for what in _whats(costs)]
-    rows.append(("sent", lambda c: binary(c.sent)))
+    rows.append(("sent", lambda c: binary(sum(c.sent.values()))))
     return rows
 
 
@@ -91,29 +195,35 @@ def _solve(cost: StepCost) -> str:
     return "split" if cost.placement.is_split else "whole"
 
 
-def _flops(part: str) -> Callable[[StepCost], str]:
+def _flops(part: str) -> Callable[[WholeCost], str]:
     return lambda cost: operations(cost.flops[part])
 
 
-def _bytes(part: str) -> Callable[[StepCost], str]:
+def _bytes(part: str) -> Callable[[WholeCost], str]:
     return lambda cost: binary(cost.memory[part])
 
 
-def _sent(what: str) -> Callable[[StepCost], str]:
-    return lambda cost: binary(sum(c.sent(cost.world_size) for c in cost.collectives if c.what == what))
+def _sent(what: str) -> Callable[[WholeCost], str]:
+    return lambda cost: binary(cost.sent.get(what, 0))
 
 
-def _whats(costs: Sequence[StepCost]) -> list[str]:
-    return list(dict.fromkeys(c.what for cost in costs for c in cost.collectives))
+def _whats(costs: Sequence[WholeCost]) -> list[str]:
+    return list(dict.fromkeys(what for cost in costs for what in cost.sent))
 
 
-def _caption(settings: StageSettings) -> str:
+def _caption(settings: StageSettings, is_whole: bool) -> str:
     sinkhorn = settings.objective.swamp.sinkhorn
     iterations = expected_iterations(settings.objective)
     limit = "" if sinkhorn.iterations else f" (stopping at a tolerance: up to {sinkhorn.max_iterations})"
+    counted = (
+        f"Encoders count matrix products; words at most; engine at ZeRO stage {settings.engine.zero_stage}."
+        if is_whole
+        else "Encoders, optimiser and their gradients are not counted: the shard set that says how long the "
+        f"inputs are is not built ({settings.data.shards})."
+    )
     return (
         f"{iterations} iterations a solve{limit}, without repeats; float32, full queue, the rank that does most; "
-        "bytes sent are those of a ring. Encoders, optimiser and their gradients are not counted."
+        f"bytes sent are those of a ring; collectives are the objective's. {counted}"
     )
 
 

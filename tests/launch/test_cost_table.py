@@ -4,8 +4,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from swamp_dist.config import ShardSettings, StageSettings
-from swamp_dist.launch.cost_table import binary, cost_table, operations, world_sizes
+from swamp_dist.config import EngineSettings, ModelSettings, ShardSettings, StageSettings
+from swamp_dist.launch.cost_table import (
+    binary,
+    cost_table,
+    input_dims,
+    model_cost,
+    operations,
+    world_sizes,
+)
+from swamp_dist.model.costs import encoder_cost
 from swamp_dist.objective.costs import step_cost
 from swamp_dist.records import UserError
 from tests.train.tiny import tiny_stage
@@ -54,3 +62,46 @@ def test_what_cannot_be_counted_is_refused_with_a_way_out() -> None:
 def test_units() -> None:
     assert [operations(n) for n in (999, 1500, 2 * 10**12)] == ["999 FLOP", "1.5 kFLOP", "2.0 TFLOP"]
     assert [binary(n) for n in (0, 1536, 200 * 2**20)] == ["0 B", "1.5 KiB", "200 MiB"]
+
+
+PARTS = {"kind": "gated", "unit_parts": [2048, 2048]}
+
+
+def _with_model(embedding_dim: int, a: dict[str, object], b: dict[str, object]) -> StageSettings:
+    model = ModelSettings.model_validate({"embedding_dim": embedding_dim, "a": a, "b": b})
+    return _stage(64).model_copy(update={"model": model})
+
+
+def test_encoders_and_engine_are_counted_where_the_inputs_lengths_are_known() -> None:
+    settings = _with_model(512, {"kind": "words"}, PARTS)
+    lines = _lines(settings, 2, 4)
+    assert input_dims(settings) == (300, 4096)
+    rows, prototypes = 16, settings.objective.swamp.prototypes
+    sides = (
+        encoder_cost(settings.model.a, rows, 300, 512, 20 * rows + 1),
+        encoder_cost(settings.model.b, rows, 4096, 512),
+    )
+    parameters = sum(side.parameters for side in sides) + prototypes * 512
+    assert lines["compute: encoders"][1] == operations(sum(side.flops for side in sides))
+    assert lines["memory: optimiser"][1] == binary(8 * parameters)
+    assert lines["sent: engine's gradients"][1] == binary(2 * 4 * parameters * 3 // 4)
+    assert lines["sent: engine's gradients"][0] == "0 B"
+    sharded = _lines(settings.model_copy(update={"engine": EngineSettings(zero_stage=3)}), 2, 4)
+    assert sharded["memory: optimiser"][1] == binary(12 * parameters // 4)
+    assert sharded["sent: engine's weights"][1] == binary(2 * 4 * parameters * 3 // 4)
+
+
+def test_micro_batches_encode_twice_and_hold_less() -> None:
+    settings = _with_model(64, PARTS, PARTS)
+    in_pieces = settings.model_copy(update={"engine": EngineSettings(micro_batch=16)})
+    whole, pieces = (model_cost(s, (4096, 4096), 64, 1) for s in (settings, in_pieces))
+    forward = 2 * encoder_cost(settings.model.a, 64, 4096, 64).forward_flops
+    assert pieces.flops["encoders"] == whole.flops["encoders"] + forward
+    assert pieces.memory["activations"] * 4 == whole.memory["activations"]
+
+
+def test_the_caption_says_that_encoders_are_not_counted() -> None:
+    assert "compute: encoders" not in _lines(_stage(64), 1, 1)
+    printed = io.StringIO()
+    Console(width=200, file=printed).print(cost_table(_stage(64), 1, 1))
+    assert "is not built (nowhere" in printed.getvalue()

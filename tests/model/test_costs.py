@@ -1,0 +1,118 @@
+"""The encoders' formulas against what torch counts, and the engine's against what DeepSpeed holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from swamp_dist.config import (
+    EncoderSettings,
+    EngineSettings,
+    GatedSettings,
+    MlpSettings,
+    ModelSettings,
+    OptimizerSettings,
+    WordsSettings,
+)
+from swamp_dist.distributed import World
+from swamp_dist.model.costs import encoder_cost, engine_bytes, engine_traffic
+from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder, build_encoder
+from swamp_dist.records import Inputs, InputSpec, Words
+from swamp_dist.train.engine import Engine
+from tests.ranks import run_on_ranks
+
+ROWS, INPUT, DIM, WORDS = 40, 30, 24, 50
+KINDS: dict[str, EncoderSettings] = {
+    "mlp": MlpSettings(hidden=(20, 16)),
+    "linear": MlpSettings(hidden=()),
+    "mlp, norm, dropout": MlpSettings(hidden=(20, 16), layer_norm=True, dropout=0.5),
+    "gated": GatedSettings(),
+    "words": WordsSettings(sentence_dim=36),
+    "words, as wide as D": WordsSettings(),
+}
+
+
+def _built(settings: EncoderSettings) -> tuple[nn.Module, Inputs]:
+    if isinstance(settings, WordsSettings):
+        ids = torch.randint(WORDS, (ROWS, 7))
+        return build_encoder(settings, InputSpec((7,), INPUT), DIM), Words(ids, torch.randn(WORDS, INPUT))
+    return build_encoder(settings, InputSpec((INPUT,)), DIM), torch.randn(ROWS, INPUT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operations_and_parameters_are_exact(kind: str) -> None:
+    encoder, inputs = _built(KINDS[kind])
+    cost = encoder_cost(KINDS[kind], ROWS, INPUT, DIM, WORDS)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        encoder(inputs)
+    with FlopCounterMode(display=False) as both:
+        encoder(inputs).sum().backward()
+    assert forward.get_total_flops() == cost.forward_flops
+    assert both.get_total_flops() == cost.flops
+    assert sum(p.numel() for p in encoder.parameters()) == cost.parameters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_are_those_that_are_saved(kind: str) -> None:
+    encoder, inputs = _built(KINDS[kind])
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in own:
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        rows = DualEncoder._embed(encoder, inputs)
+    expected = 4 * encoder_cost(KINDS[kind], ROWS, INPUT, DIM, WORDS).saved_floats
+    assert rows.shape == (ROWS, DIM)
+    assert 0.85 * expected < sum(saved.values()) < 1.15 * expected
+
+
+def _held(world: World, stage: int) -> tuple[int, dict[str, int]]:
+    """Parameters, and the bytes of a rank after a step."""
+    model = ModelSettings(embedding_dim=64, a=GatedSettings(), b=MlpSettings(hidden=(48,)))
+    encoder = build_dual_encoder(model, (40,), (50,), 32, normalize_prototypes=True, seed=0)
+    parameters = sum(p.numel() for p in encoder.parameters())
+    settings = EngineSettings.model_validate({"zero_stage": stage})
+    engine = Engine(encoder, OptimizerSettings(), settings, 4, world)
+    found = engine.embed_pairs(torch.randn(4, 40), torch.randn(4, 50))
+    assert found.prototypes is not None
+    engine.backward(found.a.sum() + found.b.sum() + found.prototypes[0].sum())
+    engine.step(1e-3)
+    deepspeed: Any = engine._engine
+    inner = deepspeed.optimizer.optimizer if stage else deepspeed.optimizer
+    moments = [x for state in inner.state.values() for x in state.values() if x.numel() > 1]
+    groups = [group["params"] for group in inner.param_groups] if stage in (1, 2) else []
+    masters = deepspeed.optimizer.fp32_partitioned_groups_flat if stage == 3 else sum(groups, [])
+    weights = [p.ds_tensor if stage == 3 else p for p in deepspeed.module.parameters()]
+    return parameters, {
+        "weights": sum(x.nbytes for x in weights),
+        "optimiser": sum(x.nbytes for x in [*moments, *masters]),
+    }
+
+
+def _held_at_every_stage(world: World) -> list[tuple[int, dict[str, int]]]:
+    return [_held(world, stage) for stage in range(4)]
+
+
+def test_the_engine_holds_the_bytes_of_the_formula() -> None:
+    for by_stage in run_on_ranks(_held_at_every_stage, 2):
+        for stage, (parameters, held) in enumerate(by_stage):
+            expected = engine_bytes(parameters, 2, stage)
+            for what, size in held.items():
+                assert math.isclose(size, expected[what], rel_tol=0.01), (stage, what, size, expected[what])
+
+
+def test_bytes_sent_by_stage() -> None:
+    assert engine_traffic(1000, 4, 0) == {"gradients": 6000}
+    assert engine_traffic(1000, 4, 1) == engine_traffic(1000, 4, 2) == {"gradients": 3000, "weights": 3000}
+    assert engine_traffic(1000, 4, 3) == {"gradients": 3000, "weights": 6000}
+    assert sum(engine_traffic(1000, 1, 3).values()) == 0
+    assert engine_bytes(1000, 4, 2) == {"weights": 4000, "gradients": 1000, "optimiser": 3000}
