@@ -111,18 +111,53 @@ class _Brief(logging.Formatter):
         return super().format(logging.makeLogRecord(vars(record) | {"exc_info": None, "exc_text": None}))
 
 
+@dataclass(frozen=True)
+class Gathering:
+    """Rows of all ranks on their way here, while this rank computes something else."""
+
+    _rows: Tensor
+    _work: Any
+    _mine: Tensor
+    """What is being sent: its memory must not be used again before."""
+
+    def wait(self) -> Tensor:
+        """The rows (W*b, ...) in rank order. A GPU waits by itself; the host goes on."""
+        if self._work is not None:
+            self._work.wait()
+        return self._rows
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, world: World, started: list[Gathering]) -> Tensor:
         ctx.world = world
-        return gather(rows, world)
+        started.append(start_gather(rows, world))
+        return started[0]._rows
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         world: World = ctx.world
         mine = gradient.new_empty((gradient.shape[0] // world.size, *gradient.shape[1:]))
         dist.reduce_scatter_single(mine, gradient.contiguous())
-        return mine, None
+        return mine, None, None
+
+
+def start_gather_rows(rows: Tensor, world: World) -> Gathering:
+    """`gather_rows` that returns while the rows are on their way. All ranks wait for it before they use them."""
+    if world.size == 1:
+        return Gathering(rows, None, rows)
+    started: list[Gathering] = []
+    gathered: Tensor = _GatherRows.apply(rows, world, started)  # type: ignore[no-untyped-call]
+    return Gathering(gathered, started[0]._work, started[0]._mine)
+
+
+def start_gather(rows: Tensor, world: World) -> Gathering:
+    """`gather` that returns while the rows are on their way."""
+    if world.size == 1:
+        return Gathering(rows, None, rows)
+    mine = rows.detach().contiguous()
+    out = rows.new_empty((world.size * rows.shape[0], *rows.shape[1:]))
+    return Gathering(out, dist.all_gather_single(out, mine, async_op=True), mine)
 
 
 def gather_rows(rows: Tensor, world: World) -> Tensor:
@@ -132,19 +167,12 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
     mean over its own rows and DeepSpeed's average over ranks, the parameter gradient is exactly the
     one of a single process that holds the whole batch.
     """
-    if world.size == 1:
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows, world)  # type: ignore[no-untyped-call]
-    return gathered
+    return start_gather_rows(rows, world).wait()
 
 
 def gather(rows: Tensor, world: World) -> Tensor:
     """All ranks' rows in rank order, without gradient; equal shapes on all ranks."""
-    if world.size == 1:
-        return rows
-    out = rows.new_empty((world.size * rows.shape[0], *rows.shape[1:]))
-    dist.all_gather_single(out, rows.detach().contiguous())
-    return out
+    return start_gather(rows, world).wait()
 
 
 def gather_to_main(rows: Tensor, world: World) -> list[Tensor]:

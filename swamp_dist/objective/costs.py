@@ -227,10 +227,10 @@ def step_collectives(
     is_replicated = placement is not None and placement.layout == "replicated"
     if ranking.weight > 0 or is_replicated:
         found.append(Collective("all_gather", "embeddings", both))
-    if ranking.weight > 0 and ranking.negatives == "all" and ranking.in_entry_share and pairs_per_entry > 1:
-        found.append(Collective("all_gather", "entries", local * INT))
     if is_replicated:
         found.append(Collective("all_gather", "sample ids", local * INT))
+    if ranking.weight > 0 and ranking.negatives == "all" and ranking.in_entry_share and pairs_per_entry > 1:
+        found.append(Collective("all_gather", "entries", local * INT))
     if placement is not None:
         asks_maxima = cold and not stays_in_range(swamp)
         calls = solve_collectives(iterations, asks_maxima, swamp.epsilon) if placement.is_split else 0

@@ -7,13 +7,14 @@ D embedding size, K prototypes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor
 
 from swamp_dist.config import ObjectiveSettings
-from swamp_dist.distributed import World, gather, gather_rows
+from swamp_dist.distributed import World, start_gather, start_gather_rows
 from swamp_dist.objective.checks import check_negatives, check_swamp
 from swamp_dist.objective.costs import block_rows, place
 from swamp_dist.objective.queue import Deal, Queue, queue_figures
@@ -77,11 +78,14 @@ class Objective:
         self._check_world(world)
         with full_precision(embeddings.a.device.type):
             mine = _at_least_float32(embeddings)
-            all_a, all_b = self._columns(mine, world)
+            # Both gathers are on their way while my scores are computed.
+            columns, all_ids = self._columns(mine, world), self._ids(ids, world)
+            scores = _own_scores(mine)
+            all_a, all_b = columns()
             ranking, figures = ranking_term(
                 self.settings.contrastive, self.plan, mine, all_a, all_b, entries, step, world
             )
-            swamp, more = self._swamp_term(mine, all_a, all_b, ids, step, world)
+            swamp, more = self._swamp_term(mine, scores, all_a, all_b, all_ids, step, world)
             total = _weighted(self.settings, mine, ranking, swamp)
         return LossTerms(total, ranking, swamp, figures | more)
 
@@ -92,36 +96,53 @@ class Objective:
                 f"the queue was built for rank {deal.rank} of {deal.world_size}, called on {world.rank} of {world.size}"
             )
 
-    def _columns(self, mine: PairEmbeddings, world: World) -> tuple[Tensor, Tensor]:
-        """All pairs of the batch (B, D), in one gather; with gradient where the contrastive term needs it.
-        Mine where neither that term nor a replicated queue asks for the others."""
+    def _columns(self, mine: PairEmbeddings, world: World) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Start to gather all pairs of the batch; the answer waits for them: a, b (B, D), with gradient where
+        the contrastive term needs it. Mine where neither that term nor a replicated queue asks for the others."""
         with_gradient = self.settings.contrastive.weight > 0
         is_replicated = self.queue is not None and self.queue.deal is None
         if world.size == 1 or not (with_gradient or is_replicated):
-            return mine.a, mine.b
+            return lambda: (mine.a, mine.b)
         both = torch.cat((mine.a, mine.b), dim=1)
-        columns = gather_rows(both, world) if with_gradient else gather(both, world)
-        all_a, all_b = columns.chunk(2, dim=1)
-        return all_a, all_b
+        gathering = start_gather_rows(both, world) if with_gradient else start_gather(both, world)
+
+        def columns() -> tuple[Tensor, Tensor]:
+            all_a, all_b = gathering.wait().chunk(2, dim=1)
+            return all_a, all_b
+
+        return columns
+
+    def _ids(self, ids: Tensor, world: World) -> Callable[[], Tensor]:
+        """Start to gather the sample ids (B,) of a replicated queue; the answer waits for them. Mine (b,) else."""
+        if self.queue is None or self.queue.deal is not None:
+            return lambda: ids
+        return start_gather(ids, world).wait
 
     def _swamp_term(
-        self, mine: PairEmbeddings, all_a: Tensor, all_b: Tensor, ids: Tensor, step: int, world: World
+        self,
+        mine: PairEmbeddings,
+        scores: tuple[Tensor, Tensor] | None,
+        all_a: Tensor,
+        all_b: Tensor,
+        ids: Callable[[], Tensor],
+        step: int,
+        world: World,
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         if self.queue is None:
             return None, {}
-        if mine.prototypes is None:
+        if mine.prototypes is None or scores is None:
             raise ValueError("the SwAMP term counts, but the model was built without prototypes")
         if self.queue.deal is None:
-            self.queue.push(all_a.detach(), all_b.detach(), gather(ids, world), step)
+            self.queue.push(all_a.detach(), all_b.detach(), ids(), step)
         else:
-            self.queue.push(mine.a.detach(), mine.b.detach(), ids, step)
+            self.queue.push(mine.a.detach(), mine.b.detach(), ids(), step)
         figures = queue_figures(self.queue, step)
         if len(self.queue) < self._start_rows:
             return None, figures
         self._announce(step)
         solution = self._balance(mine.prototypes.detach(), world)
         swamp = self.settings.swamp
-        scores_a, scores_b = mine.a @ mine.prototypes.t(), mine.b @ mine.prototypes.t()
+        scores_a, scores_b = scores
         targets = swapped_targets(
             scores_a.detach(), scores_b.detach(), solution, swamp.epsilon, swamp.assignment
         )
@@ -229,6 +250,13 @@ def build_objective(
     deal = Deal(plan.pairs, rank, plan.world_size) if placement.layout == "sharded" else None
     queue = Queue(placement.capacity, embedding_dim, device, dtype, deal)
     return Objective(settings, plan, queue, start_rows, placement.is_split)
+
+
+def _own_scores(mine: PairEmbeddings) -> tuple[Tensor, Tensor] | None:
+    """Scores (b, K) of my a and b with the prototypes, with gradient; None where the model has none."""
+    if mine.prototypes is None:
+        return None
+    return mine.a @ mine.prototypes.t(), mine.b @ mine.prototypes.t()
 
 
 def _at_least_float32(embeddings: PairEmbeddings) -> PairEmbeddings:

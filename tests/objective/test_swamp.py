@@ -136,7 +136,7 @@ def test_without_the_contrastive_term_nothing_is_compared(monkeypatch: pytest.Mo
     from swamp_dist.objective import contrastive, swamp
 
     monkeypatch.setattr(contrastive, "similarities", _refused("similarities"))
-    monkeypatch.setattr(swamp, "gather_rows", _refused("gather_rows"))
+    monkeypatch.setattr(swamp, "start_gather_rows", _refused("start_gather_rows"))
     terms = _call(_build(contrastive={"weight": 0}), 0, alone())
     assert terms.contrastive is None
     assert terms.swamp is not None
