@@ -9,7 +9,7 @@ endif
 export RAY_USAGE_STATS_ENABLED := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install lint types test test-slow smoke wheel
+.PHONY: install lint types test test-slow test-cluster smoke wheel
 
 install: $(READY)
 
@@ -32,10 +32,14 @@ types: $(READY)
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'not slow and not cluster' $(PYTEST_ARGS)
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'slow and not cluster' $(PYTEST_ARGS)
+
+# Starts a real SLURM of two nodes on this host and stops it at the end; needs root, and apt or a SLURM.
+test-cluster: $(READY)
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
 
 # Always from the beginning: its data and runs are its own.
 smoke: $(READY)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.slurm import LONG, Job, start_slurm, submit
+from tests.end_to_end.command import ROOT, write_job
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> Iterator[None]:
+    """The SLURM of two nodes, for the time of the tests."""
+    if os.geteuid() != 0 or not (shutil.which("slurmctld") or shutil.which("apt-get")):
+        pytest.fail(
+            "these tests start a SLURM: they need root, and slurmctld or apt-get (see tools/slurm/README.md)"
+        )
+    start_slurm()
+    yield
+    subprocess.run([str(ROOT / "tools/slurm/stop.sh")], check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def job_file(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_job(tmp_path_factory.mktemp("cluster"), tiny_shards)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(cluster: None, job_file: Path) -> Job:
+    """The long stage on two nodes without any interruption: what all others are compared with."""
+    job = submit(job_file, job_file.parent / "whole", *LONG)
+    assert job.over() == "COMPLETED", job.story()
+    return job

@@ -1,0 +1,129 @@
+"""`swamp submit`, up to the point where SLURM takes over."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from swamp_dist import cli
+from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.launch import local
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.loading import load, load_cluster
+from swamp_dist.records import UserError
+from tests.end_to_end.command import write_job
+
+SLURM = "backend: slurm\nnodes: 2\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_shards: Path) -> Path:
+    """A folder with job and cluster file, and programs that play SLURM."""
+    monkeypatch.chdir(tmp_path)
+    write_job(tmp_path, tiny_shards)
+    Path("cluster.yaml").write_text(SLURM)
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name, script in {
+        "srun": "exit 1",
+        "squeue": "exit 1",
+        "sbatch": 'echo "Submitted batch job 41"',
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def submit(*more: str) -> Result:
+    return CliRunner().invoke(cli.app, ["submit", "job.yaml", "--cluster", "cluster.yaml", *more])
+
+
+def test_submission_leaves_what_it_runs_and_says_how_to_go_on(here: Path) -> None:
+    done = submit("train.epochs=3")
+    assert done.exit_code == 0, done.output
+    folder = RunDir(Path("runs/tiny"))
+    assert load(folder.stage_yaml, StageSettings).train.epochs == 3  # type: ignore[union-attr]
+    assert load_cluster(folder.cluster_yaml) == SlurmCluster(nodes=2)
+    kept = json.loads(folder.provenance_json.read_text())
+    assert kept["ranks"] == 2
+    assert len(kept["shards_sha256"]) == 64
+    assert {"commit", "changed"} == set(kept["git"])
+    assert kept["git"]["changed"] == folder.source_patch.is_file()
+    for expected in (
+        "job:         41",
+        "runs/tiny",
+        "squeue -j 41",
+        "scancel --signal=USR2 41",
+        "24 (3 epochs of 8)",
+    ):
+        assert expected in done.output
+
+
+def test_dry_run_prints_everything_and_leaves_nothing(here: Path) -> None:
+    done = submit("--dry-run")
+    assert done.exit_code == 0, done.output
+    for expected in ("2 nodes x 1", "12 a rank", "#SBATCH --requeue", "srun ", "nothing was submitted"):
+        assert expected in done.output
+    assert not Path("runs").exists()
+
+
+def test_what_does_not_fit_so_many_ranks_is_refused_before_submission(here: Path) -> None:
+    Path("cluster.yaml").write_text(SLURM + "tasks_per_node: 7\n")
+    done = submit()
+    assert done.exit_code == 2
+    assert "14 ranks do not divide data.lanes = 24" in done.output
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backend: slrum\n", "found 'slrum'. Did you mean slurm?"),
+        ("nodes: 2\n", "it is not given: is this a cluster file?"),
+        (SLURM + "node: 3\n", "unknown key"),
+        (SLURM + "gpus_per_node: 8\n", "a rank drives one GPU"),
+    ],
+)
+def test_mistakes_in_a_cluster_file_are_named(here: Path, text: str, said: str) -> None:
+    Path("cluster.yaml").write_text(text)
+    done = submit()
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_local_cluster_runs_the_ranks_here(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def run_ranks(_stage: Path, _folder: Path, ranks: int, **_: object) -> int:
+        started.append(ranks)
+        return 75
+
+    monkeypatch.setattr(local, "run_ranks", run_ranks)
+    Path("cluster.yaml").write_text("backend: local\nranks: 3\n")
+    assert "would run 3 ranks" in submit("--dry-run").output
+    assert started == []
+    done = submit()
+    assert (done.exit_code, started) == (75, [3])
+    assert "the same command continues" in done.output
+
+
+def test_a_finished_stage_is_not_submitted(here: Path) -> None:
+    from tests.test_cli import finished
+
+    finished(Path("runs/tiny"), 1.0)
+    done = submit()
+    assert done.exit_code == 0
+    assert "nothing to submit" in done.output
+
+
+def test_an_unknown_backend_is_refused_wherever_a_file_is_read(here: Path) -> None:
+    Path("cluster.yaml").write_text("backend: moon\n")
+    with pytest.raises(UserError, match="expected one of local, slurm"):
+        load_cluster(Path("cluster.yaml"))
+    shown = CliRunner().invoke(cli.app, ["show", "cluster.yaml"])
+    assert shown.exit_code == 2
