@@ -6,6 +6,7 @@ What is relied on, in this order:
    holds between processes of one host. Between hosts it holds on file systems that share locks (NFS 4,
    Lustre mounted with `flock`, GPFS), which not all do.
 2. `.owner.json`, made by a hard link: of two hosts that link at once exactly one succeeds, on NFS too.
+   A dead owner is followed by the one that makes a second link, named for the dead one.
 3. Signs of life of the owner that it names. The scheduler knows whether its job runs; without a job its
    process renews the file's time every few seconds, and only a file that stays unchanged while it is
    watched is stale. No two clocks are compared.
@@ -152,26 +153,48 @@ def _claim(file: Path, me: Owner, shares_locks: bool) -> None:
             owner = _read(file)
             if owner is not None and is_alive(owner, file, me, shares_locks):
                 raise RunDirHeld(held_by(file.parent, str(owner)))
-            _put_aside(file, owner)
+            if _succeed(file, mine, owner):
+                return
     finally:
         mine.unlink(missing_ok=True)
-    raise RunDirHeld(held_by(file.parent, "processes that come and go; see its .owner.json"))
+    raise RunDirHeld(held_by(file.parent, f"processes that come and go; see {file}"))
 
 
-def _put_aside(file: Path, dead: Owner | None) -> None:
-    """Remove a dead owner's file; another one that took its place meanwhile is put back."""
-    aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        file.rename(aside)
-        if _read(aside) != dead:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, file)
-        aside.unlink(missing_ok=True)
+def _succeed(file: Path, mine: Path, dead: Owner | None) -> bool:
+    """Put `mine` in the place of a dead owner's file; False where something changed meanwhile.
+
+    Of several who found it dead only the one may that makes the mark with the dead owner's token, and it looks
+    again once it has the mark: from then on nobody else can change the file.
+    """
+    mark = file.with_name(f"{file.name}.dead-{dead.token if dead else 'torn'}")
+    try:
+        os.link(file, mark)
+    except FileNotFoundError:  # released a moment ago
+        return False
+    except FileExistsError:
+        if not _changes(file, dead):  # who made the mark has died over it
+            mark.unlink(missing_ok=True)
+        return False
+    try:
+        if _read(file) != dead:
+            return False
+        mine.rename(file)
+        return True
+    finally:
+        mark.unlink(missing_ok=True)
 
 
-def is_alive(
-    owner: Owner, file: Path, me: Owner, shares_locks: bool, watch_seconds: float = WATCH_SECONDS
-) -> bool:
+def _changes(file: Path, owner: Owner | None) -> bool:
+    """Whether the file comes to name another owner, or none, while it is watched."""
+    deadline = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < deadline:
+        if _read(file) != owner:
+            return True
+        time.sleep(min(1.0, WATCH_SECONDS / 10))
+    return False
+
+
+def is_alive(owner: Owner, file: Path, me: Owner, shares_locks: bool) -> bool:
     """Whether the owner named in `file` still works there; asked while holding the lock.
 
     On this host the lock has the answer. A job that starts again is its own successor.
@@ -181,7 +204,7 @@ def is_alive(
     if owner.job and owner.job == me.job:
         return False
     working = _job_works(owner.job) if owner.job else None
-    return _renews(file, watch_seconds) if working is None else working
+    return _renews(file, WATCH_SECONDS) if working is None else working
 
 
 def _job_works(job: str) -> bool | None:

@@ -23,7 +23,6 @@ ELSEWHERE = Owner("gpu7", "another kernel", 4242, "", "2026-01-02 03:04:05+00:00
 @pytest.fixture(autouse=True)
 def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "WATCH_SECONDS", 0.5)
-    monkeypatch.setattr(owner.is_alive, "__defaults__", (0.5,))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
@@ -151,24 +150,46 @@ def test_a_living_owner_renews_its_file(tmp_path: Path, monkeypatch: pytest.Monk
             time.sleep(0.01)
 
 
-def race(folder: str, go: object, won: object) -> None:
-    os.environ["PATH"] = ""
+ROUNDS, RACERS = 40, 4
+
+
+def test_a_successor_that_died_while_taking_over_is_followed(tmp_path: Path) -> None:
+    file = left_behind(tmp_path, ELSEWHERE)
+    os.link(file, file.with_name(f"{file.name}.dead-theirs"))
+    with hold(tmp_path):
+        assert json.loads(file.read_text())["pid"] == os.getpid()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".owner.lock"]
+
+
+def race(folder: Path, dead: bool, barrier: object, wins: object) -> None:
+    """Try to own the folder in every round, after a dead owner or none; hold it until all have tried."""
     owner.fcntl.flock = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOTSUP, ""))  # type: ignore[assignment]
-    owner.is_alive = lambda *_: True
-    go.wait()  # type: ignore[attr-defined]
-    with contextlib.suppress(RunDirHeld), hold(Path(folder)):
-        won.put(os.getpid())  # type: ignore[attr-defined]
-        time.sleep(1.0)
+    for number in range(ROUNDS):
+        if dead and barrier.wait(60) == 0:  # type: ignore[attr-defined]
+            left_behind(folder, replace(owner.this_process(), pid=2**22 + 1))
+        barrier.wait(60)  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(RunDirHeld):
+                stack.enter_context(hold(folder))
+                wins.put(number)  # type: ignore[attr-defined]
+            barrier.wait(60)  # type: ignore[attr-defined]
 
 
-def test_of_many_at_once_exactly_one_wins_even_without_locks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_many_at_once_exactly_one_wins_even_without_locks(tmp_path: Path, dead: bool) -> None:
     context = multiprocessing.get_context("fork")
-    go, won = context.Event(), context.Queue()
-    racers = [context.Process(target=race, args=(str(tmp_path), go, won)) for _ in range(12)]
+    barrier, wins = context.Barrier(RACERS), context.Queue()
+    racers = [context.Process(target=race, args=(tmp_path, dead, barrier, wins)) for _ in range(RACERS)]
     for racer in racers:
         racer.start()
-    go.set()
+    won = [wins.get(timeout=60) for _ in range(ROUNDS)]
     for racer in racers:
         racer.join()
-    won.get(timeout=10)
-    assert won.empty()
+    assert won == list(range(ROUNDS))
+    assert wins.empty()
+
+
+def test_release_leaves_a_successors_file_alone(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        left_behind(tmp_path, ELSEWHERE)
+    assert json.loads(owner_file(tmp_path).read_text())["token"] == "theirs"
