@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from swamp_dist.launch.processes import own_mark
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 
@@ -96,6 +97,7 @@ def run_ranks(
         report(f"{run_dir} is done already ({folder.result_json} is there): nothing to run")
         return ExitCode.DONE
     folder.create()
+    folder.append_event("starting", **own_mark().as_dict(), world_size=ranks, logs=folder.log_sizes())
     starts: list[_Rank] = []
     with _forwarding(starts) as seen:
         try:

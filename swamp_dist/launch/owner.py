@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from swamp_dist.launch.processes import own_mark
 from swamp_dist.records import UserError
 
 RENEW_SECONDS = 10.0
@@ -58,6 +59,8 @@ class Owner:
     since: str
     token: str
     """Tells two owners apart that are equal otherwise."""
+    born: str = ""
+    """Boot and clock tick at which the process started: its number alone may be used again."""
 
     def __str__(self) -> str:
         job = f" (SLURM job {self.job})" if self.job else ""
@@ -69,7 +72,7 @@ def this_process() -> Owner:
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.is_file() else socket.gethostname()
     since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     job = os.environ.get("SLURM_JOB_ID", "")
-    return Owner(socket.gethostname(), boot, os.getpid(), job, since, uuid.uuid4().hex)
+    return Owner(socket.gethostname(), boot, os.getpid(), job, since, uuid.uuid4().hex, own_mark().born)
 
 
 @contextlib.contextmanager

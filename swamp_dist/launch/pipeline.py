@@ -23,6 +23,7 @@ from typing import Any
 
 from swamp_dist.config import PipelineSettings, ShardSettings
 from swamp_dist.launch.console import Report, StageStatus, look
+from swamp_dist.launch.graph import write_graph
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.plan import Plan, PlannedStage, plan_pipeline
 from swamp_dist.launch.rundir import RunDir
@@ -89,6 +90,7 @@ def run_pipeline(
     """
     plan = plan_pipeline(settings, run_dir)
     with RunDir(run_dir).hold():
+        write_graph(plan)
         _build_missing(plan, build or _build_shards)
         for stage in plan.stages:
             if not RunDir(stage.run_dir).done:

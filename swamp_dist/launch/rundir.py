@@ -18,6 +18,7 @@ from typing import final
 from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.evaluate import results
 from swamp_dist.launch import owner
+from swamp_dist.launch.journal import read_events
 from swamp_dist.launch.owner import RunDirHeld as RunDirHeld
 from swamp_dist.loading import dump
 from swamp_dist.records import StageResult, UserError
@@ -62,7 +63,8 @@ class RunDir:
 
     @property
     def events_jsonl(self) -> Path:
-        """One object an event of the run: started, committed, signalled, requeued, failed, done."""
+        """One object an event of the run: launched, submitted, starting, started, training, committed,
+        cancelled, preempted, failed, done."""
         return self.path / "events.jsonl"
 
     @property
@@ -103,6 +105,11 @@ class RunDir:
     def owner_json(self) -> Path:
         """Who holds the folder, for the message that refuses the next one."""
         return owner.owner_file(self.path)
+
+    @property
+    def graph_json(self) -> Path:
+        """Of a pipeline's folder: its stages and what each waits for."""
+        return self.path / "graph.json"
 
     @property
     def done(self) -> bool:
@@ -181,16 +188,28 @@ class RunDir:
 
     def append_event(self, event: str, **details: object) -> None:
         """Add one line to events.jsonl: time (seconds since 1970), event, details."""
-        line = json.dumps({"time": time.time(), "event": event, **details}, default=str)
-        with self.events_jsonl.open("a") as file:
-            file.write(line + "\n")
+        line = json.dumps({"time": time.time(), "event": event, **details}, default=str) + "\n"
+        with self.events_jsonl.open("ab+") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                line = "\n" + line  # a writer was killed inside its line: that one is lost, not this one
+            file.write(line.encode())
 
     def read_events(self) -> list[dict[str, object]]:
-        """All events, oldest first; a line still being written is left out."""
-        if not self.events_jsonl.is_file():
-            return []
-        lines = self.events_jsonl.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        """All events, oldest first; a line still being written, or damaged, is left out."""
+        return read_events(self.events_jsonl)
+
+    def read_owner(self) -> dict[str, object]:
+        """Who holds the folder, or held it when it was killed; {} where nobody does or it is unreadable."""
+        try:
+            found = json.loads(self.owner_json.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def log_sizes(self) -> dict[str, int]:
+        """Bytes of every log file by its path in logs/: at a start, where that start's part of it begins."""
+        files = (path for path in sorted(self.logs.rglob("*")) if path.is_file())
+        return {path.relative_to(self.logs).as_posix(): path.stat().st_size for path in files}
 
 
 def write_atomically(path: Path, text: str) -> None:

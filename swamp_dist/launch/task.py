@@ -29,6 +29,7 @@ from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.launch.embedding_dim import with_embedding_dim
 from swamp_dist.launch.ending import failed, say, stop_signals
 from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.notes import note_commit, note_start, note_training
 from swamp_dist.launch.preflight import check_stage, training_marks, training_split, validation, word_source
 from swamp_dist.launch.progress import ProgressBar
 from swamp_dist.launch.provenance import provenance
@@ -178,8 +179,9 @@ def _train(
             keys_of=lambda ids: split.keys(ids.cpu().numpy()),
             stop_requested=stop_requested,
             on_step=bar.advance,
+            on_commit=lambda now, seconds: note_commit(run_dir, world, now, seconds),
         )
-        on_main(world, lambda: run_dir.append_event("training", total_steps=run.total_steps))
+        note_training(run_dir, world, plan, progress.step, run.total_steps)
         progress = train(run, progress)
     tensors, step = selected_weights(state, progress)
     described = {"stage": settings.name, "step": str(step), "seed": str(settings.seed)}
@@ -268,7 +270,7 @@ def _guarded(stage_yaml: Path, run_dir: RunDir, world: World, stop_requested: Ca
             configure_logging(world, str(run_dir.log(world.rank)))
             settings = load(stage_yaml, StageSettings, ())
             on_main(world, lambda: stack.enter_context(run_dir.hold()) and None)
-            on_main(world, lambda: run_dir.append_event("started", world_size=world.size))
+            note_start(run_dir, world)
             run_stage(settings, run_dir, world, stop_requested)
             on_main(world, lambda: run_dir.append_event("done"))
         except RunDirHeld as held:

@@ -38,6 +38,8 @@ class TrainRun:
     stop_requested: Callable[[], bool]
     on_step: Callable[[int, int, StepReport | None], None]
     """Called after every step with steps done, total steps and, on logged steps, the report."""
+    on_commit: Callable[[Progress, float], None] = lambda progress, seconds: None
+    """Called on every rank after a commit, with the seconds that saving took."""
 
     @property
     def total_steps(self) -> int:
@@ -78,7 +80,9 @@ def train(run: TrainRun, progress: Progress) -> Progress:
         finished = progress.step == run.total_steps or _out_of_patience(run, progress)
         if finished or outcome.stop_requested or progress.step % state.plan.checkpoint.every == 0:
             run.metrics.flush()
+            saving_since = time.perf_counter()
             save_commit(state, progress)
+            run.on_commit(progress, time.perf_counter() - saving_since)
         if finished:
             break
         if outcome.stop_requested:

@@ -1,0 +1,142 @@
+"""Verbs that look at runs and stop them: status, logs, cancel."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from swamp_dist.cli.app import app
+from swamp_dist.cli.printing import say, show
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.records import UserError
+
+_RUNS = Path("runs")
+_LOOK_SECONDS = 2.0
+_LIVE_SECONDS = 1.0
+
+
+@app.command(epilog="Examples:  swamp status  |  swamp status runs/smoke --watch  |  swamp status --json")
+def status(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUNS]...", help="Run folders, pipelines' folders or trees. Default: runs/."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for programs to read.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every 2 seconds until nothing runs any more.")
+    ] = False,
+    stalled_after: Annotated[
+        float, typer.Option(help="Seconds without a sign after which a live run counts as stalled.", min=1)
+    ] = 600.0,
+) -> None:
+    """Show how runs stand: state, step, speed, time left, restarts, metric, why they ended. Touches nothing."""
+    from swamp_dist.launch.status_view import status_grid
+    from swamp_dist.launch.survey import survey
+
+    folders = runs or [_RUNS]
+    groups, error = survey(folders, stalled_after)
+    if as_json:
+        if watch:
+            raise UserError("--json and --watch exclude each other: expected one of them")
+        described = {"scheduler_error": error, "groups": [asdict(group) for group in groups]}
+        say(json.dumps(described, default=str, indent=1))
+    elif watch:
+        _watch(folders, stalled_after)
+    else:
+        show(status_grid(groups, error))
+
+
+def _watch(folders: list[Path], stalled_after: float) -> None:
+    """Draw again and again; ends by itself once nothing is live."""
+    from swamp_dist.launch.status_view import status_grid
+    from swamp_dist.launch.survey import survey
+    from swamp_dist.launch.verdict import LIVE
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            groups, error = survey(folders, stalled_after)
+            live.update(status_grid(groups, error), refresh=True)
+            driven = any(group.driver == "alive" for group in groups)
+            if not driven and not any(run.state in LIVE for group in groups for run in group.runs):
+                return
+            time.sleep(_LOOK_SECONDS)
+
+
+@app.command(epilog="Examples:  swamp logs runs/mine --follow  |  swamp logs runs/mine --rank 1 --lines 0")
+def logs(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)],
+    rank: Annotated[int | None, typer.Option(help="The log of this rank.", min=0)] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+    lines: Annotated[int, typer.Option(help="Last lines to show; 0: all.", min=0)] = 50,
+) -> None:
+    """Print the right log of a run, with a line where it was started again."""
+    from swamp_dist.launch.logs import find_logs, lines_of
+    from swamp_dist.launch.logs import follow as follow_log
+    from swamp_dist.launch.rundir import RunDir
+
+    folder = RunDir(run)
+    if not folder.logs.is_dir():
+        raise UserError(
+            f"{run} is no run folder: it has no logs/.\nFix: name a folder that `swamp status` lists."
+        )
+    found = find_logs(folder, rank)
+    for log in found:
+        if len(found) > 1 or log.what != "rank 0":
+            say(f"==== {log.what}: {log.path} ====")
+        most = lines or None
+        last = log is found[-1]
+        shown = (
+            follow_log(folder, log, most, _liveness(run)) if follow and last else lines_of(folder, log, most)
+        )
+        for line in shown:
+            say(line)
+
+
+def _liveness(run: Path) -> Any:
+    """Whether a run is live, looked up at most once a second."""
+    from swamp_dist.launch.survey import status_of
+    from swamp_dist.launch.verdict import LIVE
+
+    known = (0.0, True)
+
+    def live() -> bool:
+        nonlocal known
+        if time.monotonic() - known[0] > _LIVE_SECONDS:
+            known = (time.monotonic(), status_of(run).state in LIVE)
+        return known[1]
+
+    return live
+
+
+@app.command(epilog="Examples:  swamp cancel runs/mine  |  swamp cancel runs/smoke --now")
+def cancel(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders or pipelines' folders.", show_default=False),
+    ],
+    now: Annotated[bool, typer.Option("--now", help="Kill at once instead of asking to save.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a local run to end.", min=0)] = 30.0,
+) -> None:
+    """Stop runs: SIGTERM, so that they save and end; scancel where they were submitted. They can be continued.
+
+    Only a process that is proven to be the run is signalled. Code 1 where something could not be reached.
+    """
+    from swamp_dist.launch.cancel import cancel as cancel_run
+
+    reached = True
+    for run in runs:
+        for done in cancel_run(run, now, wait):
+            say(f"{done.run_dir}: {done.said}", error=not done.stopped)
+            reached &= done.stopped
+    if reached:
+        say("to continue: the command that started it; to see how it stands: swamp status")
+    raise typer.Exit(ExitCode.DONE if reached else ExitCode.FAILED)

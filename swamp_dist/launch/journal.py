@@ -1,0 +1,134 @@
+"""What a run says about itself while it runs, read without touching it.
+
+A live run writes its lines while they are read, a killed one leaves half a line and a full disk a hole:
+what is not a whole JSON object is left out, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swamp_dist.launch.processes import ProcessMark, mark_from
+
+_TAIL_BYTES = 2**17
+_PACE_ROWS = 20
+OPENINGS = ("starting", "started")
+"""Events that open an attempt: of the process that starts the ranks, and of the ranks."""
+ENDINGS = ("done", "preempted", "requeued", "failed")
+
+Record = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run, up to its end or the next start."""
+
+    number: int
+    """Counted from 1."""
+    events: tuple[Record, ...]
+    """From the opening event on."""
+
+    @property
+    def began(self) -> float:
+        """Seconds since 1970."""
+        return number(self.events[0], "time") or 0.0
+
+    @property
+    def ending(self) -> Record | None:
+        """The event that ended it; None where it still runs, or ended without a word."""
+        return next((e for e in reversed(self.events) if e["event"] in ENDINGS), None)
+
+    @property
+    def marks(self) -> list[ProcessMark]:
+        """The processes it named: the one that started the ranks first, then the ranks."""
+        named = [mark_from(e) for e in self.events if e["event"] in OPENINGS]
+        ranks = [r for e in self.events for r in _list(e.get("ranks")) if isinstance(r, Mapping)]
+        return list(dict.fromkeys(m for m in (*named, *map(mark_from, ranks)) if m))
+
+    def last(self, event: str) -> Record | None:
+        """Its newest event of this name."""
+        return next((e for e in reversed(self.events) if e["event"] == event), None)
+
+
+def attempts(events: Sequence[Record]) -> list[Attempt]:
+    """The starts of a run, oldest first. `started` belongs to the `starting` before it, if there is one."""
+    starts: list[list[Record]] = []
+    for event in events:
+        names = {e["event"] for e in starts[-1]} if starts else set()
+        joins = event["event"] == "started" and "starting" in names and not names & {"started", *ENDINGS}
+        if event["event"] in OPENINGS and not joins:
+            starts.append([])
+        if starts:
+            starts[-1].append(event)
+    return [Attempt(i, tuple(group)) for i, group in enumerate(starts, 1)]
+
+
+def read_events(path: Path) -> list[dict[str, object]]:
+    """All whole events of events.jsonl, oldest first; [] where there is no file."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    return [record for record in _records(content) if isinstance(record.get("event"), str)]
+
+
+def last_rows(metrics: Path) -> list[dict[str, object]]:
+    """The whole rows in the last 128 KiB of metrics.jsonl, oldest first."""
+    try:
+        with metrics.open("rb") as file:
+            start = max(0, file.seek(0, 2) - _TAIL_BYTES)
+            file.seek(start)
+            content = file.read()
+    except OSError:
+        return []
+    if start:
+        content = content.partition(b"\n")[2]
+    return [row for row in _records(content) if isinstance(row.get("step"), int)]
+
+
+def seconds_per_step(attempt: Attempt | None, rows: Sequence[Record], written: float | None) -> float | None:
+    """Seconds a step takes.
+
+    Of an attempt that has trained: the time from its first step to the last row (`written`: when that was,
+    seconds since 1970) over the steps since it took up, so that validation and saving count and neither
+    earlier attempts nor the pause between them do. Else the median of what the last rows measured.
+    """
+    training = attempt.last("training") if attempt else None
+    first = number(training, "step") if training else None
+    if training and first is not None and written is not None and rows:
+        steps = (number(rows[-1], "step") or 0.0) - first
+        elapsed = written - (number(training, "time") or written)
+        if steps > 0 and elapsed > 0:
+            return elapsed / steps
+    measured = [_step_seconds(row) for row in rows]
+    known = [seconds for seconds in measured if seconds is not None][-_PACE_ROWS:]
+    return statistics.median(known) if known else None
+
+
+def number(record: Record, name: str) -> float | None:
+    """A figure of a record; None where it is missing or no number."""
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _step_seconds(row: Record) -> float | None:
+    step, data = number(row, "perf/step_seconds"), number(row, "perf/data_seconds")
+    return None if step is None else step + (data or 0.0)
+
+
+def _records(content: bytes) -> Iterator[dict[str, object]]:
+    for line in content.split(b"\n")[:-1]:  # what follows the last line end is still being written
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
