@@ -15,7 +15,7 @@ setup(
         "torch==2.13.0",
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer
-        "ray>=2.60,<3",  # holds the stage graph of a pipeline
+        "ray[train]>=2.60,<3",  # holds the stage graph of a pipeline; Train runs a stage on a Ray cluster
         "submitit>=1.5.4,<1.6",  # writes and submits SLURM batch scripts; two of its inner functions are used, hence the cap
         "tensorboard>=2.21",  # watching runs
         "pydantic>=2.12,<3",  # strict, typed settings with all errors at once
@@ -25,6 +25,7 @@ setup(
         "safetensors>=0.5",  # weights without code in them
         "numpy>=2",
         "xxhash>=3.5",  # checksum of an entry's fields: crc32 takes longer than the rest of reading a video
+        "packaging>=23",  # compares versions in `swamp doctor`
         "pillow>=12.2",  # decoding pictures; the floor carries security fixes
         "matplotlib>=3.9",  # the plots of a sweep
         "filelock>=3.16",  # one build per shard set

@@ -133,7 +133,8 @@ def _has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -142,7 +143,7 @@ def _free_port() -> int:
 def _start(
     starts: list[_Rank], ranks: int, command: Sequence[str], folder: RunDir, console: IO[Any] | None
 ) -> None:
-    port = _free_port()
+    port = free_port()
     for rank in range(ranks):
         with folder.log(rank).open("ab") as log:
             before = log.tell()

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from swamp_dist.config import StageSettings
+from swamp_dist.launch.doctor.stage import checkpoint_bytes
 from swamp_dist.launch.journal import read_events
+from swamp_dist.loading import load
+from swamp_dist.train.commit_folder import newest_size
 from tests.end_to_end.command import ended, rank_pids, start, swamp, until, write_job
 
 LONG = ("train.epochs=200", "train.checkpoint.every=8", "train.validate_on.every=20")
@@ -89,6 +93,14 @@ def test_a_run_killed_without_a_word(long_job: Path, tmp_path: Path) -> None:
     assert run["reason"].startswith(f"stopped without a word at step {run['step']}"), run
     assert run["step"] >= 8
     assert "nothing works on this run" in swamp("cancel", run_dir, "--now").said
+
+
+def test_a_checkpoint_takes_about_the_space_that_the_doctor_expects(
+    trained_once: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
+    settings = load(write_job(tmp_path, tiny_shards), StageSettings, ())
+    written = newest_size(trained_once / "checkpoints")
+    assert 0.7 * written < checkpoint_bytes(settings) < 1.3 * written
 
 
 PIPELINE = """\

@@ -1,0 +1,1 @@
+"""Checks of a machine, a job and a cluster before something is started on them; one topic a module."""

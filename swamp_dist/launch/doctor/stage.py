@@ -1,0 +1,113 @@
+"""A job on this machine: its settings, its shards, and room for its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from swamp_dist.config import StageSettings
+from swamp_dist.launch.doctor.finding import Finding, Subject
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.records import UserError
+from swamp_dist.train.commit_folder import newest_size
+
+HASH_SECONDS = 6.0
+_ADAM_COPIES = 3
+"""Weights and both moments, float32."""
+
+
+def job(subject: Subject) -> Iterator[Finding]:
+    """Everything that `swamp run` would refuse."""
+    if subject.job is None:
+        return
+    from swamp_dist.launch.preflight import check_stage
+
+    try:
+        check_stage(subject.job, _run_dir(subject, subject.job), subject.ranks)
+    except UserError as error:
+        lines = str(error).splitlines()
+        yield Finding(
+            "job", "problem", lines[0] + (f" {lines[1]}" if lines[1:] else ""), "swamp run names all"
+        )
+    else:
+        yield Finding("job", "ok", f"{subject.job.name} may start on {subject.ranks} ranks")
+
+
+def shards(subject: Subject) -> Iterator[Finding]:
+    """Every shard is there and has its size; as many as a few seconds allow are hashed."""
+    if subject.job is None:
+        return
+    from swamp_dist.data.manifest import load_manifest
+
+    data = subject.job.data
+    try:
+        manifest = load_manifest(data.shards, data.recipe)
+    except UserError as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        yield Finding("shards", "problem", said, "copy the set again, or swamp shards build RECIPE")
+        return
+    deadline, hashed, files = time.monotonic() + HASH_SECONDS, 0, 0
+    for split in manifest.record.splits.values():
+        for shard in split.shards:
+            path, files = manifest.folder / shard.file, files + 1
+            if time.monotonic() >= deadline:
+                continue  # only counted: its size is right, or there would be no manifest
+            fault, hashed = _hash_fault(path, shard.sha256), hashed + 1
+            if fault is not None:
+                fix = f"swamp shards verify {manifest.folder} names all; copy or build them again"
+                yield Finding("shards", "problem", f"{path}: {fault}", fix)
+                return
+    said = f"{files} shards have their sizes, {hashed} of them their sha256"
+    yield Finding("shards", "ok", said + ("" if hashed == files else " (swamp shards verify reads all)"))
+
+
+def _hash_fault(path: Path, expected: str) -> str | None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if found == expected else "its sha256 is not the manifest's"
+
+
+def disk(subject: Subject) -> Iterator[Finding]:
+    """Free space where the run writes against its checkpoints: those kept and the one being written."""
+    folder = _run_dir(subject, subject.job) if subject.job is not None else subject.run_dir
+    place = folder.path if folder is not None else Path.cwd()
+    free = free_bytes(place)
+    if subject.job is None or subject.job.train is None or folder is None:
+        yield Finding("disk", "ok", f"{free / 2**30:.1f} GiB free for {place}; --job JOB compares")
+        return
+    written = newest_size(folder.checkpoints)
+    size = written or checkpoint_bytes(subject.job)
+    count = subject.job.train.checkpoint.keep + 1
+    said = (
+        f"{free / 2**20:,.0f} MiB free for {count} checkpoints of {size / 2**20:,.1f} MiB "
+        f"({'as last written' if written else 'estimated'})"
+    )
+    if free < count * size:
+        yield Finding("disk", "problem", said, "free space, another --run-dir, or train.checkpoint.keep=1")
+    else:
+        yield Finding("disk", "ok", said)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that may be written at a path, or where it would be made."""
+    there = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    return shutil.disk_usage(there).free
+
+
+def checkpoint_bytes(settings: StageSettings) -> int:
+    """Bytes of a first checkpoint: weights with their moments, and the queue."""
+    from swamp_dist.data.manifest import load_manifest
+    from swamp_dist.launch.task import build_model
+
+    model = build_model(settings, load_manifest(settings.data.shards, settings.data.recipe))
+    weights = sum(p.numel() for p in model.parameters()) * 4 * _ADAM_COPIES
+    swamp = settings.objective.swamp
+    queue = swamp.queue.size * 2 * settings.model.embedding_dim * 4 if swamp.weight > 0 else 0
+    return weights + queue
+
+
+def _run_dir(subject: Subject, settings: StageSettings) -> RunDir:
+    return subject.run_dir or RunDir(Path("runs") / settings.name)
