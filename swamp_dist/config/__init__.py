@@ -28,6 +28,7 @@ from swamp_dist.config.pipelines import TableSettings as TableSettings
 from swamp_dist.config.settings import Settings as Settings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
+from swamp_dist.config.simulated import SimulatedVideoTextSource as SimulatedVideoTextSource
 from swamp_dist.config.sources import FeatureFileSettings as FeatureFileSettings
 from swamp_dist.config.sources import HowTo100MSource as HowTo100MSource
 from swamp_dist.config.sources import LsmdcSource as LsmdcSource

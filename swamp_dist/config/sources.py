@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from swamp_dist.config.settings import Settings
+from swamp_dist.config.simulated import SimulatedVideoTextSource
 
 
 class SyntheticSplit(Settings):
@@ -237,6 +238,12 @@ class LsmdcSource(VideoFeatureSettings):
 
 
 SourceSettings = Annotated[
-    SyntheticSource | OpenMojiSource | HowTo100MSource | YouCook2Source | MsrVttSource | LsmdcSource,
+    SyntheticSource
+    | OpenMojiSource
+    | HowTo100MSource
+    | YouCook2Source
+    | MsrVttSource
+    | LsmdcSource
+    | SimulatedVideoTextSource,
     Field(discriminator="kind"),
 ]
