@@ -24,6 +24,7 @@ from swamp_dist.sources.simulated_features import (
 
 PICKLE_PROTOCOL = 4
 CATEGORIES = (("Food and Entertaining", "Recipes"), ("Food and Entertaining", "Drinks"))
+FIRST_TEST_FILM = 5000
 REPEATED_CLIPS = 0.03
 """Share of LSMDC training rows that repeat the clip of the row before with another sentence."""
 
@@ -113,7 +114,7 @@ def write_lsmdc(corpus: Corpus, settings: SimulatedVideoTextSource, out: Path) -
     for part, (table, features) in files.items():
         clips = corpus.pooled[part]
         random = draws(settings.seed, f"rows {part}")
-        names = [_film_clip(clip) for clip in clips]
+        names = [_film_clip(clip, part) for clip in clips]
         lines: list[str] = []
         for name, clip in zip(names, clips, strict=True):
             sentences = list(clip.captions)
@@ -128,12 +129,14 @@ def write_lsmdc(corpus: Corpus, settings: SimulatedVideoTextSource, out: Path) -
 
 
 def _film_times(clip: Clip) -> tuple[str, str]:
-    seconds = 10 * (clip.number % 300)
+    seconds = 10 * clip.number % 3600
     return tuple(f"00.{s // 60:02d}.{s % 60:02d}.000" for s in (seconds, seconds + 5))  # type: ignore[return-value]
 
 
-def _film_clip(clip: Clip) -> str:
-    return f"{clip.video:04d}_SIMULATED_{'-'.join(_film_times(clip))}_{clip.number:05d}"
+def _film_clip(clip: Clip, part: str) -> str:
+    """NUMBER_NAME_START-END, as real ids are; films of test have numbers of their own."""
+    film = clip.video + (0 if part.endswith("train") else FIRST_TEST_FILM)
+    return f"{film:04d}_SIMULATED_{'-'.join(_film_times(clip))}"
 
 
 def _pth(

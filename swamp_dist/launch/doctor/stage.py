@@ -100,8 +100,11 @@ def free_bytes(folder: Path) -> int:
 def checkpoint_bytes(settings: StageSettings) -> int:
     """Bytes of a first checkpoint: weights with their moments, and the queue."""
     from swamp_dist.data.manifest import load_manifest
+    from swamp_dist.launch.embedding_dim import with_embedding_dim
     from swamp_dist.launch.task import build_model
 
+    settings = with_embedding_dim(settings)
+    assert settings.model.embedding_dim is not None
     model = build_model(settings, load_manifest(settings.data.shards, settings.data.recipe))
     weights = sum(p.numel() for p in model.parameters()) * 4 * _ADAM_COPIES
     swamp = settings.objective.swamp

@@ -1,4 +1,4 @@
-"""The simulated corpus: layouts as plain readers see them, seeds, what can be learned, and errors."""
+"""The simulated corpus: layouts as plain readers see them, seeds, and errors."""
 
 from __future__ import annotations
 
@@ -12,36 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from swamp_dist.config import SimulatedVideoTextSource
 from swamp_dist.records import UserError
 from swamp_dist.sources import simulated_files
-from swamp_dist.sources.simulated import ensure_raw_files
 from swamp_dist.sources.simulated_captions import content, make_corpus
-from swamp_dist.sources.simulated_features import (
-    Scenes,
-    feature_map,
-    pooled_features,
-    stem_of,
-    video_features,
-    word_vector,
-)
+from swamp_dist.sources.simulated_features import word_vector
+from swamp_dist.sources.simulated_video_text import ensure_raw_files, item_fields, open_splits
+from tests.sources.simulated_sets import small_settings
 
 PARTS = ("howto100m", "youcook2", "msrvtt", "lsmdc")
-SMALL = {
-    "howto100m_videos": 5, "howto100m_seconds": [20, 30], "youcook2_train": 40, "youcook2_test": 10,
-    "msrvtt_train": 12, "msrvtt_captions": 3, "msrvtt_test": 6, "lsmdc_train": 90, "lsmdc_test": 6,
-    "width": 32, "latent_dim": 8, "word_dim": 20, "vocabulary": 900, "stray_quotes": 0.3,
-}  # fmt: skip
-
-
-def _settings(raw_dir: Path, part: str = "youcook2", **changes: object) -> SimulatedVideoTextSource:
-    given = SMALL | changes | {"raw_dir": str(raw_dir), "part": part}
-    return SimulatedVideoTextSource.model_validate_json(json.dumps(given), strict=True)
 
 
 def _make(raw_dir: Path, **changes: object) -> Path:
     for part in PARTS:
-        ensure_raw_files(_settings(raw_dir, part, **changes))
+        ensure_raw_files(small_settings(raw_dir, part, **changes))
     return raw_dir
 
 
@@ -101,7 +84,7 @@ def test_howto100m_has_the_released_layout(raw: Path) -> None:
     rows = list(csv.reader((folder / "HowTo100M_v1.csv").open()))
     assert rows[0] == ["video_id", "category_1", "category_2", "rank", "task_id", "path"]
     captions = json.loads((folder / "caption.json").read_text())
-    durations = {f"sim{v.number:08d}": v.duration for v in make_corpus(_settings(raw)).videos}
+    durations = {f"sim{v.number:08d}": v.duration for v in make_corpus(small_settings(raw)).videos}
     assert [row[0] for row in rows[1:]] == list(captions) == list(durations)
     for name, *_, path in rows[1:]:
         assert path == f" Food/{name}.npy"  # pandas keeps the blank, as of the published example
@@ -157,6 +140,7 @@ def test_lsmdc_is_a_table_with_stray_quotes_that_default_readers_lose_rows_of(ra
     assert len(list(csv.reader(file.open(), delimiter="\t"))) < len(rows)
     held_out = (raw / "lsmdc" / "LSMDC16_challenge_1000_publictect.csv").read_text().splitlines()
     assert len(held_out) == 6
+    assert not {row[0] for row in rows} & {line.split("\t")[0] for line in held_out}
 
 
 def test_word2vec_file_has_header_words_and_little_endian_floats(raw: Path) -> None:
@@ -170,104 +154,19 @@ def test_word2vec_file_has_header_words_and_little_endian_floats(raw: Path) -> N
         assert data[80:81] == b"\n"
         data = data[81:]
     assert len(vectors) == 900
-    assert all(np.array_equal(v, word_vector(word, _settings(raw))) for word, v in vectors.items())
+    assert all(np.array_equal(v, word_vector(word, small_settings(raw))) for word, v in vectors.items())
     said = {word for row in _lists(raw) for word in str(row["caption"]).split()}
     assert 0 < len(said - vectors.keys()) < 0.1 * len(said)  # some are out of vocabulary
 
 
 def test_glove_text_holds_the_same_words(raw: Path, tmp_path: Path) -> None:
-    settings = _settings(tmp_path, vectors_format="glove")
+    settings = small_settings(tmp_path, vectors_format="glove")
     ensure_raw_files(settings)
     lines = (tmp_path / "words" / "vectors.txt").read_text().splitlines()
     rows = {line.split(" ")[0]: np.array(line.split(" ")[1:], dtype=np.float64) for line in lines}
     assert len(rows) == 900
     for word, row in rows.items():
         assert row == pytest.approx(word_vector(word, settings), abs=1e-5)
-
-
-def test_forms_of_a_word_are_close_and_other_words_are_not(raw: Path) -> None:
-    settings = _settings(raw, word_dim=300)
-    chop, chopped, stir = (word_vector(word, settings) for word in ("chop", "chopped", "stir"))
-    cosine = np.corrcoef([chop, chopped, stir])
-    assert cosine[0, 1] > 0.7
-    assert abs(cosine[0, 2]) < 0.25
-    assert {stem_of(word) for word in ("chop", "chops", "Chopped", "chopping")} == {"chop"}
-
-
-def test_no_sentence_is_shown_in_training_and_test(raw: Path) -> None:
-    corpus = make_corpus(_settings(raw))
-    shown = {part: {clip.shown for clip in clips} for part, clips in corpus.pooled.items()}
-    assert sum(map(len, shown.values())) == 40 + 10 + 12 + 6 + 90 + 6  # all distinct, in and across sets
-    assert len(set().union(*shown.values())) == 164
-    told = {text for video in corpus.videos for _, text in video.shown}
-    assert not told & set().union(*shown.values())
-
-
-def test_features_of_a_video_follow_what_is_shown_then(raw: Path) -> None:
-    settings = _settings(raw, nuisance=0, noise=0, row_noise=0, width=256)
-    scenes, into = Scenes(settings), feature_map(0, settings)
-    video = make_corpus(settings).videos[0]
-    rows = video_features(video, scenes, into, settings)
-    for end, text in video.shown[:3]:
-        expected = np.maximum(scenes.latent(text).astype(np.float32) @ into.matrices["3d"], 0)
-        row = rows["3d"][int(1.5 * end - 0.5)].astype(np.float32)  # the last row whose middle is before `end`
-        assert row @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-3)
-
-
-def test_a_linear_map_learned_on_one_set_retrieves_on_others_with_the_same_map_only(tmp_path: Path) -> None:
-    """Ridge regression from bags of word vectors to features: closed form, so nothing hangs on training."""
-    sizes = {"lsmdc_train": 1200, "youcook2_test": 200, "howto100m_videos": 1, "youcook2_train": 1}
-    given = SMALL | sizes | {"part": "lsmdc", "width": 256, "word_dim": 100, "latent_dim": 16}
-    settings = SimulatedVideoTextSource.model_validate_json(json.dumps(given | {"raw_dir": str(tmp_path)}))
-    corpus = make_corpus(settings)
-
-    def bags(part: str) -> np.ndarray:
-        said = [content(clip.captions[0]) for clip in corpus.pooled[part]]
-        return np.stack([np.mean([word_vector(w, settings) for w in words], axis=0) for words in said])
-
-    def features(part: str, map_seed: int) -> np.ndarray:
-        into = feature_map(map_seed, settings)
-        rows = [
-            np.concatenate([*f.values()]) for f in pooled_features(part, corpus.pooled[part], into, settings)
-        ]
-        return np.stack(rows).astype(np.float64)
-
-    x, held_out, clips = bags("lsmdc_train"), bags("youcook2_test"), features("youcook2_test", 0)
-    recall = {}
-    for map_seed in (0, 1):
-        y = features("lsmdc_train", map_seed)
-        weights = np.linalg.solve(x.T @ x + 0.1 * np.eye(100), x.T @ (y - y.mean(axis=0)))
-        predicted, found = held_out @ weights, clips - clips.mean(axis=0)
-        scores = (
-            predicted @ found.T / np.linalg.norm(predicted, axis=1)[:, None] / np.linalg.norm(found, axis=1)
-        )
-        recall[map_seed] = 100 * np.mean((scores >= scores.diagonal()[:, None]).sum(axis=1) <= 10)
-    assert recall[0] > 20  # chance is 5
-    assert recall[1] < 12  # chance, with three standard errors of 200 queries
-
-
-def _annotations(tmp_path: Path, per_subset: int = 90) -> Path:
-    def videos(subset: str, verb: str) -> dict[str, object]:
-        made = [
-            {"segment": [0, 5], "id": i, "sentence": f"{verb} the item{i}  well"} for i in range(per_subset)
-        ]
-        return {f"{subset}-v": {"subset": subset, "recipe_type": "101", "annotations": [*made, made[0]]}}
-
-    path = tmp_path / "annotations.json"
-    database = videos("training", "chop") | videos("validation", "fry")
-    path.write_text(json.dumps({"database": database}))
-    return path
-
-
-def test_sentences_of_an_annotation_file_are_kept_on_their_side(tmp_path: Path) -> None:
-    sizes = {"youcook2_train": 20, "lsmdc_train": 20}
-    corpus = make_corpus(_settings(tmp_path, annotations=str(_annotations(tmp_path)), **sizes))
-    shown = {part: {clip.shown for clip in clips} for part, clips in corpus.pooled.items()}
-    for part, sentences in shown.items():
-        verb = "fry" if part.endswith("test") else "chop"
-        assert all(s.startswith(f"{verb} the item") and s.endswith(" well") for s in sentences)
-        assert all("  " not in s for s in sentences)
-    assert {c.captions[0] for c in corpus.pooled["youcook2_test"]} == shown["youcook2_test"]
 
 
 def test_a_finished_part_is_not_written_again(raw: Path) -> None:
@@ -282,9 +181,9 @@ def test_a_part_that_fails_half_way_leaves_nothing_behind(
     with monkeypatch.context() as patch:
         patch.setattr(simulated_files, "_pth", _full_disk)
         with pytest.raises(OSError, match="no space"):
-            ensure_raw_files(_settings(tmp_path, "lsmdc"))
+            ensure_raw_files(small_settings(tmp_path, "lsmdc"))
     assert {p.name for p in tmp_path.iterdir()} == {"words"}
-    ensure_raw_files(_settings(tmp_path, "lsmdc"))
+    ensure_raw_files(small_settings(tmp_path, "lsmdc"))
     assert {p.name for p in tmp_path.iterdir()} == {"words", "lsmdc"}
 
 
@@ -295,7 +194,7 @@ def _full_disk(*_: object) -> None:
 def test_two_processes_that_write_the_same_part_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = _settings(tmp_path, "lsmdc")
+    settings = small_settings(tmp_path, "lsmdc")
     real = simulated_files._pth
     started = []
 
@@ -312,31 +211,37 @@ def test_two_processes_that_write_the_same_part_agree(
 
 def test_files_of_other_settings_are_refused_with_what_differs(raw: Path) -> None:
     with pytest.raises(UserError, match=r"source\.noise: found 1\.25, wanted 2\.0.*another source\.raw_dir"):
-        ensure_raw_files(_settings(raw, noise=2.0))
+        ensure_raw_files(small_settings(raw, noise=2.0))
 
 
 def test_a_folder_of_someone_else_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "youcook2").mkdir()
     with pytest.raises(UserError, match="was not made by this source"):
-        ensure_raw_files(_settings(tmp_path))
+        ensure_raw_files(small_settings(tmp_path))
     assert not any((tmp_path / "youcook2").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("content_of_file", "words"),
-    [
-        (None, "found no readable file at"),
-        ("{}", "expected the official YouCook2 annotation json"),
-        ('{"database": [1]}', "expected the official YouCook2 annotation json"),
-        ('{"database": {}}', r"has 0 distinct training sentences, but the settings ask for 143"),
-    ],
-)
-def test_an_annotation_file_that_cannot_serve_is_named(
-    tmp_path: Path, content_of_file: str | None, words: str
-) -> None:
-    path = tmp_path / "annotations.json"
-    if content_of_file is not None:
-        path.write_text(content_of_file)
-    with pytest.raises(UserError, match=words):
-        ensure_raw_files(_settings(tmp_path / "raw", annotations=str(path)))
-    assert not (tmp_path / "raw").exists()
+def test_the_readers_of_the_real_sets_take_every_entry(raw: Path) -> None:
+    counts, shapes = {}, {}
+    for part in PARTS:
+        settings = small_settings(raw, part)
+        splits = open_splits(settings)
+        counts[part] = {name: len(split.keys) for name, split in splits.items()}
+        for split in splits.values():
+            samples = [split.read(i) for i in range(len(split.keys))]  # BadEntry where a layout is off
+            assert [s.captions for s in samples] == [tuple(c) for c in split.captions()]
+            assert all(s.captions for s in samples)
+            shapes[part] = {name: (v.shape[-1], str(v.dtype)) for name, v in samples[0].fields.items()}
+        items = {"times", "features_2d", "features_3d"} if part == "howto100m" else set()
+        assert item_fields(settings) == items
+    assert {part: sum(c.values()) - c.get("test", 0) for part, c in counts.items()} == {
+        "howto100m": 5, "youcook2": 40, "msrvtt": 12, "lsmdc": len(_film_rows(raw)),
+    }  # fmt: skip
+    assert [counts[part]["test"] for part in PARTS[1:]] == [10, 6, 6]
+    assert all(c["validation"] > 0 for part, c in counts.items() if part in ("youcook2", "lsmdc"))
+    assert shapes["lsmdc"] == shapes["msrvtt"] == shapes["youcook2"] == {"video": (64, "float16")}
+    assert shapes["howto100m"]["features_3d"] == (32, "float16")
+
+
+def _film_rows(raw: Path) -> list[str]:
+    return (raw / "lsmdc" / "LSMDC16_annos_training.csv").read_text().splitlines()

@@ -17,11 +17,17 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from swamp_dist.config import SimulatedVideoTextSource
-from swamp_dist.records import UserError
+from swamp_dist.config import (
+    HowTo100MSource,
+    LsmdcSource,
+    MsrVttSource,
+    SimulatedVideoTextSource,
+    YouCook2Source,
+)
+from swamp_dist.records import RawSplit, UserError
 from swamp_dist.sources import simulated_files
 from swamp_dist.sources.simulated_captions import Corpus, make_corpus
 
@@ -37,6 +43,70 @@ _WRITERS: dict[str, Callable[[Corpus, SimulatedVideoTextSource, Path], None]] = 
     "msrvtt": simulated_files.write_msrvtt,
     "lsmdc": simulated_files.write_lsmdc,
 }
+
+
+def open_splits(settings: SimulatedVideoTextSource) -> Mapping[str, RawSplit]:
+    """Splits of the chosen part, read by the reader of the real set; raw files are made first where absent.
+
+    Raises:
+        UserError: as `ensure_raw_files`, and as the real set's `open_splits`.
+    """
+    ensure_raw_files(settings)
+    from swamp_dist.sources import howto100m, lsmdc, msrvtt, youcook2
+
+    match real_source(settings):
+        case HowTo100MSource() as source:
+            return howto100m.open_splits(source)
+        case YouCook2Source() as source:
+            return youcook2.open_splits(source)
+        case MsrVttSource() as source:
+            return msrvtt.open_splits(source)
+        case LsmdcSource() as source:
+            return lsmdc.open_splits(source)
+
+
+def item_fields(settings: SimulatedVideoTextSource) -> frozenset[str]:
+    """Fields of the samples with several items, as the real set has them."""
+    from swamp_dist.sources import howto100m
+
+    match real_source(settings):
+        case HowTo100MSource() as source:
+            return howto100m.item_fields(source)
+        case _:
+            return frozenset()
+
+
+def real_source(
+    settings: SimulatedVideoTextSource,
+) -> HowTo100MSource | YouCook2Source | MsrVttSource | LsmdcSource:
+    """Settings that read the raw files of the chosen part as the real set is read."""
+    raw = settings.raw_dir / settings.part
+    width, share = settings.width, settings.validation_share
+    match settings.part:
+        case "howto100m":
+            return HowTo100MSource(
+                videos=raw / "HowTo100M_v1.csv", captions=raw / "caption.json",
+                features_2d=raw / "features_2d", features_3d=raw / "features_3d",
+                width_2d=width, width_3d=width, validation_share=share,
+            )  # fmt: skip
+        case "youcook2":
+            return YouCook2Source(
+                layout="lists", train_pickle=raw / "youcook_train.pkl", test_pickle=raw / "youcook_val.pkl",
+                width_2d=width, width_3d=width, validation_share=share,
+            )  # fmt: skip
+        case "msrvtt":
+            return MsrVttSource(
+                training="other", train_lists=(raw / "MSRVTT_train.csv",), captions=raw / "MSRVTT_data.json",
+                train_features=raw / "MSRVTT_train.pth", test_list=raw / "MSRVTT_JSFUSION_test.csv",
+                test_features=raw / "MSRVTT_JSFUSION_test.pth",
+                width_2d=width, width_3d=width, validation_share=share,
+            )  # fmt: skip
+        case "lsmdc":
+            return LsmdcSource(
+                train_list=raw / "LSMDC16_annos_training.csv", train_features=raw / "LSMDC_train.pth",
+                test_list=raw / "LSMDC16_challenge_1000_publictect.csv", test_features=raw / "LSMDC_test.pth",
+                width_2d=width, width_3d=width, validation_share=share,
+            )  # fmt: skip
 
 
 def ensure_raw_files(settings: SimulatedVideoTextSource) -> Path:
