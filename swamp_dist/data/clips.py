@@ -98,9 +98,8 @@ def row_bounds(clips: Sequence[Clip], rate: float) -> np.ndarray:
         rate: feature rows a second.
     """
     seconds = np.array([(clip.start, clip.end) for clip in clips], dtype=np.float64).reshape(-1, 2)
-    rows: np.ndarray = (seconds * rate).astype(np.int64) + np.array(
-        [0, 1]
-    )  # cuts towards zero, as int() does
+    rows = (seconds * rate).astype(np.int64)  # cuts towards zero, as int() does
+    rows[:, 1] += 1
     return rows
 
 

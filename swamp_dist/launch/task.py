@@ -107,8 +107,8 @@ def build_model(settings: StageSettings, manifest: Manifest) -> DualEncoder:
     a, b = input_specs(manifest, settings.data)
     return build_dual_encoder(
         settings.model,
-        a.shape,
-        b.shape,
+        a,
+        b,
         swamp.prototypes if swamp.weight > 0 and settings.train is not None else None,
         swamp.normalize_prototypes,
         settings.seed,

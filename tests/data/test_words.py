@@ -58,6 +58,8 @@ def test_a_batch_carries_its_distinct_words_and_their_vectors(tmp_path: Path) ->
     assert words.vectors.shape == (3, 4)
     assert not words.vectors[0].any()
     assert np.array_equal(words.vectors[words.ids].numpy(), table.rows[ids])
+    full = table.batch(np.array([[5, 2]], dtype=np.int32))  # no padding in it
+    assert (full.ids.tolist(), full.vectors.tolist()) == ([[2, 1]], table.rows[[0, 2, 5]].tolist())
     empty = table.batch(np.zeros((2, 3), np.int32))
     assert empty.vectors.tolist() == [[0.0] * 4]
 
