@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from swamp_dist.config import EncoderSettings, GatedSettings, Settings, StageSettings, WordsSettings
-from swamp_dist.data.manifest import load_manifest
 from swamp_dist.launch.embedding_dim import with_embedding_dim
 from swamp_dist.model.costs import FLOAT, EncoderCost, encoder_cost, engine_bytes, engine_traffic
 from swamp_dist.objective.costs import StepCost, expected_iterations, step_cost
-from swamp_dist.records import UserError
+from swamp_dist.records import InputSpec, UserError
 
 _MOST_COLUMNS = 6
 
@@ -25,7 +24,9 @@ def cost_table(settings: Settings, nodes: int, gpus_per_node: int) -> Table:
     """
     if not isinstance(settings, StageSettings) or settings.train is None:
         raise UserError("--cost is for a job that trains: this file has no `train` section of a stage")
-    return _table(settings, [_cost(settings, size) for size in world_sizes(settings, nodes, gpus_per_node)])
+    return _table(
+        settings, [whole_cost(settings, size) for size in world_sizes(settings, nodes, gpus_per_node)]
+    )
 
 
 def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list[int]:
@@ -84,11 +85,16 @@ class WholeCost:
         return parts
 
 
-def _cost(settings: StageSettings, world_size: int) -> WholeCost:
+def whole_cost(settings: StageSettings, world_size: int, on_gpu: bool = True) -> WholeCost:
+    """The step of a stage that trains, on a rank of `world_size`.
+
+    Raises:
+        UserError: as `input_dims`, or weights that should tell the embedding size do not.
+    """
     data, settings = settings.data, with_embedding_dim(settings)
     pairs, embedding_dim = data.entries * data.pairs_per_entry, settings.model.embedding_dim
     assert embedding_dim is not None
-    step = step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size)
+    step = step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size, on_gpu)
     dims = input_dims(settings)
     model = None if dims is None else model_cost(settings, dims, embedding_dim, world_size)
     return WholeCost(step, model)
@@ -100,11 +106,13 @@ def input_dims(settings: StageSettings) -> tuple[int, int] | None:
     Raises:
         UserError: the shard set is damaged, or lacks a field.
     """
-    sides = (settings.data.a, settings.model.a), (settings.data.b, settings.model.b)
     if (settings.data.shards / "manifest.json").is_file():
-        manifest = load_manifest(settings.data.shards)
-        return _dims([_manifest_dim(manifest.field(field).shape, encoder) for field, encoder in sides])
-    return _dims([_stated_dim(encoder) for _, encoder in sides])
+        from swamp_dist.data.inputs import input_specs  # imports numpy
+        from swamp_dist.data.manifest import load_manifest
+
+        specs = input_specs(load_manifest(settings.data.shards), settings.data)
+        return _dims([_spec_dim(spec) for spec in specs])
+    return _dims([_stated_dim(encoder) for encoder in (settings.model.a, settings.model.b)])
 
 
 def _dims(found: Sequence[int | None]) -> tuple[int, int] | None:
@@ -118,10 +126,10 @@ _MAX_WORDS = 20
 """Words kept of a caption."""
 
 
-def _manifest_dim(shape: Sequence[int], encoder: EncoderSettings) -> int | None:
-    if isinstance(encoder, WordsSettings):
-        return _WORD_DIM
-    return shape[-1] if shape else None
+def _spec_dim(spec: InputSpec) -> int | None:
+    if spec.word_dim is not None:
+        return spec.word_dim
+    return spec.shape[-1] if spec.shape else None
 
 
 def _stated_dim(encoder: EncoderSettings) -> int | None:

@@ -9,10 +9,8 @@ from pathlib import Path
 from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.launch.cluster import StagePlan
 from swamp_dist.launch.console import duration
-from swamp_dist.launch.cost_table import binary, operations
-from swamp_dist.launch.embedding_dim import with_embedding_dim
+from swamp_dist.launch.cost_table import WholeCost, binary, operations, whole_cost
 from swamp_dist.launch.rundir import RunDir
-from swamp_dist.objective.costs import StepCost, step_cost
 
 GPU_RATE, GPU_LINK = 20e12, 10e9
 """Assumed of a rank on a GPU: float32 operations and bytes sent a second. Careful figures of an A100 node."""
@@ -32,15 +30,16 @@ def estimate(
         return
     yield "batch", f"{settings.data.entries * settings.data.pairs_per_entry} pairs, {plan.local_pairs} a rank"
     yield "steps", f"{plan.steps} ({settings.train.epochs} epochs of {plan.steps_per_epoch})"
-    cost = _cost(settings, plan, bool(cluster.gpus_per_node))
+    cost = whole_cost(settings, plan.ranks, bool(cluster.gpus_per_node))
     parts = ", ".join(f"{name} {binary(size)}" for name, size in cost.memory.items())
     yield (
         "memory",
-        f"{binary(sum(cost.memory.values()))} a rank for the objective ({parts}), without the encoders",
+        f"{binary(sum(cost.memory.values()))} a rank{_missing(cost)} ({parts})",
     )
     yield (
         "work",
-        f"{operations(sum(cost.flops.values()))} and {binary(cost.sent)} sent, a step and rank, for the objective",
+        f"{operations(sum(cost.flops.values()))} and {binary(sum(cost.sent.values()))} sent, a step and rank"
+        f"{_missing(cost)}",
     )
     yield "time", _time(cost, cluster, plan)
     measured = step_seconds(run_dir.metrics_jsonl)
@@ -51,22 +50,18 @@ def estimate(
         )
 
 
-def _cost(settings: StageSettings, plan: StagePlan, on_gpu: bool) -> StepCost:
-    data = settings.data
-    pairs = data.entries * data.pairs_per_entry
-    embedding_dim = with_embedding_dim(settings).model.embedding_dim
-    assert embedding_dim is not None
-    return step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, plan.ranks, on_gpu)
+def _missing(cost: WholeCost) -> str:
+    return " for the objective, without the encoders" if cost.model is None else ""
 
 
-def _time(cost: StepCost, cluster: SlurmCluster, plan: StagePlan) -> str:
+def _time(cost: WholeCost, cluster: SlurmCluster, plan: StagePlan) -> str:
     rate, link = (
         (GPU_RATE, GPU_LINK) if cluster.gpus_per_node else (CPU_RATE * cluster.cpus_per_task, CPU_LINK)
     )
-    seconds = sum(cost.flops.values()) / rate + cost.sent / link
+    seconds = sum(cost.flops.values()) / rate + sum(cost.sent.values()) / link
     return (
-        f"{seconds:.2g} s a step for the objective at {operations(int(rate))}/s and {binary(int(link))}/s a rank (assumed), "
-        f"{duration(seconds * plan.steps)} for all steps; encoders and data come on top"
+        f"{seconds:.2g} s a step{_missing(cost)} at {operations(int(rate))}/s and {binary(int(link))}/s a rank (assumed), "
+        f"{duration(seconds * plan.steps)} for all steps; reading data comes on top where it cannot keep up"
     )
 
 
