@@ -185,7 +185,7 @@ def test_of_many_at_once_exactly_one_wins_even_without_locks(tmp_path: Path, dea
     won = [wins.get(timeout=60) for _ in range(ROUNDS)]
     for racer in racers:
         racer.join()
-    assert won == list(range(ROUNDS))
+    assert sorted(won) == list(range(ROUNDS))  # queues keep the order of one process only
     assert wins.empty()
 
 
