@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from swamp_dist.launch import status as status_module
 from swamp_dist.launch.graph import read_graph
 from swamp_dist.launch.outcome import Outcome
 from swamp_dist.launch.processes import ProcessMark, own_mark
@@ -61,6 +63,12 @@ CASES = [
     ("requeued and lost", [SUBMITTED, started(ELSEWHERE), TRAINING, PREEMPTED, REQUEUED], None, Asked(), "preempted", "node n1 failed; job 7 left the queue"),
     ("inside an allocation", [started(DEAD, job="7"), TRAINING], DEAD, None, "failed", "without a word"),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_the_time_of_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events above were dated when this file was loaded, which may be minutes ago."""
+    monkeypatch.setattr(status_module, "time", SimpleNamespace(time=lambda: NOW))
 
 
 @pytest.mark.parametrize(
