@@ -12,6 +12,7 @@ setup(
     install_requires=[
         # Pinned to the version: deepspeed alone would pull the newest torch with its CUDA packages,
         # several gigabytes that a CPU machine never uses. 2.10 is the floor for safe weights_only loading.
+        # Its CUDA builds bring triton, which compiles the GPU's pass of the solve; nothing else asks for it.
         "torch==2.13.0",
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer

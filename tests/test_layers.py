@@ -26,6 +26,7 @@ WALLS = {
     "deepspeed": {"train/engine.py", "train/checkpoint.py"},
     "webdataset": {"data/"},
     "xxhash": {"data/"},
+    "triton": {"objective/masses_triton.py"},
     "submitit": {"launch/"},
     "ray": {"launch/ray_cluster.py", "launch/pipeline.py", "launch/ray_build.py"},
     "tensorboard": {"train/metrics.py"},

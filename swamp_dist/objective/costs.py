@@ -16,9 +16,11 @@ from typing import Literal
 
 from swamp_dist.config import ObjectiveSettings, SwampSettings
 
-FLOAT, INT = 4, 8
+FLOAT, BFLOAT16, INT = 4, 2, 8
 REPLICATED_QUEUE_LIMIT = 2**30
 """Bytes up to which layout `auto` holds the whole queue on every rank."""
+_SCRATCH_ELEMENTS = 2**24
+"""Kernel of a modality that a GPU holds at once, for its passes in the log domain: 64 MiB."""
 _SOLVE_VECTORS = 24
 """Vectors of K that the solve holds a modality: potentials, masses, maxima and what is made of them."""
 
@@ -76,7 +78,7 @@ def place(
         return Placement(capacity, "replicated", is_split=False)
     layout, how = queue.layout, queue.solve
     if layout == "auto":
-        fits = queue_bytes(capacity, embedding_dim) <= REPLICATED_QUEUE_LIMIT
+        fits = queue_bytes(capacity, embedding_dim, rounds_scores(swamp)) <= REPLICATED_QUEUE_LIMIT
         filled_for_free = settings.contrastive.weight > 0
         layout = "replicated" if how == "whole" or (fits and filled_for_free) else "sharded"
     if layout == "replicated" and how == "auto":
@@ -111,21 +113,44 @@ def cheaper_solve(
 # -- bytes held ------------------------------------------------------------------------------------
 
 
-def queue_bytes(rows: int, embedding_dim: int) -> int:
-    """Bytes of `rows` pairs of embeddings with their sample ids."""
-    return rows * (2 * embedding_dim * FLOAT + INT)
+def queue_bytes(rows: int, embedding_dim: int, is_rounded: bool = False) -> int:
+    """Bytes of `rows` pairs of embeddings with their sample ids; `is_rounded`: and with a copy in bfloat16."""
+    return rows * (2 * embedding_dim * (FLOAT + (BFLOAT16 if is_rounded else 0)) + INT)
 
 
-def block_rows(rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT) -> int:
+def rounds_scores(swamp: SwampSettings) -> bool:
+    """Whether the queue holds its rows in bfloat16 too, for the score product."""
+    return swamp.sinkhorn.score_precision == "bfloat16"
+
+
+def block_rows(
+    rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT, on_gpu: bool = False
+) -> int:
     """Rows whose scores and kernel of both modalities fit into `score_memory` bytes, at least 1 and at
-    most all; fewer than all are solved a block at a time."""
-    return max(1, min(rows, score_memory // (4 * prototypes * itemsize)))
+    most all; fewer than all are solved a block at a time. On a GPU only `kernel_rows` of them have a kernel."""
+    fitting = score_memory // (4 * prototypes * itemsize)
+    if on_gpu:
+        fitting = max(fitting, score_memory // (2 * prototypes * itemsize) - _scratch_rows(prototypes))
+    return max(1, min(rows, fitting))
 
 
-def solve_bytes(rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT) -> int:
-    """Bytes that solving `rows` rows holds at most: scores and kernel of a block, and vectors of rows and K."""
-    block = block_rows(rows, prototypes, score_memory, itemsize)
-    return itemsize * (4 * block * prototypes + 6 * block + 2 * _SOLVE_VECTORS * prototypes)
+def kernel_rows(rows: int, prototypes: int, on_gpu: bool) -> int:
+    """Rows of a block of `rows` that have memory for their kernel at once."""
+    return min(rows, _scratch_rows(prototypes)) if on_gpu else rows
+
+
+def _scratch_rows(prototypes: int) -> int:
+    return max(1, _SCRATCH_ELEMENTS // prototypes)
+
+
+def solve_bytes(
+    rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT, on_gpu: bool = False
+) -> int:
+    """Bytes that solving `rows` rows holds at most: scores and kernel of a block, and vectors of rows and K; on a
+    GPU column sums of an eighth of the rows too, which is what its programs write at most."""
+    block = block_rows(rows, prototypes, score_memory, itemsize, on_gpu)
+    kernel = kernel_rows(block, prototypes, on_gpu) + (math.ceil(block / 8) if on_gpu else 0)
+    return itemsize * (2 * (block + kernel) * prototypes + 6 * block + 2 * _SOLVE_VECTORS * prototypes)
 
 
 def batch_bytes(settings: ObjectiveSettings, pairs: int, local_pairs: int, embedding_dim: int) -> int:
@@ -286,13 +311,13 @@ def step_cost(
         rows = placement.solved_rows(pairs, world_size - 1, world_size)
         held = rows if placement.layout == "sharded" else placement.capacity
         limit = int(swamp.sinkhorn.score_memory)
-        blocks = math.ceil(rows / block_rows(rows, swamp.prototypes, limit))
+        blocks = math.ceil(rows / block_rows(rows, swamp.prototypes, limit, on_gpu=on_gpu))
         asks_maxima = cold and not stays_in_range(swamp)
         solving = solve_flops(rows, swamp.prototypes, embedding_dim, iterations, asks_maxima, blocks > 1)
         flops |= {"own scores": assignment_flops(local, swamp.prototypes, embedding_dim)}
         flops |= {"solve": sum(solving)}
-        memory |= {"queue": queue_bytes(held, embedding_dim) + placement.capacity * INT}
-        memory |= {"solve": solve_bytes(rows, swamp.prototypes, limit)}
+        memory |= {"queue": queue_bytes(held, embedding_dim, rounds_scores(swamp)) + placement.capacity * INT}
+        memory |= {"solve": solve_bytes(rows, swamp.prototypes, limit, on_gpu=on_gpu)}
     sent = step_collectives(
         settings, placement, pairs, pairs_per_entry, embedding_dim, world_size, iterations, cold
     )

@@ -5,20 +5,26 @@ block before it goes on: one read of the kernel an iteration, r = 1 / (G w) and 
 are not kept, `StreamedScores` makes them anew for every pass. Exponents are in base 2 and, unless their range
 is known, clamped above the denormal range: on a CPU, exponentials that underflow cost many times more.
 
+A GPU makes the float32 kernel in registers and keeps none (`masses_triton`, chosen by `is_fused`); its passes in the
+log domain, a few of a solve, have memory for some rows at a time.
+
 Shape letters: M problems solved together (the two modalities), n rows here, m of them in a block, K prototypes.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World, max_over_ranks, sum_over_ranks
+from swamp_dist.objective.costs import kernel_rows
 
 LOG2_E = 1 / math.log(2)
 _CACHED_ELEMENTS = 2**17
@@ -56,7 +62,7 @@ class StreamedScores:
     """Scores (M, n, K) that are never held at once: products of rows and prototypes, block by block."""
 
     sides: Sequence[Tensor]
-    """M tensors (n, D)."""
+    """M tensors (n, D), in the prototypes' precision or as the product takes them."""
     prototypes: Tensor
     """(K, D)"""
     memory: Tensor
@@ -104,7 +110,8 @@ class Problem:
     ) -> None:
         self.scores = scores
         like = scores.memory if isinstance(scores, StreamedScores) else scores
-        self.kernel = torch.empty_like(like) if work is None else work
+        self.is_fused = is_fused(like)
+        self.kernel = new_kernel(like) if work is None else work
         self.scale = LOG2_E / epsilon
         self.log2_share = math.log2(total_rows / scores.shape[2])
         self.world = world if world is not None and world.size > 1 else None
@@ -120,24 +127,34 @@ class Problem:
         float32, and within reach no sum of it leaves 2^-64..2^64 times n or K."""
         self._is_made = False
 
+    @property
+    def keeps_kernel(self) -> bool:
+        """Whether every row has memory of its own for its kernel."""
+        return not (self.is_fused or isinstance(self.scores, StreamedScores))
+
     def vectors(self, value: float) -> Tensor:
         """(M, K) of `value`."""
         return self.kernel.new_full((self.kernel.shape[0], self.kernel.shape[2]), value)
 
     def rows(self) -> Iterator[RowBlock]:
-        """All rows here in turn; their kernel stays where it is while scores are not streamed."""
-        if isinstance(self.scores, StreamedScores):
-            for scores in self.scores.blocks():
+        """All rows here in turn; their kernel stays where it is if it is kept."""
+        for kept in self.score_blocks():
+            for scores in torch.split(kept, max(1, self.kernel.shape[1]), dim=1):
                 yield from row_blocks(scores, self.kernel[:, : scores.shape[1]])
+
+    def score_blocks(self) -> Iterator[Tensor]:
+        """All scores here in turn: (M, at most n, K)."""
+        if isinstance(self.scores, StreamedScores):
+            yield from self.scores.blocks()
         else:
-            yield from row_blocks(self.scores, self.kernel)
+            yield self.scores
 
     def kernels(self, absorbed: Tensor | None, *, renew: bool) -> Iterator[RowBlock]:
         """All rows with their kernel at `absorbed` potentials (M, K), or the direct one where they are None.
 
         It is made in the same pass if `renew` says that the one in memory is another, or if nothing is kept.
         """
-        make = renew or isinstance(self.scores, StreamedScores)
+        make = renew or not self.keeps_kernel
         for block in self.rows():
             if make and absorbed is None:
                 torch.mul(block.scores, self.scale, out=block.kernel).exp2_()
@@ -170,6 +187,17 @@ class Problem:
         return maxima if self.world is None else max_over_ranks(maxima, self.world)
 
 
+def is_fused(scores: Tensor) -> bool:
+    """Whether the kernel of such scores is made in registers. Triton comes with torch's CUDA builds."""
+    return scores.is_cuda and scores.dtype == torch.float32
+
+
+def new_kernel(scores: Tensor) -> Tensor:
+    """Memory for the kernel of scores (M, n, K): of all rows, or (M, m, K) where it is fused."""
+    rows = kernel_rows(scores.shape[1], scores.shape[2], is_fused(scores))
+    return torch.empty_like(scores[:, :rows])
+
+
 def row_blocks(scores: Tensor, kernel: Tensor) -> Iterator[RowBlock]:
     """(M, n, K) in pieces: cache-sized on a CPU, one problem at a time on a GPU, where launches cost."""
     size = max(1, _CACHED_ELEMENTS // scores.shape[2]) if scores.device.type == "cpu" else scores.shape[1]
@@ -188,6 +216,11 @@ def kernel_masses(problem: Problem, absorbed: Tensor | None, log2_w: Tensor, *, 
     """
     log2_w = log2_w - _middle(log2_w)
     w, sums = log2_w.exp2(), problem.vectors(0.0)
+    if problem.is_fused:
+        fused = _fused_passes()
+        for scores in problem.score_blocks():
+            sums += fused.column_sums(scores, problem.scale, problem.lowest, absorbed, w)
+        return problem.sum(sums).log2_() + log2_w
     blocks = problem.direct_kernels() if absorbed is None else problem.kernels(absorbed, renew=renew)
     for side, _, kernel in blocks:
         sums[side].addmv_(kernel.t(), torch.mv(kernel, w[side]).reciprocal_())
@@ -209,7 +242,7 @@ def log_domain_masses(problem: Problem, log2_v: Tensor) -> Tensor:
         torch.maximum(top[block.side], block.kernel.amax(dim=0), out=top[block.side])
     top, sums = problem.max(top), problem.vectors(0.0)
     for block in problem.rows():
-        if isinstance(problem.scores, StreamedScores):
+        if not problem.keeps_kernel:
             log2_plan(block)
         sums[block.side] += problem.exponentiate(block.kernel.sub_(top[block.side])).sum(dim=0)
     return problem.sum(sums).log2_() + top
@@ -230,9 +263,18 @@ def cold_masses(problem: Problem) -> Tensor:
 def direct_cold_masses(problem: Problem) -> Tensor:
     """`cold_masses` of scores whose range is known: no maxima are asked for, and the kernel is kept."""
     sums = problem.vectors(0.0)
+    if problem.is_fused:
+        for scores in problem.score_blocks():
+            sums += _fused_passes().plain_sums(scores, problem.scale)
+        return problem.sum(sums).log2_()
     for side, _, kernel in problem.direct_kernels():
         sums[side] += kernel.sum(dim=0)
     return problem.sum(sums).log2_()
+
+
+def _fused_passes() -> ModuleType:
+    """Imported where a GPU asks: a CPU has no compiler for it."""
+    return importlib.import_module("swamp_dist.objective.masses_triton")
 
 
 def half_range(log2_w: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from swamp_dist.distributed import World, gather_to_main
 from swamp_dist.objective.costs import queue_capacity, rank_share
+from swamp_dist.objective.masses import ScorePrecision, operand
 
 __all__ = ["Deal", "Queue", "queue_capacity", "queue_figures"]
 
@@ -63,7 +64,10 @@ class Queue:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         deal: Deal | None = None,
+        precision: ScorePrecision = "float32",
     ) -> None:
+        """An empty queue. Where the score product takes bfloat16, rows are rounded once, when they come, and the
+        rounded copy lies beside the rows; it is no part of the state."""
         self.capacity = capacity
         self.deal = deal
         self.pushed = 0
@@ -73,6 +77,8 @@ class Queue:
         """Pairs ever written here: the next one's place in the ring of this rank."""
         self._a = torch.zeros(self._room, embedding_dim, device=device, dtype=dtype)
         self._b = torch.zeros_like(self._a)
+        rounds = operand(self._a[:0], precision).dtype != dtype
+        self._rounded = (self._a.bfloat16(), self._b.bfloat16()) if rounds else None
         self._ids = torch.full((self._room,), -1, device=device)
         # Of all rows on every rank: 8 bytes each, and no rank has to ask for ages.
         self._steps = torch.full((capacity,), -1, device=device)
@@ -95,6 +101,13 @@ class Queue:
     def b(self) -> Tensor:
         """(held, D) embeddings of modality B, in slot order."""
         return self._b[: self.held]
+
+    @property
+    def operands(self) -> tuple[Tensor, Tensor]:
+        """(held, D) embeddings of A and of B as the score product takes them, in slot order."""
+        if self._rounded is None:
+            return self.a, self.b
+        return self._rounded[0][: self.held], self._rounded[1][: self.held]
 
     @property
     def ids(self) -> Tensor:
@@ -123,6 +136,8 @@ class Queue:
     def _write(self, a: Tensor, b: Tensor, ids: Tensor, steps: Tensor) -> None:
         """Rows of this rank, and the steps of those of all ranks."""
         for ring, rows in ((self._a, a), (self._b, b), (self._ids, ids)):
+            _write_ring(ring, rows, self._written)
+        for ring, rows in zip(self._rounded or (), (a, b), strict=False):  # none without a copy
             _write_ring(ring, rows, self._written)
         _write_ring(self._steps, steps, self.pushed)
         self._written += len(a)

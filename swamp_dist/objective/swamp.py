@@ -17,6 +17,7 @@ from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, start_gather, start_gather_rows
 from swamp_dist.objective.checks import check_negatives, check_swamp
 from swamp_dist.objective.costs import block_rows, place
+from swamp_dist.objective.masses import is_fused, new_kernel
 from swamp_dist.objective.queue import Deal, Queue, queue_figures
 from swamp_dist.objective.ranking import ranking_term
 from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, solve
@@ -57,6 +58,7 @@ class Objective:
         """`prototype_usage` of the last step; None before the SwAMP term counts."""
         self._log_v: Tensor | None = None
         self._memory: Tensor | None = None
+        self._kernel: Tensor | None = None
         self._start_rows = start_rows
         self._announced = False
 
@@ -168,7 +170,7 @@ class Objective:
             check_every=swamp.sinkhorn.check_every,
             momentum=swamp.sinkhorn.momentum,
             bound=1.0 if swamp.normalize_prototypes else None,  # cosines
-            work=None if self._memory is None else self._memory[1],
+            work=self._kernel,
         )
         if swamp.sinkhorn.warm_start:
             self._log_v = solution.log_v
@@ -182,13 +184,18 @@ class Objective:
         part, parts = (world.rank, world.size) if self.is_split and queue.deal is None else (0, 1)
         rows = slice(queue.held * part // parts, queue.held * (part + 1) // parts)
         num_rows, limit = rows.stop - rows.start, int(self.settings.swamp.sinkhorn.score_memory)
-        block = min(num_rows, block_rows(num_rows, len(prototypes), limit, prototypes.element_size()))
-        if self._memory is None or self._memory.shape[2] != block:
-            self._memory = prototypes.new_empty(2, 2, block, len(prototypes))
+        on_gpu = is_fused(prototypes)
+        fitting = block_rows(num_rows, len(prototypes), limit, prototypes.element_size(), on_gpu)
+        block = min(num_rows, fitting)  # a rank may hold none
+        if self._memory is None or self._memory.shape[1] != block:
+            self._memory = prototypes.new_empty(2, block, len(prototypes))
+            self._kernel = new_kernel(self._memory)
         precision = self.settings.swamp.sinkhorn.score_precision
         if block < num_rows:
-            return StreamedScores((queue.a[rows], queue.b[rows]), prototypes, self._memory[0], precision)
-        return queue_scores(queue, rows, prototypes, self._memory[0], precision)
+            return StreamedScores(
+                [side[rows] for side in queue.operands], prototypes, self._memory, precision
+            )
+        return queue_scores(queue, rows, prototypes, self._memory, precision)
 
     def _announce(self, step: int) -> None:
         if not self._announced:
@@ -248,7 +255,8 @@ def build_objective(
     start = swamp.queue.start_when_filled
     start_rows = min(swamp.prototypes, placement.capacity) if start is None else start
     deal = Deal(plan.pairs, rank, plan.world_size) if placement.layout == "sharded" else None
-    queue = Queue(placement.capacity, embedding_dim, device, dtype, deal)
+    precision = swamp.sinkhorn.score_precision
+    queue = Queue(placement.capacity, embedding_dim, device, dtype, deal, precision)
     return Objective(settings, plan, queue, start_rows, placement.is_split)
 
 

@@ -44,7 +44,7 @@ def queue_scores(
     precision: ScorePrecision = "float32",
 ) -> Tensor:
     """Similarities (2, n, K) of the queue's rows with prototypes (K, D), modality A, then B; in `out` if given."""
-    sides = queue.a[rows], queue.b[rows]
+    sides = [side[rows] for side in (queue.operands if precision == "bfloat16" else (queue.a, queue.b))]
     if out is None:
         out = prototypes.new_empty(2, len(sides[0]), len(prototypes))
     with torch.no_grad(), full_precision(prototypes.device.type):

@@ -241,6 +241,19 @@ def test_a_million_rows_against_a_hundred_thousand_prototypes_fit_the_limit() ->
     assert costs.block_rows(5, 10**5, 1) == 1
 
 
+def test_a_gpu_holds_scores_and_little_of_a_kernel() -> None:
+    rows, prototypes, limit = 60_000, 10_000, 4 * 2**30
+    on_cpu = costs.block_rows(rows, prototypes, limit)
+    on_gpu = costs.block_rows(rows, prototypes, limit, on_gpu=True)
+    scratch = costs.kernel_rows(on_gpu, prototypes, on_gpu=True)
+    assert scratch == 2**24 // prototypes < costs.kernel_rows(on_gpu, prototypes, on_gpu=False) == on_gpu
+    assert 1.9 * on_cpu < on_gpu
+    assert limit - 8 * prototypes < 8 * (on_gpu + scratch) * prototypes <= limit
+    assert costs.block_rows(20, 500, limit, on_gpu=True) == costs.kernel_rows(20, 500, on_gpu=True) == 20
+    small = 16 * 500 * 1000  # no more than the scratch: half for scores, as on a CPU
+    assert costs.block_rows(rows, 500, small, on_gpu=True) == 1000
+
+
 # -- where things go -------------------------------------------------------------------------------
 
 

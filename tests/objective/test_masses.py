@@ -147,6 +147,22 @@ def test_a_bfloat16_product_rounds_operands_and_nothing_else(dtype: torch.dtype)
     assert 1e-5 < float((found - exact).abs().max()) < 2**-7
 
 
+def test_a_solve_reads_the_queue_s_rounded_rows() -> None:
+    """They are rounded at push and nowhere else: other operands give other scores."""
+    queue = Queue(30, 64, torch.device("cpu"), precision="bfloat16")
+    rows, prototypes = _unit(2, 30, 64).float(), _unit(9, 64, seed=3).float()
+    queue.push(rows[0], rows[1], torch.arange(30), 0)
+    found = queue_scores(queue, slice(2, 30), prototypes, precision="bfloat16")
+    expected = queue_scores(_queue(torch.float32), slice(2, 30), prototypes, precision="bfloat16")
+    assert torch.equal(found, expected)
+    assert queue._rounded is not None
+    queue._rounded[1].zero_()
+    zeroed = queue_scores(queue, slice(2, 30), prototypes, precision="bfloat16")
+    assert torch.equal(zeroed[0], found[0])
+    assert not zeroed[1].any()
+    assert torch.equal(queue_scores(queue, slice(2, 30), prototypes)[1], rows[1, 2:] @ prototypes.t())
+
+
 def test_streamed_scores_have_the_precision_of_kept_ones() -> None:
     queue, prototypes = _queue(torch.float32), _unit(9, 64, seed=3).float()
     kept = queue_scores(queue, slice(30), prototypes, precision="bfloat16")

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swamp_dist.distributed import alone
-from swamp_dist.objective.queue import Queue, queue_capacity
+from swamp_dist.objective.costs import queue_bytes
+from swamp_dist.objective.queue import Deal, Queue, queue_capacity
 
 
 def _queue(capacity: int, dim: int = 2) -> Queue:
@@ -108,3 +109,51 @@ def test_wrong_sizes_are_refused() -> None:
         _push(queue, 0, 3, 0)
     with pytest.raises(ValueError, match="size 7, this one 2"):
         queue.load(_queue(2, dim=7).state(alone()))
+
+
+# -- the rounded copy ------------------------------------------------------------------------------
+
+
+def _rounding(capacity: int, deal: Deal | None = None) -> Queue:
+    return Queue(capacity, 3, torch.device("cpu"), torch.float32, deal, "bfloat16")
+
+
+def _push_random(queue: Queue, count: int, step: int) -> None:
+    a, b = torch.randn(2, count, 3, generator=torch.Generator().manual_seed(step))
+    queue.push(a, b, torch.arange(count), step)
+
+
+@pytest.mark.parametrize("deal", [None, Deal(6, 1, 2)])
+def test_rows_are_rounded_as_they_come_and_stay_whole_in_the_state(deal: Deal | None) -> None:
+    queue, count = _rounding(7, deal), 6 if deal is None else 3
+    exact = Queue(7, 3, torch.device("cpu"), torch.float32, deal)
+    for step in range(4):  # wraps
+        for each in (queue, exact):
+            _push_random(each, count, step)
+        assert torch.equal(queue.a, exact.a)
+        for rows, rounded in zip((queue.a, queue.b), queue.operands, strict=True):
+            assert rounded.dtype == torch.bfloat16
+            assert torch.equal(rounded, rows.bfloat16())
+    assert all(x is y or torch.equal(x, y) for x, y in zip(exact.operands, (exact.a, exact.b), strict=True))
+    if deal is None:
+        state, expected = queue.state(alone()), exact.state(alone())
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+@pytest.mark.parametrize("deal", [None, Deal(6, 1, 2)])
+def test_loaded_rows_are_rounded_too(deal: Deal | None) -> None:
+    saved, loaded = _rounding(7), _rounding(7, deal)
+    for step in range(3):
+        _push_random(saved, 6, step)
+    loaded.load(saved.state(alone()))
+    assert loaded.held == (7 if deal is None else deal.share(7))
+    assert torch.equal(loaded.operands[1], loaded.b.bfloat16())
+    assert not torch.equal(loaded.operands[1].float(), loaded.b)
+
+
+@pytest.mark.parametrize("is_rounded", [True, False])
+def test_the_formula_counts_the_copy(is_rounded: bool) -> None:
+    queue = Queue(7, 3, torch.device("cpu"), precision="bfloat16" if is_rounded else "float32")
+    held = [queue._a, queue._b, queue._ids, *(queue._rounded or ())]
+    assert sum(x.nbytes for x in held) == queue_bytes(7, 3, is_rounded)
