@@ -6,8 +6,9 @@ content words, scaled to length sqrt(latent_dim). A feature row of kind k (2D or
     x = unit(relu((z + nuisance * v + noise * n) M_k + row_noise * r)),
 
 with v ~ N(0, I) drawn once a video, n ~ N(0, I) once a row and r ~ N(0, I) once a row in the width of the features.
-M_k has entries N(0, 1 / latent_dim) from the seed of the map: sets with the same map agree about what a picture
-of "onion" is, so what is learned on one helps on the others; with another map it cannot. Nuisance and noise lie in the
+R and M_k (entries N(0, 1 / latent_dim)) come from the seed of the map: sets with the same map agree about what a
+picture of "onion" is, so what is learned on one helps on the others; with another map it cannot. R belongs to the map
+because an encoder of words that has learned R knows which words show alike, whatever M_k is. Nuisance and noise lie in the
 latent space because noise over 2,048 columns would average out.
 """
 
@@ -36,6 +37,8 @@ WORD_SCALE = 0.13
 class FeatureMap:
     """Turns latents into feature rows."""
 
+    seed: int
+    """What both R and the matrices are drawn from."""
     matrices: Mapping[str, np.ndarray]
     """By kind: (latent_dim, width) float32."""
     row_noise: float
@@ -67,10 +70,10 @@ def stem_of(word: str) -> str:
 class Scenes:
     """Latents of sentences: a word is worked out once."""
 
-    def __init__(self, settings: SimulatedVideoTextSource) -> None:
+    def __init__(self, settings: SimulatedVideoTextSource, map_seed: int) -> None:
         self._settings = settings
         shape = (settings.word_dim, settings.latent_dim)
-        self._turn = draws(settings.seed, "word latents").standard_normal(shape)
+        self._turn = draws(map_seed, "word latents").standard_normal(shape)
         self._turn /= WORD_SCALE * np.sqrt(settings.word_dim)
         self._words: dict[str, np.ndarray] = {}
 
@@ -91,7 +94,7 @@ def feature_map(seed: int, settings: SimulatedVideoTextSource) -> FeatureMap:
     shape = (settings.latent_dim, settings.width)
     matrices = {k: draws(seed, f"map {k}").standard_normal(shape, dtype=np.float32) for k in KINDS}
     scale = np.float32(1 / np.sqrt(settings.latent_dim))
-    return FeatureMap({k: m * scale for k, m in matrices.items()}, settings.row_noise)
+    return FeatureMap(seed, {k: m * scale for k, m in matrices.items()}, settings.row_noise)
 
 
 def video_features(
@@ -117,7 +120,7 @@ def pooled_features(
     part: str, clips: Sequence[Clip], into: FeatureMap, settings: SimulatedVideoTextSource
 ) -> Iterable[dict[str, np.ndarray]]:
     """For each clip, by kind: (width,) float16, the maximum over the clip's rows, not normalised."""
-    scenes = Scenes(settings)
+    scenes = Scenes(settings, into.seed)
     for clip in clips:
         nuisance = draws(settings.seed, f"nuisance {part}", clip.video).standard_normal(settings.latent_dim)
         random = draws(settings.seed, f"features {part}", clip.number)

@@ -50,9 +50,8 @@ def write_howto100m(corpus: Corpus, settings: SimulatedVideoTextSource, out: Pat
     """`HowTo100M_v1.csv` (released columns plus `path`, whose values begin with a blank), `caption.json`
     and the trees `features_2d/` and `features_3d/` of float16 `.npy` files.
     """
-    rows, captions, scenes = [], {}, Scenes(settings)
     seed = settings.map_seed if settings.howto100m_map_seed is None else settings.howto100m_map_seed
-    into = feature_map(seed, settings)
+    rows, captions, scenes, into = [], {}, Scenes(settings, seed), feature_map(seed, settings)
     for video in corpus.videos:
         name = f"sim{video.number:08d}"
         path = f"Food/{name}.npy"

@@ -43,7 +43,7 @@ def test_no_sentence_is_shown_in_training_and_test(tmp_path: Path) -> None:
 
 def test_features_of_a_video_follow_what_is_shown_then(tmp_path: Path) -> None:
     settings = small_settings(tmp_path, nuisance=0, noise=0, row_noise=0, width=256)
-    scenes, into = Scenes(settings), feature_map(0, settings)
+    scenes, into = Scenes(settings, 0), feature_map(0, settings)
     video = make_corpus(settings).videos[0]
     rows = video_features(video, scenes, into, settings)
     for end, text in video.shown[:3]:
@@ -126,3 +126,13 @@ def test_an_annotation_file_that_cannot_serve_is_named(
     with pytest.raises(UserError, match=words):
         ensure_raw_files(small_settings(tmp_path / "raw", annotations=str(path)))
     assert not (tmp_path / "raw").exists()
+
+
+def test_another_map_is_another_from_the_words_on(tmp_path: Path) -> None:
+    """Words that show alike under one map do not under another, so no encoder of words can carry that over."""
+    settings = small_settings(tmp_path)
+    texts = [text for _, text in make_corpus(settings).videos[0].shown]
+    one, other = (np.stack([Scenes(settings, seed).latent(text) for text in texts]) for seed in (0, 1))
+    alike = [np.corrcoef(z)[np.triu_indices(len(texts), 1)] for z in (one, other)]
+    assert not np.allclose(one, other)
+    assert abs(np.corrcoef(*alike)[0, 1]) < 0.9
