@@ -20,6 +20,7 @@ from swamp_dist.config import (
     BACKENDS,
     LocalCluster,
     PipelineSettings,
+    RayCluster,
     Settings,
     ShardSettings,
     SlurmCluster,
@@ -108,7 +109,7 @@ def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     return settings
 
 
-def load_cluster(path: Path, overrides: Sequence[str] = ()) -> LocalCluster | SlurmCluster:
+def load_cluster(path: Path, overrides: Sequence[str] = ()) -> LocalCluster | RayCluster | SlurmCluster:
     """The settings of a cluster file; its `backend` says which.
 
     Raises:
@@ -117,7 +118,9 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> LocalCluster | Sl
     return load(path, _cluster_kind(path, _read(path).values), overrides)
 
 
-def _cluster_kind(path: Path, values: Mapping[str, Any]) -> type[LocalCluster] | type[SlurmCluster]:
+def _cluster_kind(
+    path: Path, values: Mapping[str, Any]
+) -> type[LocalCluster] | type[RayCluster] | type[SlurmCluster]:
     backend = values.get("backend")
     if isinstance(backend, str) and backend in BACKENDS:
         return BACKENDS[backend]

@@ -112,6 +112,31 @@ def test_local_cluster_runs_the_ranks_here(here: Path, monkeypatch: pytest.Monke
     assert "the same command continues" in done.output
 
 
+def test_dry_run_for_a_ray_prints_the_plan_and_starts_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    Path("cluster.yaml").write_text("backend: ray\nworkers: 3\n")
+    done = submit("--dry-run")
+    assert done.exit_code == 0, done.output
+    for expected in ("3 Ray Train workers", "8 a rank", "one of our own", "nothing was started"):
+        assert expected in done.output
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert "the one at head:6379" in submit("--dry-run").output
+    assert not Path("runs").exists()
+
+
+def test_a_ray_inside_an_allocation_is_one_task_a_node(here: Path) -> None:
+    text = "launcher: ray\ntasks_per_node: 3\ncpus_per_task: 2\n"
+    Path("cluster.yaml").write_text(SLURM + text)
+    done = submit("--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "--ntasks-per-node=1" in done.output
+    assert "--cpus-per-task=6" in done.output
+    assert "-m swamp_dist.launch.ray_node " in done.output
+    assert "export RAY_AUTH_TOKEN=$(od" in done.output
+
+
 def test_a_finished_stage_is_not_submitted(here: Path) -> None:
     from tests.test_cli import finished
 
@@ -123,7 +148,7 @@ def test_a_finished_stage_is_not_submitted(here: Path) -> None:
 
 def test_an_unknown_backend_is_refused_wherever_a_file_is_read(here: Path) -> None:
     Path("cluster.yaml").write_text("backend: moon\n")
-    with pytest.raises(UserError, match="expected one of local, slurm"):
+    with pytest.raises(UserError, match="expected one of local, ray, slurm"):
         load_cluster(Path("cluster.yaml"))
     shown = CliRunner().invoke(cli.app, ["show", "cluster.yaml"])
     assert shown.exit_code == 2

@@ -8,7 +8,14 @@ import pytest
 from typer.main import get_command
 
 from swamp_dist.cli import app
-from swamp_dist.config import LocalCluster, PipelineSettings, ShardSettings, SlurmCluster, StageSettings
+from swamp_dist.config import (
+    LocalCluster,
+    PipelineSettings,
+    RayCluster,
+    ShardSettings,
+    SlurmCluster,
+    StageSettings,
+)
 from swamp_dist.loading import kind_of, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +54,13 @@ def test_commands_name_verbs_and_files_that_exist(
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     for file in files:
         kind = kind_of(Path(file))
-        assert kind in (StageSettings, ShardSettings, PipelineSettings, LocalCluster, SlurmCluster)
-        of_cluster = kind in (LocalCluster, SlurmCluster)
+        assert kind in (
+            StageSettings,
+            ShardSettings,
+            PipelineSettings,
+            LocalCluster,
+            RayCluster,
+            SlurmCluster,
+        )
+        of_cluster = kind in (LocalCluster, RayCluster, SlurmCluster)
         load(Path(file), kind, () if of_cluster else overrides)

@@ -9,6 +9,7 @@ import pytest
 from swamp_dist.config import (
     LocalCluster,
     PipelineSettings,
+    RayCluster,
     ShardSettings,
     SlurmCluster,
     StageSettings,
@@ -25,7 +26,13 @@ PIPELINES = [f for f in FILES if f.parts[:2] == ("jobs", "pipelines")]
 SWEEPS = [f for f in FILES if f.parts[:2] == ("jobs", "sweeps")]
 STAGES = [f for f in FILES if f.parts[0] == "jobs" and f.parts[1] not in ("pipelines", "sweeps", "clusters")]
 
-CLUSTERS = {"local": LocalCluster, "slurm": SlurmCluster, "slurm_cpu_test": SlurmCluster}
+CLUSTERS = {
+    "local": LocalCluster,
+    "ray": RayCluster,
+    "slurm": SlurmCluster,
+    "slurm_cpu_test": SlurmCluster,
+    "slurm_ray": SlurmCluster,
+}
 
 
 @pytest.fixture(autouse=True)

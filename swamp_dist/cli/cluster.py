@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,8 @@ import typer
 
 from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.printing import say
-from swamp_dist.cli.stages import run_here
-from swamp_dist.config import LocalCluster, SlurmCluster, StageSettings
+from swamp_dist.cli.stages import run_here, say_ending
+from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load, load_cluster
@@ -46,6 +47,8 @@ def submit(
     check_finished(folder, settings)
     if isinstance(where, LocalCluster):
         _submit_here(settings, where, folder, dry_run)
+    elif isinstance(where, RayCluster):
+        _submit_to_ray(settings, where, folder, dry_run)
     elif folder.done:
         say(f"{folder.path} is done already ({folder.result_json} is there): nothing to submit")
     else:
@@ -59,6 +62,30 @@ def _submit_here(settings: StageSettings, cluster: LocalCluster, folder: RunDir,
 
     check_stage(settings, folder, cluster.ranks)
     say(f"would run {cluster.ranks} ranks on this machine in {folder.path}")
+
+
+def _submit_to_ray(settings: StageSettings, cluster: RayCluster, folder: RunDir, dry_run: bool) -> None:
+    """Run a stage on a Ray and wait for it, as `swamp run` does with its own ranks."""
+    if not folder.done:
+        from swamp_dist.launch.preflight import check_stage
+
+        folder.refuse_if_held()
+        manifest = check_stage(settings, folder, cluster.world_size)
+        _print_plan(settings, cluster, folder, manifest)
+        if dry_run:
+            say(f"Ray:         {_which_ray(cluster)}\nnothing was started (--dry-run)")
+            return
+        _write(settings, cluster, folder, manifest)
+    from swamp_dist.launch.ray_cluster import run_on_ray
+
+    code = run_on_ray(folder.stage_yaml, folder.path, cluster, report=say)
+    say_ending(code, folder)
+    raise typer.Exit(code)
+
+
+def _which_ray(cluster: RayCluster) -> str:
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    return f"the one at {address}" if address else "one of our own on this machine, for the time of the stage"
 
 
 def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, dry_run: bool) -> None:
@@ -77,7 +104,9 @@ def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: Run
     _say_next(slurm.submit(settings.name, cluster, folder), folder)
 
 
-def _print_plan(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, manifest: Manifest) -> None:
+def _print_plan(
+    settings: StageSettings, cluster: RayCluster | SlurmCluster, folder: RunDir, manifest: Manifest
+) -> None:
     from swamp_dist.launch.cluster import plan_stage
     from swamp_dist.launch.estimate import estimate
 
@@ -86,7 +115,9 @@ def _print_plan(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, 
         say(f"{label + ':':<12} {text}")
 
 
-def _write(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, manifest: Manifest) -> None:
+def _write(
+    settings: StageSettings, cluster: RayCluster | SlurmCluster, folder: RunDir, manifest: Manifest
+) -> None:
     """Leave in the run folder what the job runs and what it was made from."""
     from swamp_dist.launch.provenance import source_patch, submission
 

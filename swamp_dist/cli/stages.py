@@ -54,13 +54,18 @@ def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
         check_stage(settings, folder, ranks)
         folder.write_stage(settings)
     code = run_ranks(folder.stage_yaml, folder.path, ranks, report=say)
+    say_ending(code, folder)
+    return code
+
+
+def say_ending(code: int, folder: RunDir) -> None:
+    """What comes next after a stage that ran while the command waited."""
     if code == ExitCode.DONE:
         say(f"run folder:  {folder.path}")
         say(f"curves:      tensorboard --logdir {folder.path}")
         say(f"next:        swamp table {folder.path}")
     elif code == ExitCode.REQUEUE:
         say("stopped with its progress saved; the same command continues")
-    return code
 
 
 @app.command(

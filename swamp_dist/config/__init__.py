@@ -7,6 +7,7 @@ section; formulas below it take plain values. The string under each field is wha
 from swamp_dist.config.cluster import BACKENDS as BACKENDS
 from swamp_dist.config.cluster import ClusterSettings as ClusterSettings
 from swamp_dist.config.cluster import LocalCluster as LocalCluster
+from swamp_dist.config.cluster import RayCluster as RayCluster
 from swamp_dist.config.cluster import SlurmCluster as SlurmCluster
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings

@@ -1,4 +1,4 @@
-"""Where a stage runs: this machine or a SLURM cluster. Says nothing about the science of a stage."""
+"""Where a stage runs: this machine, a Ray or a SLURM cluster. Says nothing about the science of a stage."""
 
 from __future__ import annotations
 
@@ -30,11 +30,58 @@ class LocalCluster(Settings):
         return self.ranks
 
 
+class RayCluster(Settings):
+    """A Ray: one that runs already, or one of our own on this machine for the time of the stage."""
+
+    backend: Literal["ray"] = "ray"
+    """Runs the ranks under Ray Train workers, starts them again from the newest commit when one fails, and waits."""
+    address: str | None = None
+    """Address of the Ray, for example head-node:6379 or auto; null = RAY_ADDRESS, else a Ray of our own here."""
+    workers: PositiveInt = 1
+    """Ray Train workers; each starts one rank."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """GPUs of a worker: 1, or 0 to train on CPUs."""
+    cpus_per_worker: PositiveInt = 1
+    """CPU cores of a worker, the rank's loader processes included."""
+    max_failures: NonNegativeInt = 100
+    """How often Ray may start the workers again over the whole stage, whatever their progress."""
+    max_restarts: NonNegativeInt = 3
+    """How often the ranks may start again from the same committed step before the stage fails for good; a
+    restart after progress is not counted."""
+    peer_seconds: PositiveInt = 15
+    """Seconds that the other ranks get to end by themselves after one has ended or was killed."""
+    environment: dict[str, str] = {}
+    """Variables set for all ranks."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of a stage."""
+        return self.workers
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a rank drives a GPU."""
+        return self.gpus_per_worker > 0
+
+    @property
+    def cpus_per_rank(self) -> int:
+        """CPU cores of a rank."""
+        return self.cpus_per_worker
+
+    @property
+    def layout(self) -> str:
+        """How the ranks lie over machines, for people."""
+        return f"{self.workers} Ray Train workers, wherever Ray has room"
+
+
 class SlurmCluster(Settings):
-    """A SLURM cluster: one task a rank over one or several nodes."""
+    """A SLURM cluster: one rank a GPU or CPU share over one or several nodes."""
 
     backend: Literal["slurm"] = "slurm"
     """Submits a batch job that saves, requeues itself and goes on until the stage is done."""
+    launcher: Literal["srun", "ray"] = "srun"
+    """What starts the ranks inside the allocation. srun: each is a task, and whatever ends one starts the whole job
+    again. ray: a Ray over the job's nodes, whose Ray Train workers start ranks again without a new allocation."""
     nodes: PositiveInt = 1
     """Nodes of the job."""
     tasks_per_node: PositiveInt = 1
@@ -77,6 +124,22 @@ class SlurmCluster(Settings):
         """Ranks of a stage."""
         return self.nodes * self.tasks_per_node
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a rank drives a GPU."""
+        return self.gpus_per_node > 0
+
+    @property
+    def cpus_per_rank(self) -> int:
+        """CPU cores of a rank."""
+        return self.cpus_per_task
+
+    @property
+    def layout(self) -> str:
+        """How the ranks lie over machines, for people."""
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        return f"{nodes} x {self.tasks_per_node}"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> SlurmCluster:
         if self.gpus_per_node and self.tasks_per_node != self.gpus_per_node:
@@ -99,6 +162,10 @@ class SlurmCluster(Settings):
         return self
 
 
-ClusterSettings = Annotated[LocalCluster | SlurmCluster, Field(discriminator="backend")]
-BACKENDS: dict[str, type[LocalCluster] | type[SlurmCluster]] = {"local": LocalCluster, "slurm": SlurmCluster}
+ClusterSettings = Annotated[LocalCluster | RayCluster | SlurmCluster, Field(discriminator="backend")]
+BACKENDS: dict[str, type[LocalCluster] | type[RayCluster] | type[SlurmCluster]] = {
+    "local": LocalCluster,
+    "ray": RayCluster,
+    "slurm": SlurmCluster,
+}
 """Settings by the value of `backend`."""

@@ -150,7 +150,7 @@ def end(run_dir: RunDir, job: str, code: int, max_restarts: int, requeue: Callab
 
 def _console(run_dir: RunDir, job: str, events: Sequence[Event]) -> str:
     """What the batch script's console has shown since this start."""
-    launched = [e for e in events if e.get("event") == "launched" and e.get("job") == job]
+    launched = [e for e in events if e.get("job") == job and "console_bytes" in e]
     since = launched[-1].get("console_bytes", 0) if launched else 0
     file = run_dir.slurm_log(job)
     if not file.is_file() or not isinstance(since, int):

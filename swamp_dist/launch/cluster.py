@@ -31,6 +31,12 @@ _LEFT_BEHIND = (
 )  # fmt: skip
 """Variables of the shell that submits which the ranks must not inherit: a world of its own, and the order
 to compile every module anew at every start."""
+_RAY_KEY = (
+    "export RAY_AUTH_MODE=token",
+    "export RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')",
+)
+"""A key that only this job's processes know, new at every start: a Ray without one runs anybody's code who
+reaches its port. srun hands it to all nodes; no file has it."""
 _WAITING_OR_RUNNING = re.compile(
     r"PENDING|RUNNING|COMPLETING|CONFIGURING|SUSPENDED|REQUEUED|REQUEUE_FED|REQUEUE_HOLD|RESIZING|STOPPED"
 )
@@ -62,7 +68,7 @@ def batch_script(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
     from submitit.slurm.slurm import _make_sbatch_string  # the executor's own; its constructor wants an srun
 
     folder = run_dir.slurm_logs.resolve()
-    text: str = _make_sbatch_string(_command(run_dir), folder, **_parameters(name, cluster, run_dir))
+    text: str = _make_sbatch_string(_command(cluster, run_dir), folder, **_parameters(name, cluster, run_dir))
     return text
 
 
@@ -86,7 +92,7 @@ def submit(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
     executor.update_parameters(**_parameters(name, cluster, run_dir))
     try:
         # Not `submit`, which would wrap a pickled function; this hands over the command as it is.
-        job = executor._submit_command(_command(run_dir))
+        job = executor._submit_command(_command(cluster, run_dir))
     except FailedJobError as error:
         raise UserError(f"sbatch refused the job:\n{_sbatch_words(str(error))}") from None
     run_dir.append_event("submitted", job=job.job_id, ranks=cluster.world_size)
@@ -125,7 +131,12 @@ def job_state(job: str) -> str | None:
 
 
 def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:
-    """The job in the names of submitit's SLURM executor; absent where SLURM's default holds."""
+    """The job in the names of submitit's SLURM executor; absent where SLURM's default holds.
+
+    Under `launcher: ray` a task is a node of the Ray and has the cores of all ranks there.
+    """
+    tasks = 1 if cluster.launcher == "ray" else cluster.tasks_per_node
+    cpus = cluster.cpus_per_task * cluster.tasks_per_node // tasks
     optional = {
         "partition": cluster.partition,
         "account": cluster.account,
@@ -138,8 +149,8 @@ def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, 
         "job_name": f"swamp-{re.sub(r'[^A-Za-z0-9._-]', '-', name)}",
         "time": cluster.time_limit,
         "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.tasks_per_node,
-        "cpus_per_task": cluster.cpus_per_task,
+        "ntasks_per_node": tasks,
+        "cpus_per_task": cpus,
         "mem": "0" if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
         "signal_delay_s": cluster.signal_seconds,
         "wckey": None,
@@ -148,7 +159,7 @@ def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, 
         # The others may end by themselves first: srun's kill-on-bad-exit would cut their last words off.
         "srun_args": [
             "--kill-on-bad-exit=0", f"--wait={cluster.peer_seconds}", "--open-mode=append",
-            f"--cpus-per-task={cluster.cpus_per_task}",
+            f"--cpus-per-task={cpus}",
         ],
         "setup": _setup(cluster, run_dir),
         "teardown": [f"exec {_python('attempt')} end {shlex.quote(str(run_dir.path))} $?"],
@@ -167,14 +178,15 @@ def _setup(cluster: SlurmCluster, run_dir: RunDir) -> list[str]:
     return [
         f"unset {' '.join(_LEFT_BEHIND)}",
         *(f"export {key}={shlex.quote(value)}" for key, value in variables.items()),
+        *(_RAY_KEY if cluster.launcher == "ray" else ()),
         *cluster.setup,
         f"{_python('attempt')} begin {shlex.quote(str(run_dir.path))} || exit $?",
     ]
 
 
-def _command(run_dir: RunDir) -> str:
+def _command(cluster: SlurmCluster, run_dir: RunDir) -> str:
     arguments = shlex.join([str(run_dir.stage_yaml), str(run_dir.path)])
-    return f"{_python('rank')} {arguments}"
+    return f"{_python('ray_node' if cluster.launcher == 'ray' else 'rank')} {arguments}"
 
 
 def _python(module: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.config import RayCluster, SlurmCluster, StageSettings
 from swamp_dist.launch.cluster import StagePlan
 from swamp_dist.launch.console import duration
 from swamp_dist.launch.cost_table import WholeCost, binary, operations, whole_cost
@@ -19,18 +19,16 @@ CPU_RATE, CPU_LINK = 20e9, 1e9
 
 
 def estimate(
-    settings: StageSettings, cluster: SlurmCluster, plan: StagePlan, run_dir: RunDir
+    settings: StageSettings, cluster: RayCluster | SlurmCluster, plan: StagePlan, run_dir: RunDir
 ) -> Iterator[tuple[str, str]]:
     """Label and text of each line to print."""
-    nodes = "1 node" if cluster.nodes == 1 else f"{cluster.nodes} nodes"
-    device = "GPU" if cluster.gpus_per_node else "CPU"
-    yield "ranks", f"{plan.ranks} ({nodes} x {cluster.tasks_per_node}, one a {device})"
+    yield "ranks", f"{plan.ranks} ({cluster.layout}, one a {'GPU' if cluster.on_gpu else 'CPU'})"
     if settings.train is None:
         yield "steps", "none: the stage only evaluates"
         return
     yield "batch", f"{settings.data.entries * settings.data.pairs_per_entry} pairs, {plan.local_pairs} a rank"
     yield "steps", f"{plan.steps} ({settings.train.epochs} epochs of {plan.steps_per_epoch})"
-    cost = whole_cost(settings, plan.ranks, bool(cluster.gpus_per_node))
+    cost = whole_cost(settings, plan.ranks, cluster.on_gpu)
     parts = ", ".join(f"{name} {binary(size)}" for name, size in cost.memory.items())
     yield (
         "memory",
@@ -54,10 +52,8 @@ def _missing(cost: WholeCost) -> str:
     return " for the objective, without the encoders" if cost.model is None else ""
 
 
-def _time(cost: WholeCost, cluster: SlurmCluster, plan: StagePlan) -> str:
-    rate, link = (
-        (GPU_RATE, GPU_LINK) if cluster.gpus_per_node else (CPU_RATE * cluster.cpus_per_task, CPU_LINK)
-    )
+def _time(cost: WholeCost, cluster: RayCluster | SlurmCluster, plan: StagePlan) -> str:
+    rate, link = (GPU_RATE, GPU_LINK) if cluster.on_gpu else (CPU_RATE * cluster.cpus_per_rank, CPU_LINK)
     seconds = sum(cost.flops.values()) / rate + sum(cost.sent.values()) / link
     return (
         f"{seconds:.2g} s a step{_missing(cost)} at {operations(int(rate))}/s and {binary(int(link))}/s a rank (assumed), "

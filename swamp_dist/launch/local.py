@@ -222,13 +222,13 @@ def _culprit(failed: dict[int, int]) -> int:
 def _failure(rank: _Rank, code: int, folder: RunDir) -> str:
     ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     log = folder.log(rank.number)
-    lines = _last_words(log.read_bytes()[rank.log_from :].decode(errors="replace") if log.is_file() else "")
+    lines = last_words(log.read_bytes()[rank.log_from :].decode(errors="replace") if log.is_file() else "")
     said = f" Last lines of {log}:" + "".join(f"\n  | {line}" for line in lines) if lines else ""
     hint = "; the same command continues from the last commit" if code < 0 else ""
     return f"rank {rank.number} {ending}; the other ranks were stopped{hint}.{said}"
 
 
-def _last_words(text: str) -> list[str]:
+def last_words(text: str) -> list[str]:
     """The last error that a rank logged, without its trace; else how its log ends."""
     lines = text.splitlines()
     errors = [number for number, line in enumerate(lines) if " ERROR swamp_dist." in line]

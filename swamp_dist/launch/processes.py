@@ -93,6 +93,19 @@ def send(mark: ProcessMark, number: signal.Signals) -> bool:
     return True
 
 
+def marked(variable: str, value: str) -> list[ProcessMark]:
+    """Live processes of this host that were started with an environment variable of this value, and their children."""
+    found, wanted = [], f"{variable}={value}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # ended meanwhile, or another user's
+            continue
+        if wanted in variables and (since := born(int(folder.name))) is not None:
+            found.append(ProcessMark(socket.gethostname(), int(folder.name), since))
+    return [mark for mark in found if life(mark) != "dead"]
+
+
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat after the name, from the state on; [] where there is no such process."""
     try:

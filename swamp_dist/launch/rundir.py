@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.config import RayCluster, SlurmCluster, StageSettings
 from swamp_dist.evaluate import results
 from swamp_dist.launch import owner
 from swamp_dist.launch.journal import read_events
@@ -93,7 +93,7 @@ class RunDir:
 
     @property
     def console_log(self) -> Path:
-        """What rank 0 would have shown on a terminal, where a pipeline started the stage."""
+        """What rank 0 would have shown on a terminal, where a pipeline or a Ray started the stage."""
         return self.logs / "console.log"
 
     @property
@@ -166,7 +166,9 @@ class RunDir:
         if not self.stage_yaml.is_file() or self.stage_yaml.read_text() != text:
             write_atomically(self.stage_yaml, text)
 
-    def write_submission(self, cluster: SlurmCluster, facts: Mapping[str, object], patch: str) -> None:
+    def write_submission(
+        self, cluster: RayCluster | SlurmCluster, facts: Mapping[str, object], patch: str
+    ) -> None:
         """Write where the stage goes and what it was made from; `patch` holds uncommitted changes, if any."""
         write_atomically(self.cluster_yaml, dump(cluster))
         write_atomically(self.provenance_json, json.dumps(facts, indent=2) + "\n")

@@ -17,6 +17,7 @@ STEPS = 480
 """Long enough to be caught in the middle."""
 CLUSTER = """\
 backend: slurm
+launcher: {launcher}
 nodes: 2
 cpus_per_task: 1
 memory_gb: 1
@@ -126,12 +127,18 @@ class Job:
 
 
 def submit(
-    job_file: Path, run_dir: Path, *overrides: str, minutes: int = 30, signal: int = 60, restarts: int = 3
+    job_file: Path,
+    run_dir: Path,
+    *overrides: str,
+    minutes: int = 30,
+    signal: int = 60,
+    restarts: int = 3,
+    launcher: str = "srun",
 ) -> Job:
     """Submit a job file for two nodes."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     cluster = run_dir.parent / f"{run_dir.name}-cluster.yaml"
-    cluster.write_text(CLUSTER.format(minutes=minutes, signal=signal, restarts=restarts))
+    cluster.write_text(CLUSTER.format(minutes=minutes, signal=signal, restarts=restarts, launcher=launcher))
     done = swamp("submit", job_file, *overrides, "--cluster", cluster, "--run-dir", run_dir)
     assert done.code == 0, done.said
     return Job(done.said.split("job:")[1].split()[0], run_dir)

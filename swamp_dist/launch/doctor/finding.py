@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from swamp_dist.config import LocalCluster, SlurmCluster, StageSettings
+from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
 from swamp_dist.launch.rundir import RunDir
 
 Level = Literal["ok", "warning", "problem"]
@@ -34,7 +34,7 @@ class Subject:
 
     job: StageSettings | None = None
     run_dir: RunDir | None = None
-    cluster: LocalCluster | SlurmCluster | None = None
+    cluster: LocalCluster | RayCluster | SlurmCluster | None = None
     ranks: int = 2
     """Ranks of this machine."""
 
