@@ -28,7 +28,7 @@ WALLS = {
     "xxhash": {"data/"},
     "triton": {"objective/masses_triton.py"},
     "submitit": {"launch/"},
-    "ray": {"launch/ray_cluster.py", "launch/pipeline.py", "launch/ray_build.py"},
+    "ray": {"launch/ray_cluster.py", "launch/ray_graph.py", "launch/ray_build.py"},
     "tensorboard": {"train/metrics.py"},
     "torch.utils.tensorboard": {"train/metrics.py"},
     "typer": {"cli/"},

@@ -68,6 +68,7 @@ def _submit_to_ray(settings: StageSettings, cluster: RayCluster, folder: RunDir,
     """Run a stage on a Ray and wait for it, as `swamp run` does with its own ranks."""
     if not folder.done:
         from swamp_dist.launch.preflight import check_stage
+        from swamp_dist.launch.submission import write_submission
 
         folder.refuse_if_held()
         manifest = check_stage(settings, folder, cluster.world_size)
@@ -75,7 +76,7 @@ def _submit_to_ray(settings: StageSettings, cluster: RayCluster, folder: RunDir,
         if dry_run:
             say(f"Ray:         {_which_ray(cluster)}\nnothing was started (--dry-run)")
             return
-        _write(settings, cluster, folder, manifest)
+        write_submission(settings, cluster, folder, manifest.hash, sys.argv)
     from swamp_dist.launch.ray_cluster import run_on_ray
 
     code = run_on_ray(folder.stage_yaml, folder.path, cluster, report=say)
@@ -91,6 +92,7 @@ def _which_ray(cluster: RayCluster) -> str:
 def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, dry_run: bool) -> None:
     from swamp_dist.launch import cluster as slurm
     from swamp_dist.launch.preflight import check_stage
+    from swamp_dist.launch.submission import write_submission
 
     slurm.refuse_if_submitted(folder)
     folder.refuse_if_held()
@@ -100,7 +102,7 @@ def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: Run
         say("\n" + slurm.batch_script(settings.name, cluster, folder))
         say("nothing was submitted (--dry-run)")
         return
-    _write(settings, cluster, folder, manifest)
+    write_submission(settings, cluster, folder, manifest.hash, sys.argv)
     _say_next(slurm.submit(settings.name, cluster, folder), folder)
 
 
@@ -113,17 +115,6 @@ def _print_plan(
     plan = plan_stage(settings, manifest, cluster.world_size)
     for label, text in estimate(settings, cluster, plan, folder):
         say(f"{label + ':':<12} {text}")
-
-
-def _write(
-    settings: StageSettings, cluster: RayCluster | SlurmCluster, folder: RunDir, manifest: Manifest
-) -> None:
-    """Leave in the run folder what the job runs and what it was made from."""
-    from swamp_dist.launch.provenance import source_patch, submission
-
-    folder.write_stage(settings)
-    facts = submission(settings, manifest.hash, cluster.world_size, sys.argv)
-    folder.write_submission(cluster, facts, source_patch())
 
 
 def _say_next(job: str, folder: RunDir) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +13,57 @@ from rich.console import Console
 
 from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.printing import log_to_console, print_table, say
-from swamp_dist.config import PipelineSettings, Settings, SweepSettings
+from swamp_dist.config import (
+    LocalCluster,
+    PipelineSettings,
+    RayCluster,
+    Settings,
+    SlurmCluster,
+    SweepSettings,
+)
 from swamp_dist.launch.local import ExitCode
-from swamp_dist.loading import kind_of, load
+from swamp_dist.loading import kind_of, load, load_cluster
+from swamp_dist.records import UserError
 
 if TYPE_CHECKING:
     from swamp_dist.launch.console import StageStatus
 
 SMOKE = Path("jobs/pipelines/smoke.yaml")
+ClusterFile = Annotated[
+    Path | None, typer.Option(help="Cluster file: where the stages run. Default: this machine.")
+]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="With SLURM: hand the whole graph to the scheduler and return; nothing stays behind here.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A graph and how it was asked for."""
+
+    verb: str
+    file: Path
+    settings: PipelineSettings
+    folder: Path
+    given: bool
+    """The folder was named on the command line."""
+    cluster_file: Path | None
+    cluster: LocalCluster | SlurmCluster | None
+
+    @property
+    def options(self) -> str:
+        """The options that the same graph has to be asked for with again."""
+        return f" --run-dir {self.folder}" if self.given else ""
+
+    @property
+    def command(self) -> str:
+        """The command that continues it."""
+        cluster = f" --cluster {self.cluster_file}" if self.cluster_file is not None else ""
+        return f"swamp {self.verb} {self.file}{cluster}{self.options}"
 
 
 @app.command(epilog="Example:  swamp pipeline jobs/pipelines/smoke.yaml ranks=2 --run-dir runs/smoke")
@@ -26,9 +71,11 @@ def pipeline(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Pipeline file.", show_default=False)],
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of all its runs. Default: runs/NAME.")] = None,
+    cluster: ClusterFile = None,
+    detach: Detach = False,
 ) -> None:
     """Build shards, run a graph of stages and print the table. The same command again continues it."""
-    _run_pipeline(file, overrides or (), run_dir)
+    _run_pipeline(file, overrides or (), run_dir, cluster, detach)
 
 
 @app.command(epilog="Example:  swamp smoke --run-dir /tmp/smoke")
@@ -37,7 +84,7 @@ def smoke(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of all its runs. Default: runs/NAME.")] = None,
 ) -> None:
     """Try everything on a small synthetic set: the pipeline jobs/pipelines/smoke.yaml."""
-    _run_pipeline(SMOKE, overrides or (), run_dir)
+    _run_pipeline(SMOKE, overrides or (), run_dir, None, False)
 
 
 @app.command(epilog="Example:  swamp sweep jobs/sweeps/table13.yaml concurrency=2")
@@ -45,6 +92,8 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Sweep file.", show_default=False)],
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of all its runs. Default: runs/NAME.")] = None,
+    cluster: ClusterFile = None,
+    detach: Detach = False,
 ) -> None:
     """Run a job over values of its settings; print a table, plot every setting.
 
@@ -54,8 +103,10 @@ def sweep(
     from swamp_dist.launch.sweep import curves, sweep_pipeline
 
     settings = load(file, SweepSettings, overrides or ())
-    folder = run_dir or Path("runs") / settings.name
-    code = _run_graph("sweep", file, sweep_pipeline(settings), folder, given=run_dir is not None)
+    asked = _asked("sweep", file, sweep_pipeline(settings), run_dir, cluster)
+    if detach:
+        _detach(asked)
+    code, folder = _run_graph(asked), asked.folder
     for plot in plot_curves(curves(settings, folder), settings.metrics[0], folder / "plots"):
         say(f"plot:        {plot}")
     raise typer.Exit(code)
@@ -92,44 +143,83 @@ def _graph(file: Path) -> PipelineSettings:
     return sweep_pipeline(load(file, SweepSettings))
 
 
-def _run_pipeline(file: Path, overrides: Sequence[str], run_dir: Path | None) -> None:
-    settings = load(file, PipelineSettings, overrides)
+def _run_pipeline(
+    file: Path, overrides: Sequence[str], run_dir: Path | None, cluster: Path | None, detach: bool
+) -> None:
+    asked = _asked("pipeline", file, load(file, PipelineSettings, overrides), run_dir, cluster)
+    if detach:
+        _detach(asked)
+    raise typer.Exit(_run_graph(asked))
+
+
+def _asked(
+    verb: str, file: Path, settings: PipelineSettings, run_dir: Path | None, cluster: Path | None
+) -> _Asked:
+    where = None if cluster is None else load_cluster(cluster)
+    if isinstance(where, RayCluster):
+        raise UserError(
+            f"{cluster}: backend = ray runs single stages (`swamp submit JOB --cluster {cluster}`); a pipeline holds its graph "
+            "in a Ray of its own and runs stages on this machine or as SLURM jobs.\n"
+            "Fix: a cluster file with backend: local or slurm; slurm with launcher: ray starts a Ray in every job."
+        )
     folder = run_dir or Path("runs") / settings.name
-    raise typer.Exit(_run_graph("pipeline", file, settings, folder, given=run_dir is not None))
+    return _Asked(verb, file, settings, folder, run_dir is not None, cluster, where)
 
 
-def _run_graph(verb: str, file: Path, settings: PipelineSettings, folder: Path, given: bool) -> ExitCode:
+def _run_graph(asked: _Asked) -> ExitCode:
     """Run the graph, print its tables and what to do next; FAILED where a stage is not done."""
     from swamp_dist.launch.console import progress
     from swamp_dist.launch.pipeline import run_pipeline
 
     log_to_console()
-    with progress(Console(stderr=True)) as report:
-        statuses = run_pipeline(settings, folder, report)
+    try:
+        with progress(Console(stderr=True)) as report:
+            statuses = run_pipeline(asked.settings, asked.folder, report, cluster=asked.cluster)
+    except KeyboardInterrupt:
+        if isinstance(asked.cluster, SlurmCluster):
+            say(
+                f"jobs that are submitted go on without this command; it follows them again.\n"
+                f"end them:    swamp cancel {asked.folder}",
+                error=True,
+            )
+        raise
     failed = [s for s in statuses if s.state != "done"]
-    if settings.tables and len(failed) < len(statuses):
+    if asked.settings.tables and len(failed) < len(statuses):
         from swamp_dist.launch import tables
 
-        for each in tables.pipeline_tables(settings, folder):
+        for each in tables.pipeline_tables(asked.settings, asked.folder):
             print_table(each, markdown=False)
-    _conclude(verb, file, folder, statuses, failed, given)
+    _conclude(asked, statuses, failed)
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
-def _conclude(
-    verb: str,
-    file: Path,
-    folder: Path,
-    statuses: Sequence[StageStatus],
-    failed: Sequence[StageStatus],
-    given: bool,
-) -> None:
+def _conclude(asked: _Asked, statuses: Sequence[StageStatus], failed: Sequence[StageStatus]) -> None:
     for status in failed:
         say(f"{status.state}: {status.key}: {status.message}", error=True)
-    option = f" --run-dir {folder}" if given else ""
     for status in statuses if len(statuses) <= 12 else ():
         say(f"run folder:  {status.run_dir}")
-    say(f"all runs:    {folder}")
-    say(f"curves:      tensorboard --logdir {folder}")
-    command = f"swamp {verb if failed else 'table'} {file}"
-    say(f"next:        {command}{option}" + ("  (continues; done stages are skipped)" if failed else ""))
+    say(f"all runs:    {asked.folder}")
+    say(f"curves:      tensorboard --logdir {asked.folder}")
+    if failed:
+        say(f"next:        {asked.command}  (continues; done stages are skipped)")
+    else:
+        say(f"next:        swamp table {asked.file}{asked.options}")
+
+
+def _detach(asked: _Asked) -> None:
+    """Hand the graph to the scheduler and say how to watch it; does not return."""
+    from swamp_dist.launch.detach import hand_over
+
+    if not isinstance(asked.cluster, SlurmCluster):
+        raise UserError(
+            "--detach: expected a cluster file with `backend: slurm`, whose scheduler keeps the graph.\n"
+            "On this machine, start the command in the background instead: nohup swamp ... &"
+        )
+    log_to_console()
+    for handed in hand_over(asked.settings, asked.folder, asked.cluster, sys.argv):
+        say(f"{handed.what:<9} {'job ' + handed.job if handed.job else '':<14} {handed.key}")
+    say(f"all runs:    {asked.folder}")
+    say(f"state:       swamp status {asked.folder}")
+    say(f"end it:      swamp cancel {asked.folder}")
+    say(f"next:        {asked.command}  (waits for the end and prints the table)")
+    raise typer.Exit(ExitCode.DONE)

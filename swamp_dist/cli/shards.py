@@ -9,9 +9,10 @@ import typer
 
 from swamp_dist.cli.app import Overrides, shards_app
 from swamp_dist.cli.printing import log_to_console, say
-from swamp_dist.config import ShardSettings
+from swamp_dist.config import ShardSettings, SlurmCluster
+from swamp_dist.config.cluster import ClusterSettings
 from swamp_dist.launch.local import ExitCode
-from swamp_dist.loading import load
+from swamp_dist.loading import load, load_cluster
 from swamp_dist.records import UserError
 
 
@@ -35,9 +36,23 @@ def shards_build(
     ray: Annotated[
         bool, typer.Option("--ray", help="Build on the Ray at RAY_ADDRESS, or on one of our own.")
     ] = False,
+    cluster: Annotated[
+        Path | None, typer.Option(help="SLURM cluster file: build by jobs there.", show_default=False)
+    ] = None,
+    parts: Annotated[
+        int,
+        typer.Option(min=1, help="With --cluster: jobs that build side by side; one more closes the set."),
+    ] = 1,
 ) -> None:
     """Build a shard set from a recipe; a build that was stopped goes on from its finished shards."""
     settings = load(recipe, ShardSettings, overrides or ())
+    if cluster is not None:
+        if ray or force or part is not None or workers > 1:
+            raise UserError("--cluster: leave out --ray, --workers, --part and --force; give --parts N")
+        _submit_build(settings, out or Path("data") / settings.name, load_cluster(cluster), parts)
+        return
+    if parts > 1:
+        raise UserError("--parts: jobs of a cluster; name its file with --cluster")
     own_part = parse_part(part) if part is not None else None
     if ray and workers > 1:
         raise UserError(
@@ -59,6 +74,29 @@ def shards_build(
     say(read_coverage(folder)[1], end="")
     say(f"shards:  {folder}")
     say(f"check:   swamp shards verify {folder}")
+
+
+def _submit_build(settings: ShardSettings, out: Path, cluster: ClusterSettings, parts: int) -> None:
+    """Hand the build to SLURM and say how to watch it."""
+    from swamp_dist.launch.shard_jobs import submit_build
+    from swamp_dist.launch.shards import build_shards
+
+    if not isinstance(cluster, SlurmCluster):
+        raise UserError("--cluster: expected a file with `backend: slurm`; here, use --workers N")
+    log_to_console()
+    if (out / "manifest.json").is_file():
+        build_shards(settings, out)  # keeps it, or refuses that of another recipe
+        say(f"{out} is built already: nothing to submit")
+        return
+    jobs = submit_build(settings, out, cluster, parts)
+    if jobs.found:
+        say(f"job {jobs.closing} builds {out} already: nothing was submitted")
+    elif jobs.parts is not None:
+        say(f"parts:   job {jobs.parts}, {parts} tasks")
+    say(f"close:   job {jobs.closing}")
+    say(f"logs:    {jobs.folder.slurm_logs}")
+    say(f"state:   squeue -j {','.join(filter(None, (jobs.parts, jobs.closing)))}")
+    say(f"check:   swamp shards verify {out}")
 
 
 def parse_part(text: str) -> tuple[int, int]:

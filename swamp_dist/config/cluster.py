@@ -11,9 +11,9 @@ from swamp_dist.config.settings import Settings
 _OURS = {
     "job-name", "output", "error", "open-mode", "requeue", "no-requeue", "chdir", "signal", "array", "nodes",
     "ntasks", "ntasks-per-node", "time", "mem", "partition", "account", "qos", "constraint", "exclude",
-    "gpus-per-node", "cpus-per-task", "export",
+    "gpus-per-node", "cpus-per-task", "export", "comment", "dependency", "kill-on-invalid-dep",
 }  # fmt: skip
-"""sbatch options that a job's restart depends on, or that have a setting of their own."""
+"""sbatch options that a job's restart or a pipeline depends on, or that have a setting of their own."""
 
 
 class LocalCluster(Settings):
@@ -116,6 +116,8 @@ class SlurmCluster(Settings):
     max_restarts: NonNegativeInt = 3
     """How often the job may start again from the same committed step before it fails for good; a restart
     after progress is not counted."""
+    max_jobs: PositiveInt = 16
+    """Stages of a pipeline that may be queued or running at the same time."""
     peer_seconds: PositiveInt = 15
     """Seconds that the other ranks get to end by themselves after one has ended or was killed."""
 

@@ -110,7 +110,7 @@ def begin(run_dir: RunDir, job: str, max_restarts: int) -> ExitCode:
     starts = starts_from(run_dir.read_events(), job, step)
     if starts > max_restarts:
         reason = given_up(starts, step, max_restarts, "the job was ended from outside")
-        run_dir.append_event("failed", job=job, reason=reason)
+        run_dir.append_event("failed", job=job, reason=reason, code=int(ExitCode.FAILED))
         logger.error(f"{reason}; not started again")
         return ExitCode.FAILED
     run_dir.append_event(
@@ -143,7 +143,7 @@ def end(run_dir: RunDir, job: str, code: int, max_restarts: int, requeue: Callab
         ExitCode.DONE,
         ExitCode.HELD,
     ):  # a folder that another run holds is not ours to write in
-        run_dir.append_event("failed", job=job, reason=found.reason)
+        run_dir.append_event("failed", job=job, reason=found.reason, code=int(found.code))
     logger.log(logging.INFO if found.code == ExitCode.DONE else logging.ERROR, found.reason)
     return found.code
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.launch import scheduler
-from swamp_dist.launch.graph import read_graph
+from swamp_dist.launch.graph import read_builds, read_graph
 from swamp_dist.launch.journal import attempts, number
 from swamp_dist.launch.processes import ProcessMark, life, mark_from, send
 from swamp_dist.launch.rundir import RunDir
@@ -65,6 +65,7 @@ def _cancel_pipeline(folder: Path, now: bool, wait: float) -> list[Cancelled]:
             return done
     stages = [place.run_dir for _, _, inside in places(folder) for place in inside]
     live = [stage for stage in stages if not stage.done and (_targets(stage) or job_id(stage.read_events()))]
+    done += [_cancel_build(folder, job, now) for job in read_builds(folder)]
     # the driver's end asks its stages to save by itself; asking twice does no harm
     done += [_cancel_run(stage, now, wait) for stage in live]
     return done or [Cancelled(folder, "nothing works on this pipeline", True)]
@@ -141,6 +142,17 @@ def _cancel_job(run_dir: RunDir, job: str, now: bool) -> Cancelled | None:
         return Cancelled(run_dir.path, f"job {job} could not be cancelled: {error}", False)
     how = "killed" if now else "taken out of the queue" if known.waiting else "asked to save and stop"
     return Cancelled(run_dir.path, f"job {job} was {how} by scancel and is not requeued", True)
+
+
+def _cancel_build(folder: Path, job: str, now: bool) -> Cancelled:
+    try:
+        known = scheduler.jobs([job]).get(job)
+        if known is None or not (known.waiting or known.running):
+            return Cancelled(folder, f"its shard job {job} had ended already", True)
+        scheduler.cancel(job, now)
+    except scheduler.SchedulerError as error:
+        return Cancelled(folder, f"its shard job {job} could not be cancelled: {error}", False)
+    return Cancelled(folder, f"its shard job {job} was cancelled", True)
 
 
 def _targets(run_dir: RunDir) -> list[ProcessMark]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +74,34 @@ def batch_script(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
     return text
 
 
-def submit(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
+def submit(name: str, cluster: SlurmCluster, run_dir: RunDir, after: Sequence[str] = ()) -> str:
     """Submit the stage that `run_dir` holds; the job id.
+
+    Args:
+        after: jobs that have to end well first. A job that saves and requeues itself keeps its id and has
+            not ended. Where one of them fails, SLURM cancels this job.
+
+    Raises:
+        UserError: there is no SLURM here, or it refuses the job; its words are passed on.
+    """
+    parameters = with_dependency(_parameters(name, cluster, run_dir), "afterok", after)
+    job = send(_command(cluster, run_dir), parameters, run_dir)
+    run_dir.append_event(
+        "submitted", job=job, ranks=cluster.world_size, **({"after": list(after)} if after else {})
+    )
+    return job
+
+
+def with_dependency(parameters: Mapping[str, Any], kind: str, after: Sequence[str]) -> dict[str, Any]:
+    """Parameters of a job that waits for others; `kind` is SLURM's word: afterok or afterany."""
+    if not after:
+        return dict(parameters)
+    more = {"dependency": ":".join((kind, *after)), "kill-on-invalid-dep": "yes"}
+    return dict(parameters) | {"additional_parameters": parameters["additional_parameters"] | more}
+
+
+def send(command: str, parameters: Mapping[str, Any], run_dir: RunDir) -> str:
+    """Give a batch script to sbatch; the job id.
 
     Raises:
         UserError: there is no SLURM here, or it refuses the job; its words are passed on.
@@ -81,22 +109,33 @@ def submit(name: str, cluster: SlurmCluster, run_dir: RunDir) -> str:
     import submitit
     from submitit.core.utils import FailedJobError
 
+    refuse_without_slurm()
     run_dir.slurm_logs.mkdir(parents=True, exist_ok=True)
+    executor = submitit.SlurmExecutor(run_dir.slurm_logs.resolve())
+    executor.update_parameters(**parameters)
     try:
-        executor = submitit.SlurmExecutor(run_dir.slurm_logs.resolve())
-    except RuntimeError:
+        # Not `submit`, which would wrap a pickled function; this hands over the command as it is.
+        return str(executor._submit_command(command).job_id)
+    except FailedJobError as error:
+        raise UserError(f"sbatch refused the job:\n{_sbatch_words(str(error))}") from None
+
+
+def refuse_without_slurm() -> None:
+    """Ask whether jobs can be submitted from this machine.
+
+    Raises:
+        UserError: it has no SLURM commands.
+    """
+    if shutil.which("srun") is None:
         raise UserError(
             "this machine has no SLURM commands (srun is not on PATH).\n"
             "Submit from a login node; --dry-run works anywhere; tools/slurm/start.sh starts a SLURM on one host."
-        ) from None
-    executor.update_parameters(**_parameters(name, cluster, run_dir))
-    try:
-        # Not `submit`, which would wrap a pickled function; this hands over the command as it is.
-        job = executor._submit_command(_command(cluster, run_dir))
-    except FailedJobError as error:
-        raise UserError(f"sbatch refused the job:\n{_sbatch_words(str(error))}") from None
-    run_dir.append_event("submitted", job=job.job_id, ranks=cluster.world_size)
-    return str(job.job_id)
+        )
+
+
+def comment(run_dir: RunDir) -> str:
+    """What tells a folder's jobs from all others, also where its events do not name them yet."""
+    return str(run_dir.path.resolve())
 
 
 def refuse_if_submitted(run_dir: RunDir) -> None:
@@ -130,32 +169,38 @@ def job_state(job: str) -> str | None:
     return words[0] if asked.returncode == 0 and words else None
 
 
-def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:
-    """The job in the names of submitit's SLURM executor; absent where SLURM's default holds.
-
-    Under `launcher: ray` a task is a node of the Ray and has the cores of all ranks there.
-    """
-    tasks = 1 if cluster.launcher == "ray" else cluster.tasks_per_node
-    cpus = cluster.cpus_per_task * cluster.tasks_per_node // tasks
+def job_parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:
+    """What all jobs on a cluster share, in the names of submitit's SLURM executor; absent where SLURM's
+    default holds."""
     optional = {
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "exclude": cluster.exclude,
-        "gpus_per_node": cluster.gpus_per_node or None,
     }
     return {key: value for key, value in optional.items() if value is not None} | {
         "job_name": f"swamp-{re.sub(r'[^A-Za-z0-9._-]', '-', name)}",
         "time": cluster.time_limit,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem": "0" if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
+        "wckey": None,
+        "comment": comment(run_dir),
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True, "chdir": os.getcwd(), **_more_options(cluster)},
+    }
+
+
+def _parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:
+    """The job of a stage. Under `launcher: ray` a task is a node of the Ray and has the cores of all ranks there."""
+    tasks = 1 if cluster.launcher == "ray" else cluster.tasks_per_node
+    cpus = cluster.cpus_per_task * cluster.tasks_per_node // tasks
+    gpus = {"gpus_per_node": cluster.gpus_per_node} if cluster.gpus_per_node else {}
+    return job_parameters(name, cluster, run_dir) | gpus | {
         "nodes": cluster.nodes,
         "ntasks_per_node": tasks,
         "cpus_per_task": cpus,
-        "mem": "0" if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
         "signal_delay_s": cluster.signal_seconds,
-        "wckey": None,
-        "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, "chdir": os.getcwd(), **_more_options(cluster)},
         # The others may end by themselves first: srun's kill-on-bad-exit would cut their last words off.
         "srun_args": [
             "--kill-on-bad-exit=0", f"--wait={cluster.peer_seconds}", "--open-mode=append",
@@ -172,15 +217,20 @@ def _more_options(cluster: SlurmCluster) -> dict[str, str | bool]:
 
 
 def _setup(cluster: SlurmCluster, run_dir: RunDir) -> list[str]:
+    begin = f"{_python('attempt')} begin {shlex.quote(str(run_dir.path))} || exit $?"
+    key = _RAY_KEY if cluster.launcher == "ray" else ()
+    return [*shell_setup(cluster), *key, begin]
+
+
+def shell_setup(cluster: SlurmCluster) -> list[str]:
+    """Shell lines at the head of every batch script."""
     on_cpu = CPU_DEFAULTS if cluster.gpus_per_node == 0 else {}
     defaults = {"OMP_NUM_THREADS": str(cluster.cpus_per_task), **on_cpu, **RANK_DEFAULTS}
     variables = defaults | dict(cluster.environment)
     return [
         f"unset {' '.join(_LEFT_BEHIND)}",
         *(f"export {key}={shlex.quote(value)}" for key, value in variables.items()),
-        *(_RAY_KEY if cluster.launcher == "ray" else ()),
         *cluster.setup,
-        f"{_python('attempt')} begin {shlex.quote(str(run_dir.path))} || exit $?",
     ]
 
 

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from swamp_dist.launch.rundir import RunDir
 
-State = Literal["waiting", "running", "done", "failed", "blocked"]
+State = Literal["waiting", "queued", "running", "done", "failed", "blocked"]
 _COLOURS: dict[State, str] = {
     "waiting": "dim",
+    "queued": "blue",
     "running": "cyan",
     "done": "green",
     "failed": "red",
@@ -47,13 +48,21 @@ Report = Callable[[Sequence[StageStatus]], None]
 """Called about once a second with all stages, and once at the end."""
 
 
+def is_submitted(folder: RunDir) -> bool:
+    """Whether a job was submitted for a folder and has not said that it ended for good."""
+    kinds = [e["event"] for e in folder.read_events() if e["event"] in ("submitted", "failed", "cancelled")]
+    return kinds[-1:] == ["submitted"] and not folder.done
+
+
 def look(status: StageStatus, began: float) -> StageStatus:
-    """The status with what the run folder tells by now: whether it runs, and how far it is."""
+    """The status with what the run folder tells by now: whether it waits in a queue, whether it runs, and
+    how far it is."""
     folder = RunDir(status.run_dir)
     events = [e for e in folder.read_events() if _number(e, "time") >= began]
-    launched = [e for e in events if e.get("event") == "launched"]
+    submitted = max((i for i, e in enumerate(events) if e["event"] == "submitted"), default=-1)
+    launched = [e for e in events[max(submitted, 0) :] if e["event"] == "launched"]
     if not launched:
-        return status
+        return status if submitted < 0 else replace(status, state="queued")
     totals = [int(_number(e, "total_steps")) for e in folder.read_events() if "total_steps" in e]
     return replace(
         status,

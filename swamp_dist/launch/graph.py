@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,29 @@ class GraphNode:
     after: tuple[str, ...]
 
 
-def write_graph(plan: Plan) -> None:
-    """Leave the graph of a planned pipeline in its folder."""
-    stages = [{"key": stage.key, "after": list(stage.after)} for stage in plan.stages]
-    write_atomically(RunDir(plan.run_dir).graph_json, json.dumps({"stages": stages}, indent=1) + "\n")
+def write_graph(plan: Plan, jobs: Mapping[str, str] | None = None, builds: Sequence[str] = ()) -> None:
+    """Leave the graph of a planned pipeline in its folder.
+
+    Args:
+        jobs: of a graph that the scheduler holds, the job of each stage; empty for one that is done.
+        builds: jobs that build its shard sets.
+    """
+    submitted = jobs or {}
+    stages = [
+        {"key": stage.key, "after": list(stage.after)}
+        | ({"job": job} if (job := submitted.get(stage.key)) else {})
+        for stage in plan.stages
+    ]
+    graph = {"stages": stages} | ({"builds": [job for job in builds if job]} if any(builds) else {})
+    write_atomically(RunDir(plan.run_dir).graph_json, json.dumps(graph, indent=1) + "\n")
+
+
+def read_builds(folder: Path) -> list[str]:
+    """Jobs that were submitted to build the shard sets of a pipeline folder; [] where there are none."""
+    try:
+        return [str(job) for job in json.loads(RunDir(folder).graph_json.read_bytes())["builds"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def read_graph(folder: Path) -> list[GraphNode] | None:

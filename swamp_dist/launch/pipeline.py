@@ -1,73 +1,54 @@
-"""Runs a planned pipeline on this machine: Ray holds the graph, `local` owns the processes.
+"""Runs a planned pipeline: Ray holds the graph, `local` or SLURM owns the processes.
 
 One Ray task a stage; its dependencies are the references of the stages before it. A task starts a child
-process and waits, so Ray needs little memory, and the stage sees the same environment as `swamp run`.
+process, or submits a job, and waits, so Ray needs little memory, and the stage sees the same environment
+as with `swamp run` and `swamp submit`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PipelineSettings, ShardSettings
-from swamp_dist.launch.console import Report, StageStatus, look
+from swamp_dist.config import LocalCluster, PipelineSettings, ShardSettings, SlurmCluster
+from swamp_dist.launch import cluster as slurm
+from swamp_dist.launch.console import Report, StageStatus, is_submitted, look
 from swamp_dist.launch.graph import write_graph
 from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.plan import Plan, PlannedStage, plan_pipeline
+from swamp_dist.launch.plan import Plan, PlannedStage, plan_pipeline, run_dirs_before
+from swamp_dist.launch.preflight import check_stage
+from swamp_dist.launch.ray_graph import STAGE_SLOT, own_ray
 from swamp_dist.launch.rundir import RunDir
+from swamp_dist.launch.shard_jobs import build_by_jobs
+from swamp_dist.launch.slurm_stage import SlurmRunner
+from swamp_dist.launch.stage_task import Ending, Order, Runner, run_in_child, stage_environment, stage_task
+from swamp_dist.launch.status import job_id
+from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
-Runner = Callable[[Path, Path, int], int]
-"""(stage_yaml, run_dir, ranks) -> exit code; leaves result.json in `run_dir` when it returns 0."""
 Build = Callable[[ShardSettings, Path], object]
 """(recipe, folder): makes a shard set, or keeps the one that is there."""
-
-_OURS_NOT_RAYS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-"""Ray sets these in its workers; stages get the values of the process that started the pipeline."""
 _LOOK_SECONDS = 1.0
-_OBJECT_STORE_BYTES = 80 * 2**20
-_FINAL = {ExitCode.DONE, ExitCode.USER_MISTAKE, ExitCode.HELD}
-"""Endings that another attempt would only repeat."""
+_WAITERS_LOST = 10
+"""How often a Ray worker may be lost that only followed a job: it follows again."""
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a stage ended: what its Ray task gives to the tasks after it."""
+class _Site:
+    """Where the stages of a pipeline run, and how many at a time."""
 
-    key: str
-    code: int | None
-    """Exit code of the last attempt; None where it was not started."""
-    blocked_by: str | None = None
-    """The stage before it that is not done."""
-
-    @property
-    def done(self) -> bool:
-        """True if the stages after it may start."""
-        return self.code == ExitCode.DONE
-
-
-@dataclass(frozen=True)
-class _Order:
-    """All that a Ray task needs; plain values."""
-
-    key: str
-    stage_yaml: str
-    run_dir: str
+    runner: Runner
     ranks: int
-    retries: int
-    working_folder: str
+    slots: int
+    """Stages that may run, or be queued, at the same time."""
+    worker_retries: int
+    """How often a stage whose Ray worker was lost is taken up by another one."""
     environment: dict[str, str | None]
 
 
@@ -76,45 +57,80 @@ def run_pipeline(
     run_dir: Path,
     report: Report,
     *,
+    cluster: LocalCluster | SlurmCluster | None = None,
     runner: Runner | None = None,
     build: Build | None = None,
 ) -> list[StageStatus]:
     """Build missing shards, run every stage that has no result yet, and say how each ended.
 
     A stage that fails blocks those after it while others go on. Safe to kill and run again: done stages
-    are skipped and a half-done one continues from its last commit.
+    are skipped, a half-done one continues from its last commit, and a job in the queue is followed.
+
+    Args:
+        cluster: where the stages run; None = this machine with the pipeline's `ranks`.
 
     Raises:
-        UserError: something in the pipeline, a job or a recipe is wrong; nothing has been started.
-        RunDirHeld: the same pipeline runs already in this folder.
+        UserError: something in the pipeline, a job or a recipe is wrong; no stage has been started.
+        RunDirHeld: the same pipeline runs already in this folder, or a stage is a job in the queue and
+            was to run here.
     """
     plan = plan_pipeline(settings, run_dir)
+    site = _site(settings, cluster, runner)
     with RunDir(run_dir).hold():
+        if not isinstance(cluster, SlurmCluster):
+            refuse_submitted(plan)
         write_graph(plan)
-        _build_missing(plan, build or _build_shards)
+        if build is None and isinstance(cluster, SlurmCluster):
+            build_by_jobs([(each.settings, each.out) for each in plan.shards], cluster)
+        else:
+            _build_missing(plan, build or _build_shards)
+        if runner is None:
+            check_stages(plan, site.ranks)
         for stage in plan.stages:
             if not RunDir(stage.run_dir).done:
                 RunDir(stage.run_dir).write_stage(stage.settings)
         statuses = {s.key: _initial(s) for s in plan.stages}
         if any(s.state == "waiting" for s in statuses.values()):
-            with _ray(settings.concurrency) as ray:
-                _drive(ray, settings, plan, statuses, runner or run_in_child, report)
+            with own_ray(site.slots) as ray:
+                _drive(ray, settings.retries, site, plan, statuses, report)
         report(list(statuses.values()))
     return list(statuses.values())
 
 
-def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
-    """Run a stage's ranks in a process of their own that ends with this one; output to its console log."""
-    command = [sys.executable, "-m", "swamp_dist.launch.local", str(stage_yaml), str(run_dir), str(ranks)]
-    with RunDir(run_dir).console_log.open("ab") as log:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+def check_stages(plan: Plan, ranks: int) -> None:
+    """Check every stage that is not done as far as its shards are there and the weights it starts from.
+
+    Raises:
+        UserError: all problems of all stages in one message.
+    """
+    problems = list(dict.fromkeys(_problems(plan, ranks)))
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems[:10])
+        raise UserError(f"the pipeline in {plan.run_dir} cannot go on:\n{listed}")
+
+
+def _problems(plan: Plan, ranks: int) -> Iterator[str]:
+    by_key = {stage.key: stage for stage in plan.stages}
+    for stage in plan.stages:
+        folder = RunDir(stage.run_dir)
+        if folder.done or not (stage.settings.data.shards / "manifest.json").is_file():
+            continue
+        promised = [d for d in run_dirs_before(stage, by_key) if not RunDir(d).done]
         try:
-            return child.wait()
-        finally:
-            if child.poll() is None:
-                child.terminate()
+            check_stage(stage.settings, folder, ranks, promised)
+        except UserError as error:
+            yield f"{stage.key}: {error}"
+
+
+def refuse_submitted(plan: Plan) -> None:
+    """Ask whether a stage that is to run here is a job that waits or runs.
+
+    Raises:
+        RunDirHeld: one is; the message names it.
+    """
+    for stage in plan.stages:
+        if not RunDir(stage.run_dir).done:
+            slurm.refuse_if_submitted(RunDir(stage.run_dir))
 
 
 def _build_shards(settings: ShardSettings, out: Path) -> None:
@@ -131,126 +147,60 @@ def _build_missing(plan: Plan, build: Build) -> None:
         build(shards.settings, shards.out)
 
 
+def _site(
+    settings: PipelineSettings, cluster: LocalCluster | SlurmCluster | None, runner: Runner | None
+) -> _Site:
+    if isinstance(cluster, SlurmCluster):
+        slurm.refuse_without_slurm()
+        submits = runner or SlurmRunner(cluster, dict(os.environ), tuple(sys.argv))
+        return _Site(submits, cluster.world_size, cluster.max_jobs, _WAITERS_LOST, {})
+    ranks = settings.ranks if cluster is None else cluster.ranks
+    environment = stage_environment(ranks * settings.concurrency)
+    return _Site(runner or run_in_child, ranks, settings.concurrency, settings.retries, environment)
+
+
 # -- the graph -------------------------------------------------------------------------------------
 
 
 def _drive(
-    ray: Any,
-    settings: PipelineSettings,
-    plan: Plan,
-    statuses: dict[str, StageStatus],
-    runner: Runner,
-    report: Report,
+    ray: Any, retries: int, site: _Site, plan: Plan, statuses: dict[str, StageStatus], report: Report
 ) -> None:
     """Hand all stages to Ray and follow them; updates `statuses` in place."""
     began = time.time()
-    task = ray.remote(num_cpus=1, max_retries=settings.retries)(_stage_task)
-    environment = _stage_environment(settings.ranks * settings.concurrency)
-    references: dict[str, Any] = {}
-    for stage in plan.stages:
-        if statuses[stage.key].state == "done":
-            continue
-        folder = RunDir(stage.run_dir)
-        order = _Order(
-            stage.key,
-            str(folder.stage_yaml),
-            str(folder.path),
-            settings.ranks,
-            settings.retries,
-            os.getcwd(),
-            environment,
-        )
-        before = [references[key] for key in stage.after if key in references]
-        references[stage.key] = task.options(name=stage.key).remote(order, runner, *before)
-    keys = {reference: key for key, reference in references.items()}
+    since = {s.key: 0.0 if is_submitted(RunDir(s.run_dir)) else began for s in plan.stages}
+    keys = {reference: key for key, reference in _handed(ray, retries, site, plan, statuses).items()}
     pending = list(keys)
     while pending:
         ended, pending = ray.wait(pending, num_returns=1, timeout=_LOOK_SECONDS)
         for reference in ended:
             statuses[keys[reference]] = _outcome(ray, reference, statuses[keys[reference]])
         for key in (keys[reference] for reference in pending):
-            statuses[key] = look(statuses[key], began)
+            statuses[key] = look(statuses[key], since[key])
         report(list(statuses.values()))
 
 
-def _stage_task(order: _Order, runner: Runner, *before: Ending) -> Ending:
-    """What a Ray worker does for a stage, once those before it have ended."""
-    blocker = next((ending.key for ending in before if not ending.done), None)
-    if blocker is not None:
-        return Ending(order.key, None, blocker)
-    os.chdir(order.working_folder)  # settings hold paths relative to where the pipeline was started
-    _restore(order.environment)
-    code: int = ExitCode.FAILED
-    for _ in range(1 + order.retries):
-        code = _attempt(order, runner)
-        if code in _FINAL:
-            break
-    return Ending(order.key, code)
-
-
-def _attempt(order: _Order, runner: Runner) -> int:
-    folder = RunDir(Path(order.run_dir))
-    folder.append_event("launched")
-    code = runner(Path(order.stage_yaml), folder.path, order.ranks)
-    return ExitCode.FAILED if code == ExitCode.DONE and not folder.done else code
-
-
-def _restore(environment: Mapping[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _stage_environment(processes: int) -> dict[str, str | None]:
-    own = {name: os.environ.get(name) for name in _OURS_NOT_RAYS}
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    return own | {"OMP_NUM_THREADS": own["OMP_NUM_THREADS"] or threads}
-
-
-@contextlib.contextmanager
-def _ray(concurrency: int) -> Iterator[Any]:
-    """A Ray of our own on the loopback interface, without dashboard; an already running one is used."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # tasks only wait; killing them helps nobody
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for the loopback address
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    scratch = tempfile.mkdtemp(prefix="swamp-ray-")
-    try:
-        ray.init(
-            address="local",
-            num_cpus=concurrency,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=scratch,
+def _handed(
+    ray: Any, retries: int, site: _Site, plan: Plan, statuses: dict[str, StageStatus]
+) -> dict[str, Any]:
+    """References of the tasks by stage; a task starts when those that it is given have ended."""
+    task = ray.remote(num_cpus=0, resources={STAGE_SLOT: 1}, max_retries=site.worker_retries)(stage_task)
+    references: dict[str, Any] = {}
+    for stage in plan.stages:
+        if statuses[stage.key].state == "done":
+            continue
+        folder = RunDir(stage.run_dir)
+        order = Order(
+            stage.key,
+            str(folder.stage_yaml),
+            str(folder.path),
+            site.ranks,
+            retries,
+            os.getcwd(),
+            site.environment,
         )
-        with _terminated_as_interrupted():
-            yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the pipeline like Ctrl-C: workers go, and with them their stages, which save first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        before = [references[key] for key in stage.after if key in references]
+        references[stage.key] = task.options(name=stage.key).remote(order, site.runner, *before)
+    return references
 
 
 # -- what became of a stage ------------------------------------------------------------------------
@@ -271,17 +221,28 @@ def _outcome(ray: Any, reference: Any, status: StageStatus) -> StageStatus:
             status, state="blocked", message=f"not started because {ending.blocked_by} is not done"
         )
     if ending.code is None or not ending.done:
-        return replace(status, state="failed", message=_reason(ending.code, status.run_dir))
+        return replace(status, state="failed", message=_reason(ending.code, RunDir(status.run_dir)))
     return replace(status, state="done")
 
 
-def _reason(code: int | None, run_dir: Path) -> str:
+def _reason(code: int | None, folder: RunDir) -> str:
     meanings: dict[int | None, str] = {
         ExitCode.USER_MISTAKE: "refused its settings or data",
         ExitCode.HELD: "found its run folder held by another run",
         ExitCode.REQUEUE: "was asked to stop; its progress is saved",
+        ExitCode.INTERRUPTED: "was cancelled; the same command continues it",
     }
-    log = RunDir(run_dir).console_log
-    lines = log.read_text(errors="replace").splitlines()[-12:] if log.is_file() else []
-    said = "".join(f"\n  | {line}" for line in lines)
-    return f"{meanings.get(code, f'failed with exit code {code}')}; see {log}{said}"
+    events = folder.read_events()
+    meaning = meanings.get(code, f"failed with exit code {code}")
+    job, last = job_id(events), events[-1] if events else {}
+    if job or last.get("code") == ExitCode.USER_MISTAKE:  # a job's last word, or why it was not submitted
+        meaning = (
+            str(last.get("reason") or meaning) if last.get("event") in ("failed", "cancelled") else meaning
+        )
+    log = folder.slurm_log(job) if job else folder.console_log
+    return f"{meaning}; see {log}{_quoted(log)}"
+
+
+def _quoted(log: Path) -> str:
+    lines: Sequence[str] = log.read_text(errors="replace").splitlines()[-12:] if log.is_file() else []
+    return "".join(f"\n  | {line}" for line in lines)

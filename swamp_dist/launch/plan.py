@@ -201,7 +201,7 @@ def _missing_inputs(plan: Plan) -> list[str]:
                 f"stage {stage.name}: no shards in {data.shards} and the pipeline does not build them.\n"
                 f"    Add them to `shards:`, or build them: swamp shards build {recipe} --out {data.shards}"
             )
-        made = {p.resolve() for p in _run_dirs_before(stage, by_key)}
+        made = {p.resolve() for p in run_dirs_before(stage, by_key)}
         for key, path in starting_points(stage.settings):
             exists = path.exists() or path.resolve() in made or path.resolve().parent in made
             if not exists:
@@ -212,10 +212,11 @@ def _missing_inputs(plan: Plan) -> list[str]:
     return problems
 
 
-def _run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) -> Iterator[Path]:
+def run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) -> Iterator[Path]:
+    """Run folders of all stages that a stage comes after, at first or second hand."""
     for key in stage.after:
         yield by_key[key].run_dir
-        yield from _run_dirs_before(by_key[key], by_key)
+        yield from run_dirs_before(by_key[key], by_key)
 
 
 def _table_problems(table: TableSettings, stages: Iterable[str], plan: Plan) -> list[str]:

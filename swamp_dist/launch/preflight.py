@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from pathlib import Path
 
 from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.inputs import check_clips, uses_words
@@ -23,21 +24,32 @@ from swamp_dist.train.fingerprint import check_fingerprint, fingerprint
 from swamp_dist.train.word_source import check_word_source
 
 _WEIGHTS = "weights.safetensors"
+_SUFFIX = ".safetensors"
 
 
-def check_stage(settings: StageSettings, run_dir: RunDir, ranks: int) -> Manifest:
+def check_stage(
+    settings: StageSettings, run_dir: RunDir, ranks: int, promised: Collection[Path] = ()
+) -> Manifest:
     """The shard set of a stage that may start on so many ranks.
+
+    Args:
+        promised: run folders of stages that will be done before this one starts. Weights from there that
+            do not exist yet are not looked at, nor what depends on them.
 
     Raises:
         UserError: shards, splits, fields, batch, ranks or starting weights do not fit (every problem in
             one message), or the run folder's newest commit belongs to another training.
     """
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
-    problems = [*_data_problems(settings, manifest, ranks), *_starting_point_problems(settings, manifest)]
+    absent = set(_still_to_come(settings, promised))
+    problems = [
+        *_data_problems(settings, manifest, ranks),
+        *_starting_point_problems(settings, manifest, absent),
+    ]
     if problems:
         listed = "\n".join(f"- {problem}" for problem in dict.fromkeys(problems))
         raise UserError(f"stage {settings.name} cannot start over the shards in {manifest.folder}:\n{listed}")
-    if settings.train is not None:
+    if settings.train is not None and not absent:
         _check_newest_commit(with_embedding_dim(settings), manifest, run_dir)
     return manifest
 
@@ -100,8 +112,21 @@ def _check_batches(settings: StageSettings, manifest: Manifest, ranks: int) -> N
     plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, ranks, len(split))
 
 
-def _starting_point_problems(settings: StageSettings, manifest: Manifest) -> Iterator[str]:
+def _still_to_come(settings: StageSettings, promised: Collection[Path]) -> Iterator[str]:
+    """Keys of starting weights that a stage before this one has yet to write."""
+    folders = {folder.resolve() for folder in promised}
     for key, source in starting_points(settings):
+        inside = source.resolve() in folders or source.resolve().parent in folders
+        if inside and not (source if source.suffix == _SUFFIX else source / _WEIGHTS).is_file():
+            yield key
+
+
+def _starting_point_problems(
+    settings: StageSettings, manifest: Manifest, left_out: Collection[str]
+) -> Iterator[str]:
+    for key, source in starting_points(settings):
+        if key in left_out:
+            continue
         path = source / _WEIGHTS if source.is_dir() else source
         if not path.is_file():
             found = f"a folder without {_WEIGHTS}" if source.is_dir() else "nothing there"

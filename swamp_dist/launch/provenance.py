@@ -35,9 +35,9 @@ def provenance(settings: StageSettings, shards_hash: str, world: World, seconds:
 
 
 def submission(
-    settings: StageSettings, shards_hash: str, ranks: int, command: Sequence[str]
+    settings: StageSettings, shards_hash: str | None, ranks: int, command: Sequence[str]
 ) -> dict[str, object]:
-    """Facts to keep of a submission, before anything has run."""
+    """Facts to keep of a submission, before anything has run; `shards_hash` None where they are yet to be built."""
     initial = settings.train.init_from if settings.train is not None else settings.weights
     return {
         "command": list(command),

@@ -29,6 +29,8 @@ class Job:
     """Why it waits or ended, SLURM's word; empty where it gives none."""
     seconds: float | None = None
     """Since it started last; None where it has not, or that is not told."""
+    code: int | None = None
+    """Exit code of its batch script; None while it is in the queue or where that is not told."""
 
     @property
     def waiting(self) -> bool:
@@ -61,6 +63,19 @@ def jobs(job_ids: Sequence[str]) -> dict[str, Job]:
         if job is not None:
             found[job_id] = job
     return found
+
+
+def find(comment: str) -> list[str]:
+    """Ids of this user's jobs that wait or run and carry this comment.
+
+    Raises:
+        SchedulerError: no scheduler command on this machine, or no answer.
+    """
+    listed = _ask("squeue", "--me", "--noheader", "--format=%i|%k")
+    if listed.returncode != 0:
+        raise SchedulerError(f"squeue: {_last_line(listed.stderr)}")
+    rows = [line.partition("|") for line in listed.stdout.splitlines()]
+    return [job_id for job_id, _, said in rows if said.strip() == comment]
 
 
 def settings() -> dict[str, str]:
@@ -113,11 +128,20 @@ def _from_scontrol(job_id: str) -> Job | None:
         if "nvalid job id" in shown.stderr:
             return None
         raise SchedulerError(f"scontrol show job {job_id}: {_last_line(shown.stderr)}")
-    values = dict(re.findall(r"(?:^|\s)(JobState|Reason|RunTime)=(\S*)", shown.stdout.splitlines()[0]))
+    values = dict(
+        re.findall(r"(?:^|\s)(JobState|Reason|RunTime|ExitCode)=(\S*)", shown.stdout.splitlines()[0])
+    )
     if "JobState" not in values:
         raise SchedulerError(f"scontrol show job {job_id}: no JobState in its answer")
     seconds = clock_seconds(values.get("RunTime", ""))
-    return Job(job_id, values["JobState"], _told(values.get("Reason", "")), seconds)
+    code = values.get("ExitCode", "").partition(":")[0]
+    return Job(
+        job_id,
+        values["JobState"],
+        _told(values.get("Reason", "")),
+        seconds,
+        int(code) if code.isdecimal() else None,
+    )
 
 
 def clock_seconds(text: str) -> float | None:

@@ -50,7 +50,7 @@ def test_script_asks_for_what_the_cluster_file_says(tmp_path: Path) -> None:
         "job-name=swamp-a-stage-b", "nodes=4", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=12", "mem=0",
         "time=1440", "signal=USR2@120", "requeue", "open-mode=append", f"chdir={Path.cwd()}", "partition=gpu",
         "account=us", "qos=high", "constraint=h100", "exclude='gpu[07,12]'", "exclusive", "reservation=spring",
-        f"output={tmp_path}/logs/slurm/%j_0_log.out",
+        f"output={tmp_path}/logs/slurm/%j_0_log.out", f"comment={tmp_path}",
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 from swamp_dist.config import PipelineSettings, ShardSettings
 from swamp_dist.launch.console import StageStatus, look
 from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.pipeline import _ray, run_pipeline
+from swamp_dist.launch.pipeline import run_pipeline
+from swamp_dist.launch.ray_graph import own_ray
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.records import UserError
 from tests.launch import pipelines
@@ -22,7 +23,7 @@ def ray() -> Iterator[None]:
     """One Ray for all tests here: starting one takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        with _ray(2):
+        with own_ray(2):
             ray_cloudpickle.register_pickle_by_value(pipelines)
             yield
 

@@ -42,9 +42,18 @@ def test_an_ended_job_comes_from_scontrol_and_an_unknown_one_is_left_out(command
     fake_command(commands, "squeue", unknown)
     fake_command(commands, "scontrol", f'[ "$4" = 8 ] && echo "{ENDED}" && exit 0\n{unknown}')
     found = scheduler.jobs(["8", "9"])
-    assert found == {"8": Job("8", "TIMEOUT", "TimeLimit", 86466.0)}
+    assert found == {"8": Job("8", "TIMEOUT", "TimeLimit", 86466.0, 0)}
     assert not found["8"].waiting
     assert not found["8"].running
+
+
+def test_a_job_is_found_by_its_comment(commands: Path) -> None:
+    fake_command(commands, "squeue", "echo '7|/runs/a'; echo '8_1|/runs/a b|c'; echo '9|(null)'")
+    assert scheduler.find("/runs/a b|c") == ["8_1"]
+    assert scheduler.find("/runs") == []
+    fake_command(commands, "squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    with pytest.raises(SchedulerError, match="Unable to contact"):
+        scheduler.find("/runs/a")
 
 
 def test_no_scheduler_and_a_silent_one_say_so(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:

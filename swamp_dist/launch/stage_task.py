@@ -1,0 +1,124 @@
+"""What a Ray worker does for one stage of a pipeline: wait for those before it, run it, try again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swamp_dist.launch.journal import attempts
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.processes import life, mark_from
+from swamp_dist.launch.rundir import RunDir
+
+Runner = Callable[[Path, Path, int], int]
+"""(stage_yaml, run_dir, ranks) -> exit code; leaves result.json in `run_dir` when it returns 0."""
+_FINAL = {ExitCode.DONE, ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.INTERRUPTED}
+"""Endings that another attempt would only repeat, or that a person wanted."""
+_OURS_NOT_RAYS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Ray sets these in its workers; stages get the values of the process that started the pipeline."""
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a stage ended: what its Ray task gives to the tasks after it."""
+
+    key: str
+    code: int | None
+    """Exit code of the last attempt; None where it was not started."""
+    blocked_by: str | None = None
+    """The stage before it that is not done."""
+
+    @property
+    def done(self) -> bool:
+        """True if the stages after it may start."""
+        return self.code == ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a Ray task needs; plain values."""
+
+    key: str
+    stage_yaml: str
+    run_dir: str
+    ranks: int
+    retries: int
+    working_folder: str
+    environment: dict[str, str | None]
+
+
+def stage_task(order: Order, runner: Runner, *before: Ending) -> Ending:
+    """Run a stage, once those before it have ended; the result of one is the start of the next."""
+    blocker = next((ending.key for ending in before if not ending.done), None)
+    if blocker is not None:
+        return Ending(order.key, None, blocker)
+    os.chdir(order.working_folder)  # settings hold paths relative to where the pipeline was started
+    _restore(order.environment)
+    code: int = ExitCode.FAILED
+    for _ in range(1 + order.retries):
+        code = _attempt(order, runner)
+        if code in _FINAL:
+            break
+    return Ending(order.key, code)
+
+
+def stage_environment(processes: int) -> dict[str, str | None]:
+    """Variables of the stages where `processes` ranks run at a time on this machine; None = not set."""
+    own = {name: os.environ.get(name) for name in _OURS_NOT_RAYS}
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    return own | {"OMP_NUM_THREADS": own["OMP_NUM_THREADS"] or threads}
+
+
+def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
+    """Run a stage's ranks in a process of their own that ends with this one; output to its console log."""
+    folder = RunDir(run_dir)
+    _let_orphans_end(folder)
+    folder.append_event("launched")
+    command = [sys.executable, "-m", "swamp_dist.launch.local", str(stage_yaml), str(run_dir), str(ranks)]
+    with folder.console_log.open("ab") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            return child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+
+
+def _let_orphans_end(folder: RunDir) -> None:
+    """Wait for ranks whose driver or Ray worker was killed: they save and end by themselves.
+
+    Only for those that a pipeline launched. What `swamp run` started is another run, and is refused.
+    """
+    events = folder.read_events()
+    tries = attempts(events)
+    if not tries:
+        return
+    opened = next(i for i, event in enumerate(events) if event is tries[-1].events[0])
+    if opened == 0 or events[opened - 1]["event"] != "launched":
+        return
+    owner = mark_from(folder.read_owner())
+    marks = [*tries[-1].marks, *([owner] if owner else [])]
+    while any(life(mark) == "alive" for mark in marks):
+        time.sleep(_POLL_SECONDS)
+
+
+def _attempt(order: Order, runner: Runner) -> int:
+    folder = RunDir(Path(order.run_dir))
+    code = runner(Path(order.stage_yaml), folder.path, order.ranks)
+    return ExitCode.FAILED if code == ExitCode.DONE and not folder.done else code
+
+
+def _restore(environment: Mapping[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
