@@ -168,7 +168,8 @@ def test_other_endings_have_their_codes(
 def test_pipeline_ends_with_table_folders_and_next_command(
     monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    def played(settings: object, run_dir: Path, report: Report) -> list[StageStatus]:
+    def played(settings: object, run_dir: Path, report: Report, cluster: object) -> list[StageStatus]:
+        assert cluster is None
         first, second = run_dir / "seed-0/one", run_dir / "seed-1/one"
         finished(first, 40.0)
         statuses = [

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swamp_dist.config import SlurmCluster, StageSettings
+from swamp_dist.launch import slurm_stage
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.launch.scheduler import Job
+from swamp_dist.launch.slurm_stage import Ended, SlurmRunner, follow, told_by_scheduler
+from swamp_dist.launch.stage_task import Ending, Order, stage_task
+from swamp_dist.loading import load
+from tests.end_to_end.command import write_job
+from tests.launch.slurm_played import Slurm, job
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """A played scheduler on PATH that is asked without a pause."""
+    played = Slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", played.path)
+    monkeypatch.setattr(slurm_stage, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(slurm_stage, "ASK_SECONDS", 0.01)
+    return played
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_shards: Path) -> RunDir:
+    """The run folder of a stage that may start."""
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.write_stage(load(write_job(tmp_path, tiny_shards), StageSettings))
+    return run_dir
+
+
+def runner(slurm: Slurm, **variables: str) -> SlurmRunner:
+    return SlurmRunner(SlurmCluster(nodes=2), {"PATH": slurm.path, **variables}, ("swamp", "pipeline"))
+
+
+def in_background(call: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    return thread, found
+
+
+def until(happened: Callable[[], bool], thread: threading.Thread) -> None:
+    while not happened():
+        assert thread.is_alive(), "ended too early"
+        thread.join(0.01)
+
+
+def submitted(folder: RunDir, count: int = 1) -> bool:
+    return sum(e["event"] == "submitted" for e in folder.read_events()) == count
+
+
+def ends(thread: threading.Thread, found: list[object]) -> object:
+    thread.join(60)
+    assert not thread.is_alive()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "code", "said"),
+    [
+        (Job("7", "CANCELLED"), ExitCode.INTERRUPTED, "was cancelled"),
+        (Job("7", "NODE_FAIL", "NodeDown"), ExitCode.FAILED, "job 7 ended as NODE_FAIL (NodeDown)"),
+        (Job("7", "TIMEOUT", code=0), ExitCode.FAILED, "ended as TIMEOUT"),
+        (Job("7", "COMPLETED", code=0), ExitCode.FAILED, "ended as COMPLETED without a result"),
+        (Job("7", "FAILED", code=3), ExitCode.HELD, "held by another run"),
+        (Job("7", "FAILED", code=2), ExitCode.USER_MISTAKE, "refused its settings"),
+        (None, ExitCode.FAILED, "unknown to the scheduler"),
+    ],
+)
+def test_every_way_to_lose_a_job_has_its_name(known: Job | None, code: ExitCode, said: str) -> None:
+    ended = told_by_scheduler("7", known, [])
+    assert ended is not None
+    assert ended.code == code
+    assert said in ended.reason
+    cancelled = told_by_scheduler("7", known, [{"event": "cancelled", "job": "7"}])
+    assert cancelled is not None
+    assert cancelled.code == ExitCode.INTERRUPTED
+    assert told_by_scheduler("7", Job("7", "PENDING"), [{"event": "cancelled", "job": "7"}]) is None
+
+
+def test_a_stage_is_submitted_once_and_followed_by_whoever_comes(slurm: Slurm, folder: RunDir) -> None:
+    first, _ = in_background(lambda: runner(slurm, SEEN_BY_JOBS="mine")(folder.stage_yaml, folder.path, 1))
+    until(lambda: submitted(folder), first)
+    second, found = in_background(lambda: runner(slurm)(folder.stage_yaml, folder.path, 1))
+    slurm.set("41", "RUNNING")
+    until(lambda: "--jobs=41" in (slurm.commands / "squeue.calls").read_text(), second)
+    folder.result_json.write_text("{}")
+    assert ends(second, found) == ExitCode.DONE
+    first.join(60)
+    assert slurm.submissions == 1
+    assert slurm.seen("41") == "mine"
+    assert folder.cluster_yaml.is_file()
+    assert folder.provenance_json.is_file()
+
+
+def test_a_job_whose_submission_was_not_noted_is_found_by_its_comment(slurm: Slurm, folder: RunDir) -> None:
+    first, _ = in_background(lambda: runner(slurm)(folder.stage_yaml, folder.path, 1))
+    until(lambda: submitted(folder), first)
+    folder.events_jsonl.unlink()  # as of a driver killed right after sbatch
+    second, found = in_background(lambda: runner(slurm)(folder.stage_yaml, folder.path, 1))
+    until(lambda: submitted(folder), second)
+    folder.result_json.write_text("{}")
+    assert ends(second, found) == ExitCode.DONE
+    first.join(60)
+    assert (job(folder.path), slurm.submissions) == ("41", 1)
+
+
+def test_one_odd_answer_is_no_end(slurm: Slurm, folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Job("41", "NODE_FAIL"), Job("41", "PENDING"), None, Job("41", "RUNNING"), *[None] * 5]
+    left = iter([*answers, Job("41", "RUNNING")])
+    monkeypatch.setattr(slurm_stage, "_ask", lambda _: (next(left), True))
+    folder.append_event("submitted", job="41")
+    with pytest.raises(StopIteration):  # it runs out of answers, not of patience
+        follow(folder, "41")
+    assert [e["event"] for e in folder.read_events()] == ["submitted"]
+
+
+def test_a_job_that_the_scheduler_forgot_is_noted_as_lost(slurm: Slurm, folder: RunDir) -> None:
+    thread, found = in_background(lambda: runner(slurm)(folder.stage_yaml, folder.path, 1))
+    until(lambda: submitted(folder), thread)
+    slurm.forget("41")
+    assert ends(thread, found) == ExitCode.FAILED
+    (noted,) = [e for e in folder.read_events() if e["event"] == "failed"]
+    assert noted["reason"] == "job 41 is unknown to the scheduler and left no result"
+
+
+def test_a_silent_scheduler_ends_nothing(slurm: Slurm, folder: RunDir) -> None:
+    asked: list[str] = []
+
+    def silent(number: str) -> tuple[None, bool]:
+        asked.append(number)
+        if len(asked) == 20:
+            folder.result_json.write_text("{}")
+        return None, False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm_stage, "_ask", silent)
+        folder.append_event("submitted", job="41")
+        assert follow(folder, "41") == Ended(ExitCode.DONE, "done")
+
+
+def played(slurm: Slurm, folder: RunDir, retries: int) -> tuple[threading.Thread, list[object]]:
+    order = Order("pre", str(folder.stage_yaml), str(folder.path), 2, retries, str(Path.cwd()), {})
+    return in_background(lambda: stage_task(order, runner(slurm)))
+
+
+def test_a_lost_node_is_retried_by_a_new_job_and_a_cancelled_one_is_not(slurm: Slurm, folder: RunDir) -> None:
+    thread, found = played(slurm, folder, retries=2)
+    until(lambda: submitted(folder), thread)
+    slurm.set("41", "NODE_FAIL", "NodeDown", 1)
+    until(lambda: submitted(folder, 2), thread)
+    slurm.set("42", "CANCELLED")
+    assert ends(thread, found) == Ending("pre", ExitCode.INTERRUPTED)
+    assert [e.get("reason") for e in folder.read_events() if e["event"] == "failed"] == [
+        "job 41 ended as NODE_FAIL (NodeDown) without a result"
+    ]
+    assert folder.read_events()[-1]["event"] == "cancelled"
+
+
+def test_a_job_that_gave_up_is_replaced_though_it_is_still_ending(slurm: Slurm, folder: RunDir) -> None:
+    thread, found = played(slurm, folder, retries=1)
+    until(lambda: submitted(folder), thread)
+    slurm.set("41", "RUNNING")
+    folder.append_event("failed", job="41", reason="started 4 times from step 0", code=1)
+    until(lambda: submitted(folder, 2), thread)
+    folder.append_event("failed", job="42", reason="no such split", code=2)
+    assert ends(thread, found) == Ending("pre", ExitCode.USER_MISTAKE)
+
+
+def test_a_mistake_is_found_before_submission_and_not_repeated(slurm: Slurm, folder: RunDir) -> None:
+    folder.stage_yaml.write_text(folder.stage_yaml.read_text().replace("entries: 24", "entries: 23"))
+    thread, found = played(slurm, folder, retries=3)
+    assert ends(thread, found) == Ending("pre", ExitCode.USER_MISTAKE)
+    assert slurm.submissions == 0
+    (noted,) = [e for e in folder.read_events() if e["event"] == "failed"]
+    assert "23" in str(noted["reason"])
