@@ -11,11 +11,12 @@ from typer.testing import CliRunner, Result
 
 from swamp_dist import cli
 from swamp_dist.config import SlurmCluster, StageSettings
-from swamp_dist.launch import local
+from swamp_dist.launch import local, pipeline
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load, load_cluster
 from swamp_dist.records import UserError
 from tests.end_to_end.command import write_job
+from tests.launch.slurm_played import Slurm
 
 SLURM = "backend: slurm\nnodes: 2\n"
 
@@ -144,6 +145,93 @@ def test_a_finished_stage_is_not_submitted(here: Path) -> None:
     done = submit()
     assert done.exit_code == 0
     assert "nothing to submit" in done.output
+
+
+SWEEP = """
+name: rates
+job: job.yaml
+vary: {train.optimizer.lr: [1.0e-3, 1.0e-4]}
+seeds: [0, 1]
+evaluate: {split: validation}
+metrics: [pair/a_to_b/r_at_1]
+"""
+
+
+@pytest.fixture
+def slurm(here: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """A played scheduler with a queue."""
+    played = Slurm(here / "slurm")
+    monkeypatch.setenv("PATH", played.path)
+    return played
+
+
+def asked(*words: str) -> Result:
+    return CliRunner().invoke(cli.app, [*words, "--cluster", "cluster.yaml"])
+
+
+def test_a_sweep_is_handed_over_and_every_run_is_a_job(slurm: Slurm) -> None:
+    Path("sweep.yaml").write_text(SWEEP)
+    done = asked("sweep", "sweep.yaml", "--detach")
+    assert done.exit_code == 0, done.output
+    assert slurm.submissions == 4
+    assert "swamp sweep sweep.yaml --cluster cluster.yaml" in done.output
+    assert "swamp status runs/rates" in done.output
+    assert load(Path("runs/rates/seed-1/lr-0.0001/stage.yaml"), StageSettings).seed == 1
+    again = asked("sweep", "sweep.yaml", "--detach")
+    assert (again.exit_code, slurm.submissions) == (0, 4)
+    here = CliRunner().invoke(cli.app, ["sweep", "sweep.yaml"])  # on this machine, while the jobs wait
+    assert here.exit_code == 3
+    assert "held by SLURM job" in here.output
+
+
+def test_a_set_is_built_by_an_array_and_a_job_that_closes_it(slurm: Slurm) -> None:
+    Path("recipe.yaml").write_text(
+        "name: built\nsource: {kind: synthetic, splits: {train: {classes: [0, 4], total: 16}}}\n"
+    )
+    command = ("shards", "build", "recipe.yaml", "--out", "data/built", "--parts", "3")
+    done = asked(*command)
+    assert done.exit_code == 0, done.output
+    assert "#SBATCH --array=0-2%3" in slurm.script("41")
+    assert "--part ${SLURM_ARRAY_TASK_ID}/3" in slurm.script("41")
+    assert slurm.dependency("42") == "afterany:41"
+    assert "--part" not in slurm.script("42")
+    assert "srun" not in slurm.script("42")
+    assert "nothing was submitted" in asked(*command).output
+    slurm.set("41", "FAILED")
+    slurm.set("42", "NODE_FAIL")
+    assert asked(*command).exit_code == 0
+    assert slurm.submissions == 4
+
+
+@pytest.mark.parametrize("more", [["--ray"], ["--force"], ["--part", "0/3"], ["--workers", "2"]])
+def test_options_of_a_build_here_are_refused_for_a_cluster(slurm: Slurm, more: list[str]) -> None:
+    Path("recipe.yaml").write_text("name: x\nsource: {kind: synthetic, splits: {train: {total: 16}}}\n")
+    done = asked("shards", "build", "recipe.yaml", *more)
+    assert done.exit_code == 2
+    assert slurm.submissions == 0
+
+
+def test_an_interrupted_driver_says_that_jobs_go_on(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **given: object) -> None:
+        assert given["cluster"] == SlurmCluster(nodes=2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_pipeline", interrupted)
+    Path("graph.yaml").write_text("name: one\nstages: {one: {job: job.yaml}}\n")
+    done = asked("pipeline", "graph.yaml")
+    assert done.exit_code == 130
+    assert "go on without this command" in done.output
+    assert "swamp cancel runs/one" in done.output
+
+
+def test_without_a_scheduler_nothing_of_a_graph_starts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(here))
+    Path("graph.yaml").write_text("name: one\nstages: {one: {job: job.yaml}}\n")
+    for more in ([], ["--detach"]):
+        done = asked("pipeline", "graph.yaml", *more)
+        assert done.exit_code == 2
+        assert "srun is not on PATH" in done.output
+    assert not Path("runs").exists()
 
 
 def test_an_unknown_backend_is_refused_wherever_a_file_is_read(here: Path) -> None:

@@ -117,7 +117,8 @@ class SlurmCluster(Settings):
     """How often the job may start again from the same committed step before it fails for good; a restart
     after progress is not counted."""
     max_jobs: PositiveInt = 16
-    """Stages of a pipeline that may be queued or running at the same time."""
+    """Stages that a pipeline's command keeps queued or running at a time, and parts of a shard set that are
+    built at a time. Of a graph that is handed over (--detach) every stage is in the queue."""
     peer_seconds: PositiveInt = 15
     """Seconds that the other ranks get to end by themselves after one has ended or was killed."""
 

@@ -114,7 +114,13 @@ def _submit_parts(
     settings: ShardSettings, out: Path, cluster: SlurmCluster, parts: int, folder: RunDir
 ) -> str:
     parameters = _parameters(f"{settings.name}-parts", cluster, folder)
-    parameters |= {"map_count": parts, "comment": f"{slurm.comment(folder)} parts"}
+    side_by_side = min(parts, cluster.max_jobs)
+    more = {
+        "array": f"0-{parts - 1}%{side_by_side}",
+        "output": str(folder.slurm_logs.resolve() / "%A_%a_0_log.out"),
+    }
+    parameters["additional_parameters"] |= more
+    parameters["comment"] += " parts"
     live = scheduler.find(str(parameters["comment"]))
     if live:  # of a submission that was killed before it came to the closing job
         return live[0].partition("_")[0]

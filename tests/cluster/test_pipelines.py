@@ -126,7 +126,7 @@ def test_failed_stage_takes_only_its_dependents_with_it(tiny_shards: Path, tmp_p
     flip(shard, shard.stat().st_size // 2)
     file = graph(tmp_path, tiny_shards, pre=damaged)
     asked = ("pipeline", file, "--cluster", CLUSTER, "--run-dir", folder)
-    handed = swamp(*asked, "--detach", "overrides=[data.verify=start]")
+    handed = swamp(*asked, "--detach", "overrides=[data.verify=true]")
     assert handed.code == 0, handed.said
     wait(lambda: RunDir(folder / "other").done, folder, "end of the other stage")
     states = {stage: job_of(folder / stage).over() for stage in STAGES}

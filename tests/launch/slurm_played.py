@@ -18,12 +18,16 @@ echo "PENDING|0:00|${REASON:-Resources}|$comment|0" > "$D/$n"
 echo "Submitted batch job $n"
 """
 SQUEUE = """\
-me= ; wanted=
-for a in "$@"; do case "$a" in --me) me=1;; --jobs=*) wanted=$(echo "${a#--jobs=}" | tr , ' ');; esac; done
+me= ; wanted= ; all= ; next=
+for a in "$@"; do
+  [ "$next" ] && wanted=$a && next=
+  case "$a" in --me) me=1;; --jobs) next=1;; --states=all) all=1;; --jobs=*) wanted=$(echo "${a#--jobs=}" | tr , ' ');; esac
+done
 [ "$me" ] && wanted=$(ls "$D")
 for j in $wanted; do
   [ -f "$D/$j" ] || continue
   IFS='|' read -r state seconds reason comment code < "$D/$j"
+  [ "$all" ] && echo "$state" && continue
   case "$state" in PENDING|RUNNING) ;; *) continue;; esac
   if [ "$me" ]; then echo "$j|$comment"; else echo "$j|$state|$seconds|$reason"; fi
 done
