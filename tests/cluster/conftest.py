@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from tests.cluster.slurm import LONG, Job, start_slurm, submit
+from tests.cluster.slurm import LONG, Job, slurm_is_up, start_slurm, submit
 from tests.end_to_end.command import ROOT, write_job
 
 
@@ -19,9 +21,14 @@ def cluster() -> Iterator[None]:
         pytest.fail(
             "these tests start a SLURM: they need root, and slurmctld or apt-get (see tools/slurm/README.md)"
         )
-    start_slurm()
-    yield
-    subprocess.run([str(ROOT / "tools/slurm/stop.sh")], check=True, timeout=120)
+    with FileLock(
+        Path(tempfile.gettempdir()) / "swamp-slurm-tests.lock"
+    ):  # one SLURM a host: sessions take turns
+        found_up = slurm_is_up()
+        start_slurm()
+        yield
+        if not found_up:  # what somebody else started is not ours to stop
+            subprocess.run([str(ROOT / "tools/slurm/stop.sh")], check=True, timeout=120)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -142,6 +143,14 @@ def submit(
     done = swamp("submit", job_file, *overrides, "--cluster", cluster, "--run-dir", run_dir)
     assert done.code == 0, done.said
     return Job(done.said.split("job:")[1].split()[0], run_dir)
+
+
+def slurm_is_up() -> bool:
+    """Whether a SLURM answers on this host."""
+    if shutil.which("scontrol") is None:
+        return False
+    asked = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60)
+    return " is UP" in asked.stdout
 
 
 def start_slurm() -> None:
