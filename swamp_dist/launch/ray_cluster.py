@@ -18,32 +18,32 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from swamp_dist.config import RayCluster
 from swamp_dist.environment import Place
 from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.ray_outcome import first_line, judged
 from swamp_dist.launch.ray_post import Console, News, Post, heard
 from swamp_dist.launch.ray_rank import (
     RETURNED,
     STOPPED_FOR,
     RankOrder,
-    end_left_behind,
+    end_ranks,
     make_order,
     opening,
-    outcome,
     run_rank,
 )
+from swamp_dist.launch.ray_size import check_answers, no_ray_at, own_size, shortage, wanted_address
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 
-_OBJECT_STORE_BYTES = 80 * 2**20
 _LAST_WORDS_SECONDS = 1.0
 """A crash reaches its peers within milliseconds: so long a worker waits to hear which rank began it."""
 _LOOK_SECONDS = 0.2
@@ -62,11 +62,19 @@ class _RanksBackend(BackendConfig):  # type: ignore[misc]
         return _SharedGpus
 
 
-@dataclass
-class _Fit:
+class _Fit(threading.Thread):
     """The trainer's thread: `fit` blocks, and the driver's main thread has signals to hear."""
 
-    error: BaseException | None = None
+    def __init__(self, trainer: DataParallelTrainer) -> None:
+        super().__init__(name="Ray Train", daemon=True)
+        self._trainer = trainer
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:  # judged by the main thread
+            self.error = error
 
 
 def run_on_ray(
@@ -109,38 +117,23 @@ def run_on_ray(
         order = make_order(stage_yaml, run_dir, cluster)
         news, error = _fitted(order, cluster, storage, seen, report)
         if news.signals and error:
-            end_left_behind(order)  # Ray was ended by the same signal: the ranks here still save
-    return _judged(folder, news, error, began, report)
+            end_ranks(
+                order.folder.path, order.peer_seconds
+            )  # Ray was ended by the same signal: the ranks here still save
+    return judged(folder, news, error, began, report)
 
 
 def _fitted(
     order: RankOrder, cluster: RayCluster, storage: str, seen: list[int], report: Callable[[str], None]
 ) -> tuple[News, str]:
     """Run the trainer to its end; the last news, and Ray's words where it gave up."""
-    post, fit = _here(ray.remote(Post)).remote(), _Fit()
-    trainer = _trainer(order, cluster, post, storage)
-    thread = threading.Thread(target=_fit, args=(trainer, fit), name="Ray Train", daemon=True)
-    news = _follow(thread, post, seen, order.folder, report)
-    return news, _first_line(fit.error)
+    post = _here(ray.remote(Post)).remote()
+    fit = _Fit(_trainer(order, cluster, post, storage))
+    news = _follow(fit, post, seen, order.folder, report)
+    return news, first_line(fit.error)
 
 
-def _judged(folder: RunDir, news: News, error: str, began: float, report: Callable[[str], None]) -> ExitCode:
-    """The exit code, after saying what the console has not; `began`: seconds since 1970."""
-    events = [e for e in folder.read_events() if float(str(e["time"])) >= began]
-    if news.signals and any(e["event"] == "preempted" for e in events):
-        return ExitCode.REQUEUE  # whatever became of Ray meanwhile
-    told = [str(e["reason"]) for e in events if e.get("given_up")]
-    code, said = outcome(folder.done, news, error, told)
-    if said:
-        report(said)
-    if code == ExitCode.FAILED and not told:
-        folder.append_event("failed", reason=said)
-    return code
-
-
-def _trainer(order: RankOrder, cluster: RayCluster, post: Any, storage: str) -> Any:
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
+def _trainer(order: RankOrder, cluster: RayCluster, post: Any, storage: str) -> DataParallelTrainer:
     resources = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if cluster.on_gpu else {})
     return DataParallelTrainer(
         work,
@@ -155,13 +148,6 @@ def _trainer(order: RankOrder, cluster: RayCluster, post: Any, storage: str) -> 
             failure_config=FailureConfig(max_failures=cluster.max_failures),
         ),
     )
-
-
-def _fit(trainer: Any, fit: _Fit) -> None:
-    try:
-        trainer.fit()
-    except BaseException as error:  # judged by the main thread
-        fit.error = error
 
 
 def _follow(
@@ -198,7 +184,7 @@ def work(config: Mapping[str, Any]) -> None:
 
     order, post, context = config["order"], config["post"], train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    end_left_behind(order)
+    end_ranks(order.folder.path, order.peer_seconds)
     barrier()  # nobody starts a rank while another looks for old ones
     first = _meeting(order, post, size) if rank == 0 else None
     code, address, port = broadcast_from_rank_zero(first)
@@ -250,7 +236,9 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
     Raises:
         UserError: no Ray answers at the address.
     """
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = wanted_address(cluster)
+    if address:
+        check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -263,26 +251,17 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
             ray.init(address=address, **quiet)
         else:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for loopback
-            ray.init(address="local", _temp_dir=scratch, **_own_size(cluster), **quiet)
+            os.environ.setdefault(
+                "RAY_memory_monitor_refresh_ms", "0"
+            )  # workers only wait: ending them frees nothing
+            ray.init(address="local", _temp_dir=scratch, **own_size(cluster), **quiet)
         yield storage
-    except ConnectionError as error:
-        raise UserError(
-            f"no Ray answers at {address}: {str(error).splitlines()[0]}\n"
-            "Start one (`ray start --head`), mend `address` or RAY_ADDRESS, or leave both out for a Ray of our own."
-        ) from None
+    except ConnectionError:
+        raise UserError(no_ray_at(address or "this machine")) from None
     finally:
         ray.shutdown()
         for path in (scratch, storage):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _own_size(cluster: RayCluster) -> dict[str, Any]:
-    """CPUs are promised, not counted; GPUs Ray counts itself."""
-    gpus = {} if cluster.on_gpu else {"num_gpus": 0}
-    return {
-        "num_cpus": cluster.workers * cluster.cpus_per_worker, "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES, **gpus,
-    }  # fmt: skip
 
 
 def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> None:
@@ -291,22 +270,13 @@ def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> N
     Raises:
         UserError: it has not, for so many seconds.
     """
-    wanted = {
-        "CPU": cluster.workers * cluster.cpus_per_worker,
-        "GPU": cluster.workers * cluster.gpus_per_worker,
-    }
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + (patience if wanted_address(cluster) else 0.0)
     while not seen:
-        found = ray.cluster_resources()
-        if all(found.get(name, 0) >= amount for name, amount in wanted.items()):
+        said = shortage(cluster, ray.cluster_resources())
+        if not said:
             return
-        if not cluster.address and not os.environ.get("RAY_ADDRESS") or time.monotonic() > deadline:
-            has = ", ".join(f"{found.get(name, 0):g} {name}s" for name in wanted)
-            needs = ", ".join(f"{amount} {name}s" for name, amount in wanted.items())
-            raise UserError(
-                f"the Ray has {has}; {cluster.workers} workers need {needs}.\n"
-                "Give the cluster file fewer workers, or the Ray more nodes."
-            )
+        if time.monotonic() > deadline:
+            raise UserError(said)
         time.sleep(_LOOK_SECONDS)
 
 
@@ -316,11 +286,3 @@ def _here(actor: Any) -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return actor.options(num_cpus=0, scheduling_strategy=here)
-
-
-def _first_line(error: BaseException | None) -> str:
-    """Ray's words without its trace."""
-    if error is None:
-        return ""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"Ray Train gave up ({type(error).__name__}): {lines[0] if lines else ''}"

@@ -25,12 +25,13 @@ from swamp_dist.config import RayCluster, SlurmCluster
 from swamp_dist.environment import Place, read_environment
 from swamp_dist.launch.local import ExitCode, die_with_parent
 from swamp_dist.launch.processes import marked, send
+from swamp_dist.launch.ray_rank import end_ranks
+from swamp_dist.launch.ray_size import OBJECT_STORE_BYTES, listens
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
 from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
-OBJECT_STORE_BYTES = 80 * 2**20
 _HEAD_SECONDS = 120.0
 """How long nodes wait for the head to answer: importing Ray from a shared file system takes a while."""
 _JOIN_SECONDS = 180.0
@@ -73,8 +74,13 @@ def inner_cluster(cluster: SlurmCluster, address: str) -> RayCluster:
 
 
 @contextlib.contextmanager
-def _ray_node(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """This node's part of the Ray inside the block; nothing of it is left afterwards."""
+def _ray_node(
+    command: Sequence[str], log: Path, run_dir: Path, seconds: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """This node's part of the Ray inside the block; nothing of it is left afterwards.
+
+    `seconds`: ranks that still save get so long before they are killed.
+    """
     token = uuid.uuid4().hex
     with log.open("ab") as out:
         node = subprocess.Popen(
@@ -95,6 +101,7 @@ def _ray_node(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[by
         while node.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS / 10)
         node.kill()
+        end_ranks(run_dir, seconds)
         for mark in marked(_MARK, token):
             send(mark, signal.SIGKILL)
         node.wait()
@@ -106,14 +113,6 @@ def _quiet() -> None:
     die_with_parent()
 
 
-def _listens(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 def _await_head(place: Place, node: subprocess.Popen[bytes] | None, log: Path) -> None:
     """Wait until the head answers.
 
@@ -121,7 +120,7 @@ def _await_head(place: Place, node: subprocess.Popen[bytes] | None, log: Path) -
         TimeoutError: it does not, or its process has ended.
     """
     deadline = time.monotonic() + _HEAD_SECONDS
-    while not _listens(place.address, place.port):
+    while not listens(place.address, place.port):
         if time.monotonic() > deadline or (node is not None and node.poll() is not None):
             raise TimeoutError(f"no Ray answers at {place.address}:{place.port}; see {log}")
         time.sleep(_POLL_SECONDS)
@@ -131,7 +130,8 @@ def _lead(arguments: Sequence[str], cluster: SlurmCluster, place: Place, log: Pa
     """The first node: a head, and the stage on it."""
     folder = tempfile.mkdtemp(prefix="swamp-ray-")
     try:
-        with _ray_node(start_command(cluster, place, _one_host(place), folder), log) as node:
+        command = start_command(cluster, place, _one_host(place), folder)
+        with _ray_node(command, log, Path(arguments[1]), cluster.peer_seconds) as node:
             _await_head(place, node, log)
             from swamp_dist.launch.ray_cluster import run_on_ray
 
@@ -142,11 +142,12 @@ def _lead(arguments: Sequence[str], cluster: SlurmCluster, place: Place, log: Pa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _join(cluster: SlurmCluster, place: Place, log: Path) -> int:
+def _join(run_dir: Path, cluster: SlurmCluster, place: Place, log: Path) -> int:
     """Another node: part of the Ray for as long as its head is there."""
     _await_head(place, None, log)
-    with _ray_node(start_command(cluster, place, _one_host(place), ""), log) as node:
-        while node.poll() is None and _listens(place.address, place.port):
+    command = start_command(cluster, place, _one_host(place), "")
+    with _ray_node(command, log, run_dir, cluster.peer_seconds) as node:
+        while node.poll() is None and listens(place.address, place.port):
             time.sleep(_POLL_SECONDS)
     return ExitCode.DONE
 
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = run_dir.logs / f"ray-node-{place.rank}.log"
         if place.rank == 0:
             return _lead(given, cluster, place, log, early)
-        return _join(cluster, place, log)
+        return _join(run_dir.path, cluster, place, log)
     except UserError as error:
         logger.error(f"error: {error}")
         return ExitCode.USER_MISTAKE

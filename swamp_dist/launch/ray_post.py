@@ -34,6 +34,12 @@ class News:
     """Ranks that have ended in this start."""
 
     @property
+    def culprit(self) -> str:
+        """Of the ranks that failed the one to name: one that was killed before those that failed because of it."""
+        failed = sorted((e.code >= 0, e.rank, e.said) for e in self.endings if e.said)
+        return failed[0][2] if failed else ""
+
+    @property
     def killed(self) -> bool:
         """A second Ctrl-C: no time to save."""
         return self.signals.count(signal.SIGINT) > 1

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def opening(order: RankOrder, news: News) -> ExitCode | None:
         e.get("event") == "launched" and e.get("job") == order.job and e.get("by") == "ray" for e in events
     )
     if not first and starts > order.max_restarts:
-        said = next((e.said for e in news.endings if e.said), "its worker was lost").splitlines()[0]
+        said = news.culprit.split(". Last lines of")[0] or "its worker was lost"
         reason = given_up(starts, step, order.max_restarts, said)
         folder.append_event("failed", job=order.job, reason=reason, given_up=True)
         return ExitCode.FAILED
@@ -179,46 +179,20 @@ def _failure(place: Place, code: int, log: Path, text: str) -> str:
     return f"rank {place.rank} on {own_mark().host} {how}." + (f" Last lines of {log}:{said}" if said else "")
 
 
-def end_left_behind(order: RankOrder) -> None:
-    """Wait for the ranks of an earlier start on this machine, which were told to save, and kill those that hang.
+def end_ranks(run_dir: Path, seconds: float) -> None:
+    """Wait until no rank of an earlier start is left on this machine; kill those that hang for so many seconds.
 
-    A rank whose peer was killed may wait for it in a collective for minutes; it would hold folder and GPU.
+    They were told to save by their workers' end. A rank whose peer was killed may wait for it in a collective for
+    minutes, and would hold folder and GPU.
+
+    Raises:
+        RuntimeError: one cannot be killed.
     """
-    deadline = time.monotonic() + order.peer_seconds
-    while left := marked(_MARK, str(order.folder.path.resolve())):
+    deadline, run = time.monotonic() + seconds, str(run_dir.resolve())
+    while left := marked(_MARK, run):
         if time.monotonic() > deadline + _KILLED_SECONDS:
             raise RuntimeError(f"processes {[m.pid for m in left]} of an earlier start cannot be ended")
         if time.monotonic() > deadline:
             for mark in left:
                 send(mark, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
-
-
-def outcome(done: bool, news: News, error: str, told: Sequence[str]) -> tuple[ExitCode, str]:
-    """How the stage ended after Ray Train has: code, and what to say beyond the console.
-
-    Args:
-        done: result.json is there.
-        news: signals of all, endings of the last start.
-        error: Ray's words where it gave up; empty where the workers returned.
-        told: reasons of `failed` events of starts that were one too many.
-    """
-    if done:
-        return ExitCode.DONE, ""
-    codes = {e.code for e in news.endings}
-    for code in STOPPED_FOR:
-        if code in codes:
-            return ExitCode(code), ""
-    asked = {-signal.SIGTERM, *(-n for n in news.signals)} if news.signals else set()
-    if news.killed and ExitCode.REQUEUE not in codes:
-        return (
-            ExitCode.INTERRUPTED,
-            "killed by the second Ctrl-C; the same command continues from the last commit",
-        )
-    if codes <= {ExitCode.REQUEUE, *asked} and (codes or news.signals) and (not error or news.signals):
-        return ExitCode.REQUEUE, "" if codes == {ExitCode.REQUEUE} else "stopped before the ranks were ready"
-    if told:
-        return ExitCode.FAILED, f"{told[-1]}; not started again"
-    guilty = sorted(news.endings, key=lambda e: (e.code >= 0, e.code in RETURNED, e.rank))
-    said = [e.said for e in guilty if e.said][:1]
-    return ExitCode.FAILED, "\n".join([*said, error] if error else said) or "the ranks ended without a result"

@@ -186,3 +186,32 @@ def test_more_workers_than_the_ray_has_room_for_are_refused(job_file: Path, tmp_
         swamp("submit", job_file, "--cluster", cluster, "--run-dir", tmp_path / "run"),
         "0 GPUs; 2 workers need 2 CPUs, 2 GPUs",
     )
+
+
+def test_workers_of_a_node_see_all_its_gpus(
+    submit: Callable[..., OnRay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is told of two GPUs; the ranks compute on the CPU."""
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2, "GPU": 2}')
+    stage = submit(*LONG, more="gpus_per_worker: 1\nenvironment: {DS_ACCELERATOR: cpu}\n")
+    stage.until(lambda: bool(stage.events("committed")))
+    for rank, pid in enumerate(stage.ranks()):
+        pairs = (v.partition("=") for v in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        variables = {name: value for name, _, value in pairs}
+        assert (variables["CUDA_VISIBLE_DEVICES"], variables["LOCAL_RANK"]) == ("0,1", str(rank))
+    stage.process.send_signal(signal.SIGTERM)
+    assert stage.over().code == 75
+
+
+def test_ranks_of_a_killed_command_save(submit: Callable[..., OnRay]) -> None:
+    stage = submit(*LONG, "train.checkpoint.every=100000")
+    stage.until(lambda: bool(stage.events("training")))
+    time.sleep(1)  # some steps
+    stage.process.kill()
+    stage.process.wait()
+    deadline = time.monotonic() + PATIENCE
+    while any(map(running, stage.ranks())):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (saved,) = stage.events("preempted")
+    assert (stage.run_dir / "checkpoints" / f"step-{saved['step']}").is_dir()

@@ -16,12 +16,12 @@ import pytest
 
 from swamp_dist.environment import Place
 from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.ray_outcome import outcome
 from swamp_dist.launch.ray_post import Ending, News, Post
 from swamp_dist.launch.ray_rank import (
     RankOrder,
-    end_left_behind,
+    end_ranks,
     opening,
-    outcome,
     rank_environment,
     run_rank,
 )
@@ -124,7 +124,7 @@ def test_what_an_earlier_start_left_is_waited_for_and_then_killed(order: RankOrd
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, **mine})
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        end_left_behind(order)
+        end_ranks(order.folder.path, 0.5)
         assert left.wait(10) == -signal.SIGKILL
         assert other.poll() is None
     finally:
