@@ -172,6 +172,7 @@ TERM = (int(signal.SIGTERM),)
         (True, News(endings=(LOST,)), "", [], ExitCode.DONE, ""),
         (False, News(TERM, SAVED), "", [], ExitCode.REQUEUE, ""),
         (False, News((), SAVED), "", [], ExitCode.REQUEUE, ""),
+        (False, News((), SAVED), "gave up", [], ExitCode.FAILED, "gave up"),
         (False, News(TERM), "", [], ExitCode.REQUEUE, "stopped before the ranks were ready"),
         (False, News(TERM, (Ending(0, -15, "killed"),)), "", [], ExitCode.REQUEUE, "stopped before"),
         (False, News((2, 2), (Ending(0, -9, "killed"),)), "", [], ExitCode.INTERRUPTED, "second Ctrl-C"),
