@@ -127,28 +127,73 @@ class Gathering:
         return self._rows
 
 
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, world: World, started: list[Gathering]) -> Tensor:
-        ctx.world = world
-        started.append(start_gather(rows, world))
-        return started[0]._rows
+class _Awaited(torch.autograd.Function):
+    """The identity. Backward waits for the sum over ranks that `_Gathered` started: nothing else may feed it."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def forward(ctx: Any, rows: Tensor, reducing: list[Any]) -> Tensor:
+        ctx.reducing = reducing
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        work, _ = ctx.reducing.pop()
+        work.wait()
+        return gradient, None
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows that `start_gather` brought, as a function of mine."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, rows: Tensor, world: World, reducing: list[Any]) -> Tensor:
+        ctx.world, ctx.reducing = world, reducing
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         world: World = ctx.world
         mine = gradient.new_empty((gradient.shape[0] // world.size, *gradient.shape[1:]))
-        dist.reduce_scatter_single(mine, gradient.contiguous())
-        return mine, None, None
+        whole = gradient.contiguous()
+        work = dist.reduce_scatter_single(mine, whole, async_op=True)
+        ctx.reducing.append((work, whole))  # its memory must not be used again before
+        return mine, None, None, None
 
 
-def start_gather_rows(rows: Tensor, world: World) -> Gathering:
+@dataclass
+class GradientGathering:
+    """Rows of all ranks on their way here, which will send their gradient back.
+
+    Autograd runs what was made last first. So the sum over ranks is started by a node made where the rows are
+    used, and awaited by one made where they began to travel: if another tower computed in between, its backward
+    pass runs while the sum is on its way.
+    """
+
+    _gathering: Gathering
+    _mine: Tensor
+    _world: World
+    _reducing: list[Any]
+    _rows: Tensor | None = None
+
+    def wait(self) -> Tensor:
+        """The rows (W*b, ...) in rank order, differentiable; the same tensor every time."""
+        if self._rows is None:
+            rows: Tensor = _Gathered.apply(self._mine, self._gathering.wait(), self._world, self._reducing)  # type: ignore[no-untyped-call]
+            self._rows = rows
+        return self._rows
+
+
+Pending = Gathering | GradientGathering
+"""Something whose `wait` gives the rows of all ranks."""
+
+
+def start_gather_rows(rows: Tensor, world: World) -> Pending:
     """`gather_rows` that returns while the rows are on their way. All ranks wait for it before they use them."""
     if world.size == 1:
         return Gathering(rows, None, rows)
-    started: list[Gathering] = []
-    gathered: Tensor = _GatherRows.apply(rows, world, started)  # type: ignore[no-untyped-call]
-    return Gathering(gathered, started[0]._work, started[0]._mine)
+    reducing: list[Any] = []
+    mine: Tensor = _Awaited.apply(rows, reducing)  # type: ignore[no-untyped-call]
+    return GradientGathering(start_gather(rows, world), mine, world, reducing)
 
 
 def start_gather(rows: Tensor, world: World) -> Gathering:

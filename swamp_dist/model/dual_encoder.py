@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,8 +42,12 @@ class DualEncoder(nn.Module):
         self.b = encoder_b
         self.prototypes = prototypes
 
-    def forward(self, a: Inputs | None, b: Inputs | None) -> PairEmbeddings | Tensor:
+    def forward(
+        self, a: Inputs | None, b: Inputs | None, on_a: Callable[[Tensor], None] | None = None
+    ) -> PairEmbeddings | Tensor:
         """Embed a batch of pairs, or one side where the other is None (evaluation).
+
+        `on_a` is handed the embeddings of A, with gradient, before those of B are computed.
 
         Embeddings are made float32 and unit length outside autocast, because the objective's
         exponents magnify rounding by 1/epsilon.
@@ -51,7 +57,10 @@ class DualEncoder(nn.Module):
                 raise ValueError("at least one modality is needed")
             return self._embed(self.a, a) if b is None else self._embed(self.b, b)
         prototypes = None if self.prototypes is None else self.prototypes()
-        return PairEmbeddings(self._embed(self.a, a), self._embed(self.b, b), prototypes)
+        rows_a = self._embed(self.a, a)
+        if on_a is not None:
+            on_a(rows_a)
+        return PairEmbeddings(rows_a, self._embed(self.b, b), prototypes)
 
     @staticmethod
     def _embed(encoder: nn.Module, x: Inputs | None) -> Tensor:

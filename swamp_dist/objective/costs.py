@@ -15,14 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swamp_dist.config import ObjectiveSettings, SwampSettings
+from swamp_dist.objective.memory import FLOAT, INT, block_rows, queue_bytes, solve_bytes
 
-FLOAT, BFLOAT16, INT = 4, 2, 8
 REPLICATED_QUEUE_LIMIT = 2**30
 """Bytes up to which layout `auto` holds the whole queue on every rank."""
-_SCRATCH_ELEMENTS = 2**24
-"""Kernel of a modality that a GPU holds at once, for its passes in the log domain: 64 MiB."""
-_SOLVE_VECTORS = 24
-"""Vectors of K that the solve holds a modality: potentials, masses, maxima and what is made of them."""
 
 
 # -- where rows are --------------------------------------------------------------------------------
@@ -113,44 +109,9 @@ def cheaper_solve(
 # -- bytes held ------------------------------------------------------------------------------------
 
 
-def queue_bytes(rows: int, embedding_dim: int, is_rounded: bool = False) -> int:
-    """Bytes of `rows` pairs of embeddings with their sample ids; `is_rounded`: and with a copy in bfloat16."""
-    return rows * (2 * embedding_dim * (FLOAT + (BFLOAT16 if is_rounded else 0)) + INT)
-
-
 def rounds_scores(swamp: SwampSettings) -> bool:
     """Whether the queue holds its rows in bfloat16 too, for the score product."""
     return swamp.sinkhorn.score_precision == "bfloat16"
-
-
-def block_rows(
-    rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT, on_gpu: bool = False
-) -> int:
-    """Rows whose scores and kernel of both modalities fit into `score_memory` bytes, at least 1 and at
-    most all; fewer than all are solved a block at a time. On a GPU only `kernel_rows` of them have a kernel."""
-    fitting = score_memory // (4 * prototypes * itemsize)
-    if on_gpu:
-        fitting = max(fitting, score_memory // (2 * prototypes * itemsize) - _scratch_rows(prototypes))
-    return max(1, min(rows, fitting))
-
-
-def kernel_rows(rows: int, prototypes: int, on_gpu: bool) -> int:
-    """Rows of a block of `rows` that have memory for their kernel at once."""
-    return min(rows, _scratch_rows(prototypes)) if on_gpu else rows
-
-
-def _scratch_rows(prototypes: int) -> int:
-    return max(1, _SCRATCH_ELEMENTS // prototypes)
-
-
-def solve_bytes(
-    rows: int, prototypes: int, score_memory: int, itemsize: int = FLOAT, on_gpu: bool = False
-) -> int:
-    """Bytes that solving `rows` rows holds at most: scores and kernel of a block, and vectors of rows and K; on a
-    GPU column sums of an eighth of the rows too, which is what its programs write at most."""
-    block = block_rows(rows, prototypes, score_memory, itemsize, on_gpu)
-    kernel = kernel_rows(block, prototypes, on_gpu) + (math.ceil(block / 8) if on_gpu else 0)
-    return itemsize * (2 * (block + kernel) * prototypes + 6 * block + 2 * _SOLVE_VECTORS * prototypes)
 
 
 def batch_bytes(settings: ObjectiveSettings, pairs: int, local_pairs: int, embedding_dim: int) -> int:
@@ -248,10 +209,10 @@ def step_collectives(
     if world_size == 1:
         return []
     local, ranking, swamp = pairs // world_size, settings.contrastive, settings.swamp
-    both, found = 2 * local * embedding_dim * FLOAT, []
+    side, found = local * embedding_dim * FLOAT, []
     is_replicated = placement is not None and placement.layout == "replicated"
     if ranking.weight > 0 or is_replicated:
-        found.append(Collective("all_gather", "embeddings", both))
+        found += [Collective("all_gather", f"embeddings of {name}", side) for name in "ab"]
     if is_replicated:
         found.append(Collective("all_gather", "sample ids", local * INT))
     if ranking.weight > 0 and ranking.negatives == "all" and ranking.in_entry_share and pairs_per_entry > 1:
@@ -262,7 +223,7 @@ def step_collectives(
         found += [Collective("all_reduce", "column masses", 2 * swamp.prototypes * FLOAT)] * calls
         found.append(Collective("all_reduce", "prototype use", swamp.prototypes * INT))
     if ranking.weight > 0:
-        found.append(Collective("reduce_scatter", "gradient of embeddings", world_size * both))
+        found += [Collective("reduce_scatter", f"gradient of {name}", world_size * side) for name in "ba"]
     return found
 
 

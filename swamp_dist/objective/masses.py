@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World, max_over_ranks, sum_over_ranks
-from swamp_dist.objective.costs import kernel_rows
+from swamp_dist.objective.memory import kernel_rows
 
 LOG2_E = 1 / math.log(2)
 _CACHED_ELEMENTS = 2**17

@@ -92,6 +92,12 @@ class Queue:
         """Valid rows here. They are the first slots of the ring, whether it is full or not."""
         return len(self) if self.deal is None else self.deal.share(len(self))
 
+    def most_held(self, parts: int = 1) -> int:
+        """Rows of the rank with most: of its own where sharded, else of `parts` even shares of all."""
+        if self.deal is None:
+            return -(-len(self) // parts)
+        return rank_share(len(self), self.deal.batch_pairs, self.deal.world_size - 1, self.deal.world_size)
+
     @property
     def a(self) -> Tensor:
         """(held, D) embeddings of modality A, in slot order."""

@@ -26,12 +26,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World
+from swamp_dist.objective.block_graphs import BlockGraphs, Tensors
 from swamp_dist.objective.masses import (
     LOG2_E,
     Problem,
@@ -94,6 +96,7 @@ def solve(
     momentum: bool = False,
     bound: float | None = None,
     work: Tensor | None = None,
+    graphs: BlockGraphs | None = None,
 ) -> SinkhornSolution:
     """Balance M assignments of `total_rows` rows, of which this rank holds scores (M, n, K).
 
@@ -112,8 +115,15 @@ def solve(
             where that is not known. Where it exceeds 22 * epsilon (float32) it is of no use.
         work: memory for the kernel, like `scores` or like the memory of streamed ones, overwritten; a caller
             that solves every step keeps it.
+        graphs: on a GPU, of a caller that keeps scores and `work` where they are while `total_rows` stays the same;
+            given on all ranks or on none. Streamed scores are not recorded, for their prototypes move, nor is a
+            kernel that is kept, for it is made once a solve.
     """
     problem = Problem(scores, total_rows, epsilon, world, work, bound)
+    if graphs is not None:
+        if isinstance(scores, StreamedScores) or not problem.is_fused:
+            raise ValueError("a block is recorded where scores are kept and their kernel is not")
+        graphs.begin((total_rows, scores.shape[2], epsilon), [problem.kernel, scores])
     log2_v = problem.vectors(0.0) if log_v is None else log_v.to(problem.kernel.dtype) * LOG2_E
     state = _State.at(log2_v)
     limit = iterations or max_iterations
@@ -124,7 +134,8 @@ def solve(
     while True:
         steps = min(check_every, limit - done)
         cold = log_v is None and done == 0
-        block = _run_block(problem, state, steps, cold=cold, careful=careful, momentum=momentum)
+        run = _run_block if graphs is None else partial(_run_recorded, graphs)
+        block = run(problem, state, steps, cold=cold, careful=careful, momentum=momentum)
         error, drift = block.figures.tolist()  # the only host read
         collectives += block.collectives
         if drift > problem.reach and not careful:
@@ -194,9 +205,35 @@ def _run_block(
     error = state.error.amax()
     if cold and steps == 1:
         error = torch.full_like(error, torch.nan)
-    drift = torch.where(state.ahead.isfinite().all(), drift, torch.inf)
-    one_more = not problem.is_direct and (cold or careful)
-    return _Block(state, torch.stack((error, drift)), steps + one_more)
+    # Not torch.where: its other value would be a tensor of the host, which no graph may wait for.
+    drift = drift.masked_fill(~state.ahead.isfinite().all(), torch.inf)
+    return _Block(state, torch.stack((error, drift)), _calls(problem, steps, cold=cold, careful=careful))
+
+
+def _calls(problem: Problem, steps: int, *, cold: bool, careful: bool) -> int:
+    """All-reduces of a block."""
+    return steps + (not problem.is_direct and (cold or careful))
+
+
+def _run_recorded(
+    graphs: BlockGraphs,
+    problem: Problem,
+    state: _State,
+    steps: int,
+    *,
+    cold: bool,
+    careful: bool,
+    momentum: bool,
+) -> _Block:
+    """`_run_block` as a graph. What names it is the same on all ranks."""
+
+    def iterate(inputs: Tensors) -> Tensors:
+        block = _run_block(problem, _State(*inputs), steps, cold=cold, careful=careful, momentum=momentum)
+        return *block.state, block.figures
+
+    name = (steps, problem.is_direct, cold, careful, momentum)
+    *moved, figures = graphs.run(name, iterate, tuple(state))
+    return _Block(_State(*moved), figures, _calls(problem, steps, cold=cold, careful=careful))
 
 
 def _moved(state: _State, move: Tensor, *, is_start: bool, momentum: bool) -> _State:
@@ -205,6 +242,6 @@ def _moved(state: _State, move: Tensor, *, is_start: bool, momentum: bool) -> _S
     error = (torch.exp2(-move) - 1).abs().mean(dim=1, keepdim=True)
     if is_start or not momentum:
         return _State.at(log2_v)._replace(error=torch.full_like(error, torch.inf) if is_start else error)
-    age = torch.where(error > state.error, 0.0, state.age + 1)
+    age = (state.age + 1).masked_fill(error > state.error, 0.0)
     ahead = log2_v + age / (age + 3) * (log2_v - state.log2_v)
     return _State(log2_v, ahead, age, error)

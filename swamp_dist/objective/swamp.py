@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import ObjectiveSettings
-from swamp_dist.distributed import World, start_gather, start_gather_rows
+from swamp_dist.distributed import Pending, World, start_gather, start_gather_rows
 from swamp_dist.objective.checks import check_negatives, check_swamp
-from swamp_dist.objective.costs import block_rows, place
-from swamp_dist.objective.masses import is_fused, new_kernel
+from swamp_dist.objective.costs import place
 from swamp_dist.objective.queue import Deal, Queue, queue_figures
 from swamp_dist.objective.ranking import ranking_term
 from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, solve
+from swamp_dist.objective.solve_memory import SolveMemory
 from swamp_dist.objective.targets import (
     full_precision,
     prototype_usage,
@@ -57,13 +57,18 @@ class Objective:
         self.last_usage: Tensor | None = None
         """`prototype_usage` of the last step; None before the SwAMP term counts."""
         self._log_v: Tensor | None = None
-        self._memory: Tensor | None = None
-        self._kernel: Tensor | None = None
+        self._memory = SolveMemory(int(settings.swamp.sinkhorn.score_memory))
         self._start_rows = start_rows
         self._announced = False
 
     def __call__(
-        self, embeddings: PairEmbeddings, ids: Tensor, entries: Tensor, step: int, world: World
+        self,
+        embeddings: PairEmbeddings,
+        ids: Tensor,
+        entries: Tensor,
+        step: int,
+        world: World,
+        pending_a: Pending | None = None,
     ) -> LossTerms:
         """Loss of this rank's pairs; its mean over ranks is the loss of the global batch.
 
@@ -73,6 +78,7 @@ class Objective:
             entries: (b,) position of each pair's entry in the global batch.
             step: steps done before this one.
             world: all ranks, equal b on each.
+            pending_a: what `start_columns` gave for the rows of a, if it was called before.
 
         Raises:
             ValueError: the objective was built for another rank or number of ranks.
@@ -80,10 +86,12 @@ class Objective:
         self._check_world(world)
         with full_precision(embeddings.a.device.type):
             mine = _at_least_float32(embeddings)
-            # Both gathers are on their way while my scores are computed.
-            columns, all_ids = self._columns(mine, world), self._ids(ids, world)
+            # All gathers are on their way while my scores are computed.
+            pending_a = pending_a or self.start_columns(mine.a, world)
+            pending_b, all_ids = self.start_columns(mine.b, world), self._ids(ids, world)
             scores = _own_scores(mine)
-            all_a, all_b = columns()
+            all_a = mine.a if pending_a is None else pending_a.wait()
+            all_b = mine.b if pending_b is None else pending_b.wait()
             ranking, figures = ranking_term(
                 self.settings.contrastive, self.plan, mine, all_a, all_b, entries, step, world
             )
@@ -98,21 +106,14 @@ class Objective:
                 f"the queue was built for rank {deal.rank} of {deal.world_size}, called on {world.rank} of {world.size}"
             )
 
-    def _columns(self, mine: PairEmbeddings, world: World) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Start to gather all pairs of the batch; the answer waits for them: a, b (B, D), with gradient where
-        the contrastive term needs it. Mine where neither that term nor a replicated queue asks for the others."""
+    def start_columns(self, rows: Tensor, world: World) -> Pending | None:
+        """Start to gather the rows (b, D) of one modality from all ranks, with gradient where the contrastive term
+        needs it; None where neither that term nor a replicated queue asks for them. All ranks call it."""
         with_gradient = self.settings.contrastive.weight > 0
         is_replicated = self.queue is not None and self.queue.deal is None
         if world.size == 1 or not (with_gradient or is_replicated):
-            return lambda: (mine.a, mine.b)
-        both = torch.cat((mine.a, mine.b), dim=1)
-        gathering = start_gather_rows(both, world) if with_gradient else start_gather(both, world)
-
-        def columns() -> tuple[Tensor, Tensor]:
-            all_a, all_b = gathering.wait().chunk(2, dim=1)
-            return all_a, all_b
-
-        return columns
+            return None
+        return start_gather_rows(rows, world) if with_gradient else start_gather(rows, world)
 
     def _ids(self, ids: Tensor, world: World) -> Callable[[], Tensor]:
         """Start to gather the sample ids (B,) of a replicated queue; the answer waits for them. Mine (b,) else."""
@@ -170,32 +171,22 @@ class Objective:
             check_every=swamp.sinkhorn.check_every,
             momentum=swamp.sinkhorn.momentum,
             bound=1.0 if swamp.normalize_prototypes else None,  # cosines
-            work=self._kernel,
+            work=self._memory.kernel,
+            graphs=self._memory.graphs,
         )
         if swamp.sinkhorn.warm_start:
             self._log_v = solution.log_v
         return solution
 
     def _scores(self, queue: Queue, prototypes: Tensor, world: World) -> Tensor | StreamedScores:
-        """Scores of the rows that this rank solves, made anew for every pass if they would take too much memory.
-
-        The memory is kept from step to step: on a CPU fresh pages cost more than the solve.
-        """
+        """Scores of the rows that this rank solves, made anew for every pass if they would take too much memory."""
         part, parts = (world.rank, world.size) if self.is_split and queue.deal is None else (0, 1)
         rows = slice(queue.held * part // parts, queue.held * (part + 1) // parts)
-        num_rows, limit = rows.stop - rows.start, int(self.settings.swamp.sinkhorn.score_memory)
-        on_gpu = is_fused(prototypes)
-        fitting = block_rows(num_rows, len(prototypes), limit, prototypes.element_size(), on_gpu)
-        block = min(num_rows, fitting)  # a rank may hold none
-        if self._memory is None or self._memory.shape[1] != block:
-            self._memory = prototypes.new_empty(2, block, len(prototypes))
-            self._kernel = new_kernel(self._memory)
+        memory = self._memory.fit(rows.stop - rows.start, queue.most_held(parts), prototypes)
         precision = self.settings.swamp.sinkhorn.score_precision
-        if block < num_rows:
-            return StreamedScores(
-                [side[rows] for side in queue.operands], prototypes, self._memory, precision
-            )
-        return queue_scores(queue, rows, prototypes, self._memory, precision)
+        if memory.shape[1] < rows.stop - rows.start:
+            return StreamedScores([side[rows] for side in queue.operands], prototypes, memory, precision)
+        return queue_scores(queue, rows, prototypes, memory, precision)
 
     def _announce(self, step: int) -> None:
         if not self._announced:

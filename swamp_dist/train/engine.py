@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,11 @@ class Engine:
         """Trainable parameters of the whole model, over all ranks."""
         return sum(int(getattr(p, "ds_numel", p.numel())) for p in self._engine.module.parameters())
 
-    def embed_pairs(self, a: Inputs, b: Inputs) -> PairEmbeddings:
-        """Embeddings of this rank's pairs and the prototypes, with gradient."""
-        embeddings: PairEmbeddings = self._engine(a, b)
+    def embed_pairs(
+        self, a: Inputs, b: Inputs, on_a: Callable[[Tensor], None] | None = None
+    ) -> PairEmbeddings:
+        """Embeddings of this rank's pairs and the prototypes, with gradient; `on_a` as in `DualEncoder.forward`."""
+        embeddings: PairEmbeddings = self._engine(a, b, on_a=on_a)
         return embeddings
 
     def embed_a(self, inputs: Inputs) -> Tensor:

@@ -21,6 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from swamp_dist.distributed import Pending
 from swamp_dist.records import PairBatch, PairEmbeddings, take_rows
 from swamp_dist.train.engine import Engine
 
@@ -35,18 +36,33 @@ class EncodedBatch:
     """Rows a, b (b, D) of all this rank's pairs and prototypes (K, D), with gradient."""
     backward: Callable[[Tensor], None]
     """Takes the 0-d loss of this rank to parameter gradients averaged over ranks; call it once."""
+    all_a: Pending | None = None
+    """The rows of A of all ranks on their way, if they were sent off while B was computed."""
 
 
-def encode(engine: Engine, batch: PairBatch, random_key: int) -> EncodedBatch:
+def encode(
+    engine: Engine,
+    batch: PairBatch,
+    random_key: int,
+    send_a: Callable[[Tensor], Pending | None] | None = None,
+) -> EncodedBatch:
     """Embed this rank's pairs, `engine.micro_batch` at a time where it is set.
 
     Args:
         engine: the model; all ranks call this together, with equally many pairs.
         batch: this rank's pairs.
         random_key: what dropout of this step and rank is drawn from.
+        send_a: sends the rows of A off as soon as they are there; not asked where the batch comes in
+            micro-batches, whose rows are whole only at the end.
     """
     if engine.micro_batch in (None, len(batch.ids)):
-        return EncodedBatch(_embed(engine, batch, slice(None), random_key, 0), engine.backward)
+        sent: list[Pending | None] = [None]
+
+        def on_a(rows: Tensor) -> None:
+            sent[0] = None if send_a is None else send_a(rows)
+
+        embeddings = _embed(engine, batch, slice(None), random_key, 0, on_a)
+        return EncodedBatch(embeddings, engine.backward, sent[0])
     parts = [slice(i, i + engine.micro_batch) for i in range(0, len(batch.ids), engine.micro_batch)]
     with torch.no_grad():
         pieces = [_embed(engine, batch, rows, random_key, n) for n, rows in enumerate(parts)]
@@ -54,9 +70,16 @@ def encode(engine: Engine, batch: PairBatch, random_key: int) -> EncodedBatch:
     return EncodedBatch(leaves, partial(_backward, engine, batch, random_key, parts, leaves))
 
 
-def _embed(engine: Engine, batch: PairBatch, rows: slice, random_key: int, number: int) -> PairEmbeddings:
+def _embed(
+    engine: Engine,
+    batch: PairBatch,
+    rows: slice,
+    random_key: int,
+    number: int,
+    on_a: Callable[[Tensor], None] | None = None,
+) -> PairEmbeddings:
     torch.manual_seed((random_key + number * _GOLDEN) % 2**63)
-    return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows))
+    return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows), on_a)
 
 
 def _leaves(pieces: list[PairEmbeddings]) -> PairEmbeddings:

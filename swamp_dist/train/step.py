@@ -62,8 +62,9 @@ def train_step(
     """
     began = time.perf_counter()
     # Keyed, not carried: dropout of step s is the same after a resume or a validation.
-    encoded = encode(engine, batch, (seed * 1_000_003 + batch.step) * 65_537 + world.rank)
-    terms = objective(encoded.embeddings, batch.ids, batch.entries, batch.step, world)
+    random_key = (seed * 1_000_003 + batch.step) * 65_537 + world.rank
+    encoded = encode(engine, batch, random_key, lambda rows: objective.start_columns(rows, world))
+    terms = objective(encoded.embeddings, batch.ids, batch.entries, batch.step, world, encoded.all_a)
     pending = _OnHost(_reduced_losses(terms, stop_requested, world))
     encoded.backward(terms.total)
     *losses, num_bad, stops = pending.read()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, alone
-from swamp_dist.objective import costs
+from swamp_dist.objective import costs, memory
 from swamp_dist.objective.sinkhorn import StreamedScores, solve
 from swamp_dist.objective.swamp import build_objective
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
@@ -220,38 +220,38 @@ def test_a_solve_holds_the_bytes_of_the_formula(epsilon: float, rows_in_memory: 
     rows, prototypes, limit = 3000, 400, 16 * rows_in_memory * 400
     torch.manual_seed(0)
     sides, p = torch.randn(2, rows, 8), torch.randn(prototypes, 8)
-    expected = costs.solve_bytes(rows, prototypes, limit)
-    block = costs.block_rows(rows, prototypes, limit)
+    expected = memory.solve_bytes(rows, prototypes, limit)
+    block = memory.block_rows(rows, prototypes, limit)
     assert block == rows_in_memory
     with _LiveBytes(sides, p) as counted:
-        memory = torch.empty(2, 2, block, prototypes)
+        held = torch.empty(2, 2, block, prototypes)
         if block == rows:
-            scores: Tensor | StreamedScores = torch.matmul(sides, p.t(), out=memory[0])
+            scores: Tensor | StreamedScores = torch.matmul(sides, p.t(), out=held[0])
         else:
-            scores = StreamedScores((sides[0], sides[1]), p, memory[0])
-        solve(scores, rows, epsilon, iterations=6, work=memory[1])
+            scores = StreamedScores((sides[0], sides[1]), p, held[0])
+        solve(scores, rows, epsilon, iterations=6, work=held[1])
     assert 0.9 * expected < counted.peak <= expected
 
 
 def test_a_million_rows_against_a_hundred_thousand_prototypes_fit_the_limit() -> None:
     limit = 4 * 2**30
-    assert costs.solve_bytes(10**6, 10**5, 2**60) > 1.6e12
-    assert costs.solve_bytes(10**6, 10**5, limit) < 1.02 * limit
-    assert costs.block_rows(10**6, 10**5, limit) == limit // (16 * 10**5)
-    assert costs.block_rows(5, 10**5, 1) == 1
+    assert memory.solve_bytes(10**6, 10**5, 2**60) > 1.6e12
+    assert memory.solve_bytes(10**6, 10**5, limit) < 1.02 * limit
+    assert memory.block_rows(10**6, 10**5, limit) == limit // (16 * 10**5)
+    assert memory.block_rows(5, 10**5, 1) == 1
 
 
 def test_a_gpu_holds_scores_and_little_of_a_kernel() -> None:
     rows, prototypes, limit = 60_000, 10_000, 4 * 2**30
-    on_cpu = costs.block_rows(rows, prototypes, limit)
-    on_gpu = costs.block_rows(rows, prototypes, limit, on_gpu=True)
-    scratch = costs.kernel_rows(on_gpu, prototypes, on_gpu=True)
-    assert scratch == 2**24 // prototypes < costs.kernel_rows(on_gpu, prototypes, on_gpu=False) == on_gpu
+    on_cpu = memory.block_rows(rows, prototypes, limit)
+    on_gpu = memory.block_rows(rows, prototypes, limit, on_gpu=True)
+    scratch = memory.kernel_rows(on_gpu, prototypes, on_gpu=True)
+    assert scratch == 2**24 // prototypes < memory.kernel_rows(on_gpu, prototypes, on_gpu=False) == on_gpu
     assert 1.9 * on_cpu < on_gpu
     assert limit - 8 * prototypes < 8 * (on_gpu + scratch) * prototypes <= limit
-    assert costs.block_rows(20, 500, limit, on_gpu=True) == costs.kernel_rows(20, 500, on_gpu=True) == 20
+    assert memory.block_rows(20, 500, limit, on_gpu=True) == memory.kernel_rows(20, 500, on_gpu=True) == 20
     small = 16 * 500 * 1000  # no more than the scratch: half for scores, as on a CPU
-    assert costs.block_rows(rows, 500, small, on_gpu=True) == 1000
+    assert memory.block_rows(rows, 500, small, on_gpu=True) == 1000
 
 
 # -- where things go -------------------------------------------------------------------------------

@@ -116,10 +116,10 @@ def _solve(epsilon: float, log_v: float = 0.0, streamed: bool = False, bound: fl
 
 def _fused_solves() -> dict[str, tuple[SinkhornSolution, tuple[int, ...]]]:
     """Whole solves with the GPU's pass, and the shape of the memory for a kernel that they make."""
-    from swamp_dist.objective import costs
+    from swamp_dist.objective import memory
 
     masses.is_fused = lambda scores: True
-    costs._SCRATCH_ELEMENTS = 66  # of 11 prototypes: 6 rows at a time
+    memory._SCRATCH_ELEMENTS = 66  # of 11 prototypes: 6 rows at a time
     shape = tuple(masses.new_kernel(torch.empty(2, 40, 11)).shape)
     return {name: (_solve(**how), shape) for name, how in SOLVES.items()}
 

@@ -89,7 +89,7 @@ def _counted_steps(world: World, layout: str, at_once: bool) -> tuple[list[Tenso
     return found, seen, counted.in_flight
 
 
-@pytest.mark.parametrize(("layout", "in_flight"), [("replicated", 2), ("sharded", 1)])
+@pytest.mark.parametrize(("layout", "in_flight"), [("replicated", 3), ("sharded", 2)])
 def test_gathers_run_while_my_scores_are_computed_and_change_no_bit(layout: str, in_flight: int) -> None:
     overlapped = run_on_ranks(_counted_steps, 2, layout, False)
     at_once = run_on_ranks(_counted_steps, 2, layout, True)

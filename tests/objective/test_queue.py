@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swamp_dist.distributed import alone
-from swamp_dist.objective.costs import queue_bytes
+from swamp_dist.objective.memory import queue_bytes
 from swamp_dist.objective.queue import Deal, Queue, queue_capacity
 
 

@@ -309,7 +309,7 @@ def _collectives(world: World) -> list[list[str]]:
 
 def test_a_step_talks_no_more_than_it_must() -> None:
     split, whole, contrastive_only = run_on_ranks(_collectives, 2)[0]
-    both_sides_and_ids = ["all_gather_single"] * 2
+    both_sides_and_ids = ["all_gather_single"] * 3
     assert split == both_sides_and_ids + ["all_reduce"] * 4 + ["all_reduce"]  # cold solve in range, usage
     assert whole == [*both_sides_and_ids, "all_reduce"]
-    assert contrastive_only == ["all_gather_single"]
+    assert contrastive_only == ["all_gather_single"] * 2

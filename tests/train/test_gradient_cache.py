@@ -1,5 +1,5 @@
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,10 @@ class _PlainEngine:
         self.micro_batch = micro_batch
         self.seen: list[PairEmbeddings] = []
 
-    def embed_pairs(self, a: Tensor, b: Tensor) -> PairEmbeddings:
-        embeddings = self.model(a, b)
+    def embed_pairs(
+        self, a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None
+    ) -> PairEmbeddings:
+        embeddings = self.model(a, b, on_a)
         assert isinstance(embeddings, PairEmbeddings)
         self.seen.append(embeddings)
         return embeddings
@@ -240,10 +242,10 @@ def _peak_bytes(micro_batch: int | None, pairs: int) -> int:
     engine, saved = _PlainEngine(micro_batch), _Saved()
     embed = engine.embed_pairs
 
-    def watched(a: Tensor, b: Tensor) -> PairEmbeddings:
+    def watched(a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None) -> PairEmbeddings:
         engine.seen.clear()
         with saved.hooks():
-            return embed(a, b)
+            return embed(a, b, on_a)
 
     engine.embed_pairs = watched  # type: ignore[method-assign]
     a, b = torch.randn(2, pairs, 10, dtype=torch.float64)
