@@ -46,7 +46,7 @@ class RankOrder:
     job: str
     """Tells the starts of this submission from those of others: the SLURM job, or a name made for the occasion."""
     counted: bool
-    """The first start stands in the run folder's events already."""
+    """The first start of a driver stands in the run folder's events already."""
     ranks: int
     max_restarts: int
     peer_seconds: float
@@ -97,9 +97,8 @@ def opening(order: RankOrder, news: News) -> ExitCode | None:
         return ExitCode(final[0])
     events, step = folder.read_events(), committed_step(folder)
     starts = starts_from(events, order.job, step)
-    first = order.counted and not any(
-        e.get("event") == "launched" and e.get("job") == order.job and e.get("by") == "ray" for e in events
-    )
+    launched = [e for e in events if e.get("event") == "launched" and e.get("job") == order.job]
+    first = order.counted and bool(launched) and launched[-1].get("by") != "ray"
     if not first and starts > order.max_restarts:
         said = news.culprit.split(". Last lines of")[0] or "its worker was lost"
         reason = given_up(starts, step, order.max_restarts, said)

@@ -151,6 +151,9 @@ def test_the_first_start_of_a_slurm_job_is_counted_by_its_batch_script(order: Ra
     order.folder.append_event("launched", job="41", step=0, console_bytes=0)
     assert opening(order, News()) is None
     assert opening(order, News()) == ExitCode.FAILED
+    order.folder.append_event("launched", job="41", step=0, console_bytes=0)  # the job was requeued
+    assert opening(replace(order, max_restarts=1), News()) is None
+    assert [e["step"] for e in events(order, "launched")] == [0, None, 0, None]
 
 
 def test_nothing_is_started_that_is_done_stopped_or_wrong(order: RankOrder) -> None:
