@@ -15,6 +15,7 @@ from swamp_dist.config import (
     ShardSettings,
     SlurmCluster,
     StageSettings,
+    SweepSettings,
 )
 from swamp_dist.loading import kind_of, load
 
@@ -58,6 +59,7 @@ def test_commands_name_verbs_and_files_that_exist(
             StageSettings,
             ShardSettings,
             PipelineSettings,
+            SweepSettings,
             LocalCluster,
             RayCluster,
             SlurmCluster,
