@@ -37,6 +37,8 @@ setup(
             "pytest-timeout",  # a hung collective fails in a minute instead of stalling the suite
             "hypothesis",  # property tests of solver, order and ranking
             "pot",  # optimal transport oracle for the Sinkhorn tests
+            # The GPU's Sinkhorn pass is run by its interpreter; CUDA builds of torch 2.13 bring this very version.
+            "triton==3.7.1; platform_system == 'Linux'",
             "scipy",  # linear-program oracle (scipy.optimize.linprog)
             "ruff==0.17.6",
             "mypy==2.4.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import multiprocessing
 import os
@@ -17,6 +18,9 @@ from torch.nn import functional
 from swamp_dist.objective import masses
 from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, solve
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed here (it is made for Linux)"
+)
 LOWEST = -100.0
 CASES: dict[str, tuple[int, int, float, bool]] = {
     # rows, prototypes, epsilon, whether potentials are absorbed
