@@ -25,6 +25,8 @@ from swamp_dist.records import UserError
 Value = int | float | str | bool
 _UNSAFE = re.compile(r"[^\w.+-]")
 _AS_IS = "as-the-job"
+_TEST = "test"
+"""Never chosen on, whether the job evaluates on it or a later one does."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
     judged = "evaluate=" + json.dumps([settings.evaluate.model_dump(mode="json")])
     stages = {
         point.stage: PipelineStage(
-            job=settings.job, overrides=(*point.overrides, *settings.overrides, judged, "seed={seed}")
+            job=settings.job, overrides=(*settings.overrides, *point.overrides, judged, "seed={seed}")
         )
         for point in chosen
     }
@@ -145,10 +147,14 @@ def _point(values: Mapping[str, Value], own: Mapping[str, Value]) -> Point:
 def _job_values(settings: SweepSettings) -> dict[str, Value]:
     """The varied settings as the job and the sweep's overrides have them; loading refuses unknown keys."""
     first = {key: json.dumps(values[0]) for key, values in settings.vary.items()}
-    plain = [o.replace("{seed}", str(settings.seeds[0])) for o in settings.overrides]
+    plain = _plain_overrides(settings)
     load(settings.job, StageSettings, [*plain, *(f"{key}={value}" for key, value in first.items())])
     tree = load(settings.job, StageSettings, plain).model_dump(mode="json")
     return {key: _leaf(tree, key) for key in settings.vary}
+
+
+def _plain_overrides(settings: SweepSettings) -> list[str]:
+    return [override.replace("{seed}", str(settings.seeds[0])) for override in settings.overrides]
 
 
 def _leaf(tree: Mapping[str, object], key: str) -> Value:
@@ -167,10 +173,11 @@ def _check(settings: SweepSettings) -> None:
     promised = promised_metrics(settings.evaluate)
     for metric in settings.metrics:
         check_metric_name(metric, promised, f"sweep {settings.name}")
-    reported = {e.split for e in load(settings.job, StageSettings).evaluate}
+    jobs = (load(settings.job, StageSettings), load(settings.job, StageSettings, _plain_overrides(settings)))
+    reported = {_TEST} | {e.split for job in jobs for e in job.evaluate}
     if settings.chooses and settings.evaluate.split in reported:
         raise UserError(
-            f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that {settings.job} reports "
-            "on. Choosing values by it would tune on the test data.\nFix: evaluate on a validation split, or set "
+            f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that figures are reported "
+            f"on (in {settings.job}, or by its name). Choosing values by it would tune on the test data.\nFix: evaluate on a validation split, or set "
             "chooses: false for an ablation by which nothing is chosen."
         )

@@ -80,6 +80,22 @@ def test_values_are_not_chosen_on_a_reported_split() -> None:
     assert sweep_pipeline(sweep(evaluate=on_test, chooses=False)).tables
 
 
+def test_a_split_called_test_is_never_chosen_on_even_where_the_job_reports_nothing() -> None:
+    Path("job.yaml").write_text(JOB.replace("evaluate: [{split: test}]", ""))
+    with pytest.raises(UserError, match="tune on the test data"):
+        sweep_pipeline(sweep(evaluate=EvaluateSettings(split="test")))
+    reports = ("evaluate=[{split: validation}]",)
+    with pytest.raises(UserError, match="tune on the test data"):
+        sweep_pipeline(sweep(overrides=reports))
+
+
+def test_a_varied_value_has_the_last_word_over_the_overrides_of_all_runs() -> None:
+    varied = sweep(vary={"objective.swamp.eta": (5, 10)}, overrides=("objective.swamp.eta=10",))
+    plan = plan_pipeline(sweep_pipeline(varied), Path("runs/s"))
+    etas = {s.name: s.settings.objective.swamp.eta for s in plan.stages}
+    assert etas == {"as-the-job": 10, "eta-5": 5}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
