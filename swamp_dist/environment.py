@@ -17,7 +17,8 @@ _TORCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _STEP = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
 """What srun gives each task. A batch script has SLURM_PROCID too, but is no task: it lacks
 SLURM_STEP_NUM_TASKS."""
-_FIRST_PORT, _PORTS = 20000, 20000
+_FIRST_PORT, _PORTS = 20000, 12000
+"""Below 32768, from where Linux takes the ports of outgoing connections."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ def _slurm_place(environment: Mapping[str, str]) -> Place:
         for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_JOB_ID")
     )
     restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
+    step = int(environment.get("SLURM_STEP_ID") or 0)
     address = environment.get("MASTER_ADDR") or first_host(found["SLURM_STEP_NODELIST"])
-    port = environment.get("MASTER_PORT") or str(_FIRST_PORT + (job + 7919 * restart) % _PORTS)
+    port = environment.get("MASTER_PORT") or str(
+        _FIRST_PORT + (job + 7919 * restart + 104729 * step) % _PORTS
+    )
     number = _number({"MASTER_PORT": port}, "MASTER_PORT", fix)
     return _checked(Place(rank, size, local_rank, address, number, "slurm"), "SLURM_PROCID", fix)
 

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the suite tests the CPU path; GPU tests say so themselves
+
+# Every test has a time limit of its own; a deadline an example fails on a busy machine only.
+settings.register_profile("swamp", deadline=None)
+settings.load_profile("swamp")
 
 
 @pytest.fixture(autouse=True)

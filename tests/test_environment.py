@@ -15,7 +15,7 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8", 
 
 def test_each_launcher_is_understood() -> None:
     assert read_environment(TORCH) == Place(3, 4, 1, "gpu7", 29500, "torch")
-    assert read_environment(STEP) == Place(5, 8, 1, "gpu007", 21234, "slurm")
+    assert read_environment(STEP) == Place(5, 8, 1, "gpu007", 25234, "slurm")
     assert read_environment({}) == Place(0, 1, 0, "127.0.0.1", 0, "none")
 
 
@@ -31,7 +31,7 @@ def test_a_place_comes_back_from_its_own_variables() -> None:
     place = read_environment(STEP)
     again = read_environment(place.variables())
     assert (again.rank, again.world_size, again.local_rank) == (5, 8, 1)
-    assert (again.address, again.port) == ("gpu007", 21234)
+    assert (again.address, again.port) == ("gpu007", 25234)
 
 
 def test_a_job_that_starts_again_meets_at_another_port_and_all_ranks_at_the_same() -> None:

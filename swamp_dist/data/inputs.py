@@ -66,6 +66,18 @@ def check_clips(manifest: Manifest, a: str, b: str, clips: ClipSettings) -> None
                 f"data.clips: field {name!r} of {manifest.folder}: expected floats {what}, found {spec}"
             )
     _check_one_dtype(clips, [manifest.field(part) for part in clips.parts])
+    _check_rates(manifest, clips)
+
+
+def _check_rates(manifest: Manifest, clips: ClipSettings) -> None:
+    """Features at another rate than the job believes would be pooled over other moments without a word."""
+    for part, rate in clips.parts.items():
+        built = manifest.record.source.get(part.replace("features", "rate"))
+        if built is not None and built != rate:
+            raise UserError(
+                f"data.clips.parts.{part} = {rate:g}: {manifest.folder} was built from features at {built:g} rows a second.\n"
+                f"Fix: data.clips.parts.{part}={built:g}"
+            )
 
 
 def _check_one_dtype(clips: ClipSettings, specs: list[FieldSpec]) -> None:

@@ -24,6 +24,22 @@ WORD_LIST_FILE = "words.txt"
 _ROWS_AT_A_TIME = 65_536
 
 
+def check_words(folder: Path, record: WordsRecord) -> None:
+    """Compare a word table with the hash that its manifest names; about a second a GB.
+
+    Raises:
+        UserError: it is missing or has other bytes.
+    """
+    path = folder / record.file
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}).\n{_MEND}") from None
+    if found != record.sha256:
+        raise UserError(f"{path}: sha256 {found}, the manifest says {record.sha256}.\n{_MEND}")
+
+
 @dataclass(frozen=True)
 class WordTable:
     """Vectors of the words of a shard set, mapped read-only; a pickled copy maps the file again."""

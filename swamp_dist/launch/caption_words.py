@@ -99,7 +99,7 @@ def with_words(split: RawSplit, index: Mapping[str, int], max_words: int) -> Raw
                 sample.key, "no captions", "it has no captions; every entry of a set with words has some"
             )
         ids = caption_ids(sample.captions, index, max_words)
-        text = {**sample.text, "captions": "\n".join(sample.captions)}
+        text = {**sample.text, "captions": "\n".join(" ".join(c.split("\n")) for c in sample.captions)}
         return replace(sample, fields={FIELD: ids, **sample.fields}, text=text)
 
     return replace(split, read=read)

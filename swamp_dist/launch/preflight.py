@@ -21,6 +21,7 @@ from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 from swamp_dist.train.commit_folder import BrokenError, read_commit, step_folders
 from swamp_dist.train.fingerprint import check_fingerprint, fingerprint
+from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.word_source import check_word_source
 
 _WEIGHTS = "weights.safetensors"
@@ -137,6 +138,7 @@ def _starting_point_problems(
             continue
         try:
             check_word_source(path, key, word_source(settings, manifest))
+            check_unit_parts(path, key, settings.model)
         except UserError as error:
             yield str(error)
         if (problem := embedding_dim_problem(settings, key, source)) is not None:

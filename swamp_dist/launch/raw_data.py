@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,34 @@ def source_record(settings: SourceSettings) -> dict[str, Any]:
     content = settings.model_dump(exclude={"download"})
     record: dict[str, Any] = json.loads(json.dumps(content, default=_last_name))
     return record
+
+
+_MARKED_BYTES = 2**20
+
+
+def raw_marks(settings: SourceSettings) -> dict[str, Any]:
+    """What tells the raw data of an unfinished build from others of the same names.
+
+    Files by size and the hash of both their ends, folders by where they are. A build that goes on with other
+    raw data starts anew instead of mixing two extractors in one set.
+    """
+    marks = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        paths = value if isinstance(value, tuple) else (value,)
+        if name != "download" and paths and all(isinstance(path, Path) for path in paths):
+            marks[name] = [_mark(path) for path in paths]
+    return marks
+
+
+def _mark(path: Path) -> list[object]:
+    if not path.is_file():
+        return [str(path.resolve())]
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_MARKED_BYTES))
+        file.seek(max(0, path.stat().st_size - _MARKED_BYTES))
+        digest.update(file.read())
+    return [path.stat().st_size, digest.hexdigest()]
 
 
 def _last_name(value: object) -> str:

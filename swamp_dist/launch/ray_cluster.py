@@ -241,6 +241,8 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
         check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # A worker that ends would kill its children at once; a rank hears of its end by SIGTERM, and saves.
+    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     scratch = tempfile.mkdtemp(prefix="swamp-ray-")  # short: sockets allow no long paths
     storage = tempfile.mkdtemp(prefix=".ray-", dir=folder.path.resolve())

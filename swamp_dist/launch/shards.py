@@ -18,7 +18,7 @@ from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging, building_folder
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
 from swamp_dist.launch import caption_words
-from swamp_dist.launch.raw_data import RawData, open_raw_data, source_record
+from swamp_dist.launch.raw_data import RawData, open_raw_data, raw_marks, source_record
 from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,8 @@ def _open(settings: ShardSettings, out: Path) -> _Job:
             f"recipe {settings.name}: its entries have captions, and `words` is null, so that they would be lost.\n"
             "Name a file of word vectors: words.vectors=PATH (word2vec .bin, .txt, .vec, .npz)."
         )
-    decides, sha256 = {}, ""
+    decides: dict[str, Any] = {"raw": marks} if (marks := raw_marks(settings.source)) else {}
+    sha256 = ""
     if settings.words is not None:
         sha256 = caption_words.vectors_sha256(settings.words.vectors)
         decides["words"] = {"vectors": sha256, "max_words": settings.words.max_words}

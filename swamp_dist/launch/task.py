@@ -24,6 +24,7 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
+from swamp_dist.data.words import check_words
 from swamp_dist.distributed import World, agree, configure_logging, join, leave, on_main
 from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.launch.embedding_dim import with_embedding_dim
@@ -39,6 +40,7 @@ from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.objective.swamp import build_objective
 from swamp_dist.records import BatchPlan, EvaluationResult, PairEmbeddings, StageResult, UserError
 from swamp_dist.train.engine import Engine
+from swamp_dist.train.input_parts import UNIT_PARTS, unit_parts
 from swamp_dist.train.loop import Preempted, TrainRun, train
 from swamp_dist.train.metrics import open_metrics
 from swamp_dist.train.state import TrainState, resume, selected_weights
@@ -70,6 +72,9 @@ def run_stage(
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads)
     manifest = on_main(world, lambda: check_stage(settings, run_dir, world.size))
+    words = manifest.record.words
+    if words is not None:
+        on_main(world, lambda: check_words(manifest.folder, words))
     settings = on_main(world, lambda: with_embedding_dim(settings))
     if settings.data.verify:
         on_main(world, lambda: _verify(manifest))
@@ -187,6 +192,7 @@ def _train(
     described = {"stage": settings.name, "step": str(step), "seed": str(settings.seed)}
     vectors = word_source(settings, manifest)
     described |= {WORD_SOURCE: vectors} if vectors is not None else {}
+    described[UNIT_PARTS] = unit_parts(settings.model)
     on_main(world, lambda: save_weights(run_dir.weights, tensors, described))
     return step, progress.step
 

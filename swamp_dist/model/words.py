@@ -40,7 +40,9 @@ def largest_rows(rows: Tensor, ids: Tensor) -> Tensor:
     with torch.no_grad():
         chosen = torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
     columns = torch.arange(rows.shape[1], device=rows.device)
-    return rows.flatten()[chosen * rows.shape[1] + columns]
+    # Backward adds one row a place; in bfloat16 on a CPU a frequent word's sum would stop growing.
+    wide = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+    return wide.flatten()[chosen * rows.shape[1] + columns]
 
 
 _MAX = 2

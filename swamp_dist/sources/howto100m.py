@@ -33,7 +33,7 @@ class Videos:
     raw_captions: Callable[[str], Mapping[str, Any] | None]
 
     def read(self, number: int) -> Sample:
-        """Entry `number`: times (n, 2) float32, features_2d (T2, C2) and features_3d (T3, C3), n captions.
+        """Entry `number`: times (n, 2) float64, features_2d (T2, C2) and features_3d (T3, C3), n captions.
 
         Raises:
             BadEntry: kinds of `captions` and `feature_files`.

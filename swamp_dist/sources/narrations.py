@@ -46,7 +46,7 @@ class Narration:
     """Captions of one video in the order of their file."""
 
     times: np.ndarray
-    """(n, 2) float32: start and end in seconds."""
+    """(n, 2) float64: start and end in seconds. The published rules compare them in this precision."""
     texts: tuple[str, ...]
     """n captions."""
 
@@ -111,7 +111,7 @@ def narration(raw: Mapping[str, Any] | None, key: str, settings: HowTo100MSource
     texts = tuple(text for text, keep in zip(texts, kept, strict=True) if keep)
     if not any(map(has_words, texts)):
         raise BadEntry(key, NO_CAPTIONS, f"none of its {len(kept)} captions is left with a word")
-    return Narration(times[kept].astype(np.float32), texts)
+    return Narration(times[kept], texts)
 
 
 def check_reach(times: np.ndarray, seconds: float, key: str) -> None:

@@ -119,16 +119,17 @@ def table_split(clips: Sequence[Clip], tables: FeatureTables) -> RawSplit:
 
 
 def check_captions(clip: Clip) -> None:
-    """Refuse a clip without captions or with one that has no word: nothing could retrieve it.
+    """Refuse a clip without captions or without a word in any of them: nothing could retrieve it.
+
+    One wordless caption among others stays, as in the published loader, where it is all padding.
 
     Raises:
         BadEntry: kind "no captions" or "caption without words".
     """
     if not clip.captions:
         raise BadEntry(clip.key, NO_CAPTIONS, "the list names it, but there is no sentence for it")
-    bare = [text for text in clip.captions if not has_words(text)]
-    if bare:
-        raise BadEntry(clip.key, WORDLESS, f"{len(bare)} of {len(clip.captions)} captions: {bare[0]!r}")
+    if not any(map(has_words, clip.captions)):
+        raise BadEntry(clip.key, WORDLESS, f"none of {len(clip.captions)} captions: {clip.captions[0]!r}")
 
 
 def no_features(key: str, name: str, finding: str) -> BadEntry:

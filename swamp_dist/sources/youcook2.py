@@ -8,6 +8,7 @@ test sentences are not public.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from swamp_dist.sources.youcook2_segments import Segment, read_segments, test_se
 
 BEYOND = "segment beyond the features"
 _PARTS = ("2d", "3d", "caption", "id")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ def open_splits(settings: YouCook2Source) -> Mapping[str, RawSplit]:
         UserError: annotations, lists or pickles are missing or malformed.
     """
     if settings.layout == "lists":
+        if settings.validation_share:
+            logger.warning(
+                "source.validation_share with layout: lists: the lists do not say which clips are of one video, so clips of one "
+                "may be in training and in validation; layout: annotations keeps videos on one side"
+            )
         parts = _list_split(settings.train_pickle, settings)
         share = cut_validation(parts.clips, lambda clip: clip.group, settings.validation_share)
         splits = {name: _chosen(parts, clips) for name, clips in share.items()}

@@ -33,10 +33,10 @@ def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     train = settings.train.model_dump(mode="json", include={"optimizer", "schedule"})
     if settings.train.schedule.kind == "cosine":
         train["epochs"] = settings.train.epochs
-    no_clips = (
-        {"clips"} if settings.data.clips is None else set()
-    )  # as checkpoints from before there were clips
+    no_clips = {"clips"} if settings.data.clips is None else set()
     data = settings.data.model_dump(mode="json", exclude=_FREE_DATA | no_clips)
+    if settings.data.clips is not None:  # in order: it is that of the halves of a video's vector
+        data["clips"]["parts"] = [[name, rate] for name, rate in settings.data.clips.parts.items()]
     return _flat(
         {
             "seed": settings.seed,
@@ -77,8 +77,19 @@ def check_fingerprint(saved: Mapping[str, object], current: Mapping[str, object]
     )
 
 
+_ADDED: Mapping[str, object] = {
+    "objective.swamp.sinkhorn.momentum": False,
+    "objective.swamp.sinkhorn.score_precision": "float32",
+    "model.a.unit_parts": None,
+    "model.b.unit_parts": None,
+}
+"""What commits from before these settings existed were trained with."""
+
+
 def _shown(values: Mapping[str, object], key: str) -> str:
-    return json.dumps(values[key]) if key in values else "(none)"
+    if key not in values and key not in _ADDED:
+        return "(none)"
+    return json.dumps(values.get(key, _ADDED.get(key)))
 
 
 def _fix(saved: Mapping[str, object], key: str) -> str:

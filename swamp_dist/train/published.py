@@ -9,6 +9,7 @@ Published inputs are brought to unit length before they reach the model: `model.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.records import UserError
+from swamp_dist.train.input_parts import UNIT_PARTS
 from swamp_dist.train.weights import Weights
 
 TextSide = Literal["a", "b"]
@@ -76,6 +78,9 @@ def read_published(path: Path, text: TextSide = "a") -> Weights:
         "sha256": digest,
         "embedding_dim": str(sizes.embedding_dim),
     }
+    half, rest = divmod(sizes.video_dim, 2)
+    if not rest:  # the published loader scales both halves
+        metadata[UNIT_PARTS] = json.dumps({"b" if text == "a" else "a": [half, half]})
     return Weights({our: tensors[theirs].clone() for theirs, our in _names(text).items()}, metadata)
 
 
@@ -95,9 +100,15 @@ def published_tensors(weights: Weights, source: Path) -> OrderedDict[str, Tensor
     """Our weights as the 20 tensors that the published code loads strictly; prototypes have no place there.
 
     Raises:
-        UserError: the encoders are not one of words and one gated unit.
+        UserError: the encoders are not one of words and one gated unit, or the gated one took its input as it is.
     """
     text = _text_side(weights.tensors, source)
+    video = "b" if text == "a" else "a"
+    if json.loads(weights.metadata.get(UNIT_PARTS, "{}")).get(video) == []:
+        raise UserError(
+            f"{source}: model.{video}.unit_parts was null in training; the published code scales both halves of a video's "
+            "vector, and the model would be fed otherwise there.\nFix: train with unit_parts, for example [2048, 2048]."
+        )
     sizes = _sizes_of(weights.tensors, text)
     ours = _names(text)
     tensors: OrderedDict[str, Tensor] = OrderedDict()

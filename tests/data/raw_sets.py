@@ -14,7 +14,7 @@ from swamp_dist.data.writer import building_alone, find_existing, finish_set
 from swamp_dist.records import BadEntry, RawSplit, Sample
 from tests.data.shard_sets import sample
 
-SPLITS = {"train": 37, "test": 12}
+SPLITS = {"train": 37, "validation": 12}
 
 
 def open_raw(

@@ -176,7 +176,7 @@ def test_shards_of_another_recipe_or_other_raw_data_are_not_gone_on_from(tmp_pat
     folder, log = tmp_path / "set", tmp_path / "log"
     _die(_build_and_die, folder, log, 9, True)
     log.unlink()
-    build_raw(folder, open_raw(log, {"train": 36, "test": 12}))
+    build_raw(folder, open_raw(log, {"train": 36, "validation": 12}))
     assert "unfinished build of another recipe" in caplog.text
     assert len(reads(log)) == 48
     assert not (tmp_path / ".set.building").exists()
@@ -209,12 +209,19 @@ def test_skipped_entries_are_left_out_counted_and_named(tmp_path, caplog):
     manifest = build_raw(tmp_path / "set", open_raw(tmp_path / "log", bad=bad), SKIP)
     keys = manifest.split("train").keys(range(35))
     assert sorted(keys) == [sample(i).key for i in range(37) if sample(i).key not in bad]
-    assert (len(manifest.split("test")), verify_shards(tmp_path / "set")) == (11, [])
+    assert (len(manifest.split("validation")), verify_shards(tmp_path / "set")) == (11, [])
     text = (tmp_path / "set" / COVERAGE_TEXT).read_text()
     assert "entries: 35 of 37 listed" in text
     assert "left out: 2 (5.405%)" in text
     assert "2 x no 3D features: key-00" in text
     assert caplog.text.count("leaving out entries: no 3D features") == 1
+
+
+def test_a_test_split_is_whole_or_not_built_whatever_may_be_skipped(tmp_path):
+    source = open_raw(tmp_path / "log", {"train": 37, "test": 12}, bad=("key-0003",))
+    with pytest.raises(UserError, match=r"'test', entry key-0003(.|\n)*does not reach it"):
+        build_raw(tmp_path / "set", source, SKIP)
+    assert not (tmp_path / "set").exists()
 
 
 def test_more_missing_entries_than_allowed_fail_although_skipping_is_asked_for(tmp_path):

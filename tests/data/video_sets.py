@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,10 @@ def add_words(manifest: Manifest, fields: tuple[str, ...], source: str = "s" * 6
     return load_manifest(folder)
 
 
-def build_videos(folder: Path, count: int = 21) -> Manifest:
+def build_videos(folder: Path, count: int = 21, source: Mapping[str, object] | None = None) -> Manifest:
     """`count` videos in shards of 5."""
     samples = {"train": [video(i) for i in range(count)]}
-    return add_words(write_shards(samples, folder, "videos", {}, 5, 0, FIELDS), ("text",))
+    return add_words(write_shards(samples, folder, "videos", source or {}, 5, 0, FIELDS), ("text",))
 
 
 def build_pooled(folder: Path, count: int = 13, several: bool = False) -> Manifest:

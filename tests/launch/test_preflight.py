@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from swamp_dist.config import StageSettings
+from swamp_dist.config import GatedSettings, ModelSettings, StageSettings
+from swamp_dist.data.words import check_words
 from swamp_dist.launch.preflight import check_stage, training_marks, word_source
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
+from swamp_dist.train.input_parts import UNIT_PARTS, check_unit_parts, unit_parts
 from swamp_dist.train.weights import save_weights
 from swamp_dist.train.word_source import WORD_SOURCE, read_metadata
 from tests.data.video_sets import build_pooled, build_videos
@@ -116,7 +118,42 @@ def test_checkpoints_from_before_clips_keep_their_marks_and_clips_change_them(tm
     assert not [key for key in plain if "clips" in key]
     cut = training_marks(stage(tmp_path, clips=True), "hash")
     assert cut["data.clips.min_seconds"] == 5.0
-    assert cut["data.clips.parts.features_3d"] == 1.5
+    assert cut["data.clips.parts"] == [["features_2d", 1.0], ["features_3d", 1.5]]  # in order: of the halves
+
+
+def test_features_at_another_rate_than_the_job_takes_them_for_are_refused(tmp_path: Path) -> None:
+    folder = build_videos(tmp_path / "set", source={"rate_2d": 1.0, "rate_3d": 1.0}).folder
+    assert "Fix: data.clips.parts.features_3d=1" in refusal(stage(folder, clips=True), tmp_path)
+    fitting = {
+        "shards": str(folder),
+        "entries": 8,
+        "clips": {"parts": {"features_2d": 1.0, "features_3d": 1.0}},
+    }
+    check_stage(stage(folder, clips=True, data=fitting), RunDir(tmp_path / "run"), 1)
+
+
+def test_weights_of_inputs_that_were_scaled_otherwise_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    scaled = ModelSettings(b=GatedSettings(unit_parts=(6, 8)))
+    save_weights(path, {"a": torch.ones(3)}, {UNIT_PARTS: unit_parts(scaled)})
+    check_unit_parts(path, "weights", scaled)
+    with pytest.raises(UserError, match=r"Fix: model.b.unit_parts=\[6, 8\]"):
+        check_unit_parts(path, "weights", ModelSettings())
+    save_weights(path, {"a": torch.ones(3)}, {})
+    check_unit_parts(path, "weights", ModelSettings())  # written by a program that does not say
+
+
+def test_a_word_table_of_other_bytes_is_found_before_the_first_step(tmp_path: Path) -> None:
+    manifest = build_videos(tmp_path / "set")
+    words = manifest.record.words
+    assert words is not None
+    check_words(manifest.folder, words)
+    path = manifest.folder / words.file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="the manifest says"):
+        check_words(manifest.folder, words)
 
 
 def test_the_checks_load_no_torch(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_child_passes_on_what_the_user_can_mend_and_sees_changed_raw_data(tmp_
     staging, plan = prepared(tmp_path / "set", opener())
     with pytest.raises(UserError, match=r"entry key-0003: /raw/key-0003.npy is missing"):
         build_raw(tmp_path / "set", opener(), builder=in_processes(staging, plan, opener, MissingPolicy(), 1))
-    fewer = partial(open_raw, log, {"train": 36, "test": 12})
+    fewer = partial(open_raw, log, {"train": 36, "validation": 12})
     with pytest.raises(UserError, match="raw data list other entries than when the build began"):
         build_raw(tmp_path / "set", opener(), builder=in_processes(staging, plan, fewer, MissingPolicy(), 1))
 

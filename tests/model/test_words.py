@@ -145,3 +145,11 @@ def test_words_cross_the_engine_under_bf16(number: int, single, on_two_ranks) ->
     assert all(value.dtype == torch.float32 for value in weights.values())
     torch.testing.assert_close(rows, single[1], rtol=0, atol=0.05)
     assert not torch.equal(rows, single[1])
+
+
+def test_gradients_of_a_frequent_word_are_added_up_in_float32_under_bfloat16() -> None:
+    rows = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    ids = torch.ones(4096, 1, dtype=torch.int64)
+    (1e-3 * largest_rows(rows, ids)).sum().backward()
+    assert rows.grad is not None
+    assert rows.grad[1, 0].item() == pytest.approx(4.096, rel=0.01)  # in bfloat16 the sum stops at 0.5

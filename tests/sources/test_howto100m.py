@@ -38,7 +38,7 @@ def test_every_caption_layout_gives_the_same_entries(tmp_path: Path, form: str) 
     assert sample.captions == ("chop the onions", "fry them", "")
     np.testing.assert_array_equal(sample.fields["times"], np.array([[0, 5], [4.5, 9.5], [9, 12.25]], "f4"))
     assert {n: (a.dtype.name, a.shape) for n, a in sample.fields.items()} == {
-        "times": ("float32", (3, 2)),
+        "times": ("float64", (3, 2)),
         "features_2d": ("float16", (40, WIDTH)),
         "features_3d": ("float16", (60, WIDTH)),
     }

@@ -87,9 +87,18 @@ def test_ids_without_features_or_words_are_named(tmp_path: Path) -> None:
     assert kind_of(split, 0) == "2D features not finite"
     assert split.read(1).fields["video"].shape == (2 * WIDTH,)  # (1, width) is one vector
     assert kind_of(split, 2) == "2D features of wrong dtype"
-    sentences = [{"video_id": "video0", "caption": "words"}, {"video_id": "video0", "caption": "  "}]
-    settings.captions.write_text(json.dumps({"sentences": sentences}))
-    assert kind_of(msrvtt.open_splits(settings)["train"]) == "caption without words"
+
+
+def test_a_video_is_left_out_where_no_caption_has_a_word_and_kept_where_one_has(tmp_path: Path) -> None:
+    settings = raw_layouts.msrvtt(tmp_path)
+
+    def train_with(*captions: str) -> RawSplit:
+        sentences = [{"video_id": "video0", "caption": caption} for caption in captions]
+        settings.captions.write_text(json.dumps({"sentences": sentences}))
+        return msrvtt.open_splits(settings)["train"]
+
+    assert train_with("words", "?").read(0).captions == ("words", "?")
+    assert kind_of(train_with("?", "  ")) == "caption without words"
 
 
 def test_other_files_in_the_place_of_one_are_refused(tmp_path: Path) -> None:
