@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_shards: Path) -> 
     commands.mkdir()
     for name, script in {
         "srun": "exit 1",
-        "squeue": "exit 1",
+        "squeue": "exit 0",
         "sbatch": 'echo "Submitted batch job 41"',
     }.items():
         (commands / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -145,6 +145,34 @@ def test_a_finished_stage_is_not_submitted(here: Path) -> None:
     done = submit()
     assert done.exit_code == 0
     assert "nothing to submit" in done.output
+
+
+def test_a_live_job_is_never_joined_by_another_run(slurm: Slurm) -> None:
+    assert submit().exit_code == 0
+    run_here = ["run", "job.yaml"]
+    for again in (submit(), CliRunner().invoke(cli.app, run_here)):
+        assert again.exit_code == 3
+        assert "held by SLURM job 41, which is PENDING" in again.output
+        assert "swamp cancel runs/tiny" in again.output
+    RunDir(Path("runs/tiny")).events_jsonl.unlink()  # as of a submission killed right after sbatch
+    assert "held by SLURM job 41" in submit().output
+    Path("cluster.yaml").write_text("backend: ray\nworkers: 3\n")
+    assert "held by SLURM job 41" in submit().output
+    assert slurm.submissions == 1
+
+
+def test_without_the_schedulers_answer_nothing_is_submitted_or_started(slurm: Slurm) -> None:
+    assert submit().exit_code == 0
+    (slurm.commands / "squeue").write_text("#!/bin/sh\necho 'Unable to contact controller' >&2; exit 1\n")
+    for again, what in (
+        (submit(), "submitted"),
+        (CliRunner().invoke(cli.app, ["run", "job.yaml"]), "started"),
+    ):
+        assert again.exit_code == 2
+        assert f"the scheduler gives no answer, so nothing was {what}" in again.output
+    assert slurm.submissions == 1
+    slurm.set("41", "FAILED")
+    assert submit("--dry-run").exit_code == 0
 
 
 SWEEP = """

@@ -68,8 +68,10 @@ def _submit_to_ray(settings: StageSettings, cluster: RayCluster, folder: RunDir,
     """Run a stage on a Ray and wait for it, as `swamp run` does with its own ranks."""
     if not folder.done:
         from swamp_dist.launch.preflight import check_stage
-        from swamp_dist.launch.submission import write_submission
+        from swamp_dist.launch.submission import refuse_if_submitted, write_submission
 
+        if not dry_run:
+            refuse_if_submitted(folder)
         folder.refuse_if_held()
         manifest = check_stage(settings, folder, cluster.world_size)
         _print_plan(settings, cluster, folder, manifest)
@@ -92,9 +94,11 @@ def _which_ray(cluster: RayCluster) -> str:
 def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, dry_run: bool) -> None:
     from swamp_dist.launch import cluster as slurm
     from swamp_dist.launch.preflight import check_stage
-    from swamp_dist.launch.submission import write_submission
+    from swamp_dist.launch.submission import refuse_live_job, write_submission
 
-    slurm.refuse_if_submitted(folder)
+    if not dry_run:
+        slurm.refuse_without_slurm()
+        refuse_live_job(folder, "submitted")
     folder.refuse_if_held()
     manifest = check_stage(settings, folder, cluster.world_size)
     _print_plan(settings, cluster, folder, manifest)
@@ -123,6 +127,6 @@ def _say_next(job: str, folder: RunDir) -> None:
     say(f"watch:       tail -F {folder.slurm_log(job)}")
     say(f"state:       squeue -j {job}")
     say(f"save, requeue and go on:  scancel --signal=USR2 {job}")
-    say(f"end it:      scancel {job}   (the same submit command continues it)")
+    say(f"end it:      swamp cancel {folder.path}   (the same submit command continues it)")
     say(f"next:        swamp table {folder.path}")
     raise typer.Exit(ExitCode.DONE)

@@ -49,7 +49,9 @@ def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
 
     if not folder.done:
         from swamp_dist.launch.preflight import check_stage
+        from swamp_dist.launch.submission import refuse_if_submitted
 
+        refuse_if_submitted(folder)
         folder.refuse_if_held()
         check_stage(settings, folder, ranks)
         folder.write_stage(settings)

@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from swamp_dist.data.lanes import steps_per_epoch as epoch_steps
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.launch.local import CPU_DEFAULTS, RANK_DEFAULTS
 from swamp_dist.launch.preflight import training_split
-from swamp_dist.launch.rundir import RunDir, RunDirHeld
+from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 
 _LEFT_BEHIND = (
@@ -39,9 +38,6 @@ _RAY_KEY = (
 )
 """A key that only this job's processes know, new at every start: a Ray without one runs anybody's code who
 reaches its port. srun hands it to all nodes; no file has it."""
-_WAITING_OR_RUNNING = re.compile(
-    r"PENDING|RUNNING|COMPLETING|CONFIGURING|SUSPENDED|REQUEUED|REQUEUE_FED|REQUEUE_HOLD|RESIZING|STOPPED"
-)
 
 
 @dataclass(frozen=True)
@@ -136,37 +132,6 @@ def refuse_without_slurm() -> None:
 def comment(run_dir: RunDir) -> str:
     """What tells a folder's jobs from all others, also where its events do not name them yet."""
     return str(run_dir.path.resolve())
-
-
-def refuse_if_submitted(run_dir: RunDir) -> None:
-    """Ask whether a job that was submitted for this folder still waits or runs.
-
-    Raises:
-        RunDirHeld: it does; the message names it.
-    """
-    jobs = [str(e["job"]) for e in run_dir.read_events() if e.get("event") == "submitted"]
-    state = job_state(jobs[-1]) if jobs else None
-    if state is not None and _WAITING_OR_RUNNING.fullmatch(state):
-        raise RunDirHeld(
-            f"run folder {run_dir.path} is held by SLURM job {jobs[-1]}, which is {state}.\n"
-            f"It continues by itself. Watch it with `squeue -j {jobs[-1]}`, end it with `scancel {jobs[-1]}`, "
-            "or choose another --run-dir."
-        )
-
-
-def job_state(job: str) -> str | None:
-    """SLURM's word for the state of a job; None where it is not known, or there is no SLURM."""
-    try:
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job, "--states=all", "--format=%T"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    words = asked.stdout.split()
-    return words[0] if asked.returncode == 0 and words else None
 
 
 def job_parameters(name: str, cluster: SlurmCluster, run_dir: RunDir) -> dict[str, Any]:

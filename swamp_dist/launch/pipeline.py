@@ -29,6 +29,7 @@ from swamp_dist.launch.shard_jobs import build_by_jobs
 from swamp_dist.launch.slurm_stage import SlurmRunner
 from swamp_dist.launch.stage_task import Ending, Order, Runner, run_in_child, stage_environment, stage_task
 from swamp_dist.launch.status import job_id
+from swamp_dist.launch.submission import refuse_if_submitted
 from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
@@ -127,10 +128,11 @@ def refuse_submitted(plan: Plan) -> None:
 
     Raises:
         RunDirHeld: one is; the message names it.
+        UserError: one was submitted and the scheduler gives no answer.
     """
     for stage in plan.stages:
         if not RunDir(stage.run_dir).done:
-            slurm.refuse_if_submitted(RunDir(stage.run_dir))
+            refuse_if_submitted(RunDir(stage.run_dir))
 
 
 def _build_shards(settings: ShardSettings, out: Path) -> None:

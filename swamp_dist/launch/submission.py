@@ -9,8 +9,9 @@ from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch import scheduler
 from swamp_dist.launch.journal import Record
 from swamp_dist.launch.provenance import source_patch, submission
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.launch.status import job_id
+from swamp_dist.records import UserError
 
 
 def write_submission(
@@ -52,6 +53,44 @@ def live_job(run_dir: RunDir) -> scheduler.Job | None:
             run_dir.append_event("submitted", job=unnoted, found=True)
             return scheduler.jobs([unnoted]).get(unnoted)
     return None
+
+
+def refuse_if_submitted(run_dir: RunDir) -> None:
+    """Ask whether a job waits or runs for a folder that was ever submitted, before it is worked on here.
+
+    Raises:
+        RunDirHeld: one does; the message names it.
+        UserError: the scheduler gives no answer.
+    """
+    if any(e["event"] == "submitted" for e in run_dir.read_events()):
+        refuse_live_job(run_dir, "started")
+
+
+def refuse_live_job(run_dir: RunDir, what: str) -> None:
+    """Ask whether a job waits or runs for this folder, also one whose submission was never noted.
+
+    Args:
+        what: was not done where there is no answer: `submitted` or `started`.
+
+    Raises:
+        RunDirHeld: one does; the message names it.
+        UserError: the scheduler gives no answer.
+    """
+    try:
+        job = live_job(run_dir)
+    except scheduler.SchedulerError as error:
+        raise UserError(
+            f"the scheduler gives no answer, so nothing was {what}: a job may still work on {run_dir.path}.\n"
+            f"It says: {error}\n"
+            "Fix: the same command where squeue answers, or another --run-dir."
+        ) from None
+    if job is not None:
+        raise RunDirHeld(
+            f"run folder {run_dir.path} is held by SLURM job {job.job_id}, which is {job.state}.\n"
+            f"It continues by itself. Watch it with `swamp status {run_dir.path}`, end it with "
+            f"`swamp cancel {run_dir.path}` (after a plain scancel it may queue itself again), or choose "
+            "another --run-dir."
+        )
 
 
 def failure(events: Sequence[Record], job: str) -> Record | None:

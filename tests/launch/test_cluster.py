@@ -11,13 +11,11 @@ from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.launch.cluster import (
     batch_script,
-    job_state,
     plan_stage,
-    refuse_if_submitted,
     submit,
 )
 from swamp_dist.launch.estimate import estimate, step_seconds
-from swamp_dist.launch.rundir import RunDir, RunDirHeld
+from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
 
 GPUS = SlurmCluster(nodes=4, tasks_per_node=8, gpus_per_node=8, cpus_per_task=12, time_limit=1440)
@@ -130,25 +128,6 @@ def test_without_slurm_a_submission_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="srun is not on PATH"):
         submit("s", CPUS, RunDir(tmp_path / "run"))
-    assert job_state("1") is None
-
-
-@pytest.mark.parametrize(
-    ("state", "held"), [("PENDING", True), ("RUNNING", True), ("FAILED", False), ("", False)]
-)
-def test_second_submission_is_refused_while_the_first_is_alive(
-    tmp_path: Path, commands: Path, state: str, held: bool
-) -> None:
-    program(commands, "squeue", f"echo {state}")
-    folder = RunDir(tmp_path)
-    refuse_if_submitted(folder)
-    folder.append_event("submitted", job="40")
-    folder.append_event("submitted", job="41")
-    if held:
-        with pytest.raises(RunDirHeld, match=f"held by SLURM job 41, which is {state}"):
-            refuse_if_submitted(folder)
-    else:
-        refuse_if_submitted(folder)
 
 
 @pytest.mark.parametrize(
