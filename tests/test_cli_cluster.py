@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,30 @@ def test_a_set_is_built_by_an_array_and_a_job_that_closes_it(slurm: Slurm) -> No
     slurm.set("41", "FAILED")
     slurm.set("42", "NODE_FAIL")
     assert asked(*command).exit_code == 0
+    assert slurm.submissions == 4
+
+
+def test_the_command_that_continues_a_graph_has_its_overrides_and_quotes(slurm: Slurm) -> None:
+    Path("my sweep.yaml").write_text(SWEEP)
+    words = ("sweep", "my sweep.yaml", "seeds=[3, 4]", "--run-dir", "the runs")
+    done = asked(*words, "--detach")
+    assert done.exit_code == 0, done.output
+    printed = next(x for x in done.output.splitlines() if x.startswith("next:"))
+    said = shlex.split(printed.removeprefix("next:").partition("  (waits")[0])
+    assert said[:4] == ["swamp", *words[:3]]
+    assert set(said[4:]) == {"--cluster", "cluster.yaml", "--run-dir", "the runs"}
+
+
+@pytest.mark.parametrize("more", [[], ["--detach"]])
+def test_settings_are_not_changed_under_a_live_job(slurm: Slurm, more: list[str]) -> None:
+    Path("sweep.yaml").write_text(SWEEP)
+    assert asked("sweep", "sweep.yaml", "--detach").exit_code == 0
+    folder = RunDir(min(Path("runs/rates").glob("seed-0/*")))
+    before = folder.stage_yaml.read_text()
+    done = asked("sweep", "sweep.yaml", "overrides=[train.epochs=9]", *more)
+    assert done.exit_code == 3, done.output
+    assert f"run folder {folder.path} is held by SLURM job 4" in " ".join(done.output.split())
+    assert folder.stage_yaml.read_text() == before
     assert slurm.submissions == 4
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,16 +55,22 @@ class _Asked:
     cluster_file: Path | None
     cluster: LocalCluster | SlurmCluster | None
 
-    @property
-    def options(self) -> str:
-        """The options that the same graph has to be asked for with again."""
-        return f" --run-dir {self.folder}" if self.given else ""
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE words of the command line."""
 
     @property
     def command(self) -> str:
         """The command that continues it."""
-        cluster = f" --cluster {self.cluster_file}" if self.cluster_file is not None else ""
-        return f"swamp {self.verb} {self.file}{cluster}{self.options}"
+        cluster = [] if self.cluster_file is None else ["--cluster", str(self.cluster_file)]
+        folder = ["--run-dir", str(self.folder)] if self.given else []
+        return shlex.join(["swamp", self.verb, str(self.file), *self.overrides, *cluster, *folder])
+
+    @property
+    def table(self) -> str:
+        """The command that prints its tables; an override may have given it another folder."""
+        named = self.given or bool(self.overrides)
+        folder = ["--run-dir", str(self.folder)] if named else []
+        return shlex.join(["swamp", "table", str(self.file), *folder])
 
 
 @app.command(epilog="Example:  swamp pipeline jobs/pipelines/smoke.yaml ranks=2 --run-dir runs/smoke")
@@ -103,7 +110,7 @@ def sweep(
     from swamp_dist.launch.sweep import curves, sweep_pipeline
 
     settings = load(file, SweepSettings, overrides or ())
-    asked = _asked("sweep", file, sweep_pipeline(settings), run_dir, cluster)
+    asked = _asked("sweep", file, sweep_pipeline(settings), run_dir, cluster, overrides or ())
     if detach:
         _detach(asked)
     code, folder = _run_graph(asked), asked.folder
@@ -146,14 +153,19 @@ def _graph(file: Path) -> PipelineSettings:
 def _run_pipeline(
     file: Path, overrides: Sequence[str], run_dir: Path | None, cluster: Path | None, detach: bool
 ) -> None:
-    asked = _asked("pipeline", file, load(file, PipelineSettings, overrides), run_dir, cluster)
+    asked = _asked("pipeline", file, load(file, PipelineSettings, overrides), run_dir, cluster, overrides)
     if detach:
         _detach(asked)
     raise typer.Exit(_run_graph(asked))
 
 
 def _asked(
-    verb: str, file: Path, settings: PipelineSettings, run_dir: Path | None, cluster: Path | None
+    verb: str,
+    file: Path,
+    settings: PipelineSettings,
+    run_dir: Path | None,
+    cluster: Path | None,
+    overrides: Sequence[str],
 ) -> _Asked:
     where = None if cluster is None else load_cluster(cluster)
     if isinstance(where, RayCluster):
@@ -163,7 +175,7 @@ def _asked(
             "Fix: a cluster file with backend: local or slurm; slurm with launcher: ray starts a Ray in every job."
         )
     folder = run_dir or Path("runs") / settings.name
-    return _Asked(verb, file, settings, folder, run_dir is not None, cluster, where)
+    return _Asked(verb, file, settings, folder, run_dir is not None, cluster, where, tuple(overrides))
 
 
 def _run_graph(asked: _Asked) -> ExitCode:
@@ -203,7 +215,7 @@ def _conclude(asked: _Asked, statuses: Sequence[StageStatus], failed: Sequence[S
     if failed:
         say(f"next:        {asked.command}  (continues; done stages are skipped)")
     else:
-        say(f"next:        swamp table {asked.file}{asked.options}")
+        say(f"next:        {asked.table}")
 
 
 def _detach(asked: _Asked) -> None:

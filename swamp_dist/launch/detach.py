@@ -16,7 +16,7 @@ from swamp_dist.data.manifest import MANIFEST_FILE, load_manifest
 from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch import scheduler
 from swamp_dist.launch.graph import write_graph
-from swamp_dist.launch.pipeline import check_stages
+from swamp_dist.launch.pipeline import check_stages, refuse_changed
 from swamp_dist.launch.plan import PlannedShards, PlannedStage, plan_pipeline
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.launch.scheduler import Job, SchedulerError
@@ -48,11 +48,13 @@ def hand_over(
     Raises:
         UserError: something in the pipeline, a job or a recipe is wrong: then nothing was submitted; or
             the scheduler refuses a job or does not answer: the same command submits the rest.
-        RunDirHeld: the pipeline is being run or handed over by another process.
+        RunDirHeld: the pipeline is being run or handed over by another process, or a job runs a stage with
+            other settings.
     """
     slurm.refuse_without_slurm()
     plan = plan_pipeline(settings, run_dir)
     with RunDir(run_dir).hold():
+        refuse_changed(plan)
         check_stages(plan, cluster.world_size)
         write_graph(plan)
         shards = [_hand_shards(each, cluster) for each in plan.shards]

@@ -29,7 +29,7 @@ from swamp_dist.launch.shard_jobs import build_by_jobs
 from swamp_dist.launch.slurm_stage import SlurmRunner
 from swamp_dist.launch.stage_task import Ending, Order, Runner, run_in_child, stage_environment, stage_task
 from swamp_dist.launch.status import job_id
-from swamp_dist.launch.submission import refuse_if_submitted
+from swamp_dist.launch.submission import refuse_if_submitted, refuse_other_settings
 from swamp_dist.records import UserError
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,14 @@ def run_pipeline(
     Raises:
         UserError: something in the pipeline, a job or a recipe is wrong; no stage has been started.
         RunDirHeld: the same pipeline runs already in this folder, or a stage is a job in the queue and
-            was to run here.
+            was to run here, or runs with other settings.
     """
     plan = plan_pipeline(settings, run_dir)
     site = _site(settings, cluster, runner)
     with RunDir(run_dir).hold():
-        if not isinstance(cluster, SlurmCluster):
+        if isinstance(cluster, SlurmCluster):
+            refuse_changed(plan)
+        else:
             refuse_submitted(plan)
         write_graph(plan)
         if build is None and isinstance(cluster, SlurmCluster):
@@ -133,6 +135,18 @@ def refuse_submitted(plan: Plan) -> None:
     for stage in plan.stages:
         if not RunDir(stage.run_dir).done:
             refuse_if_submitted(RunDir(stage.run_dir))
+
+
+def refuse_changed(plan: Plan) -> None:
+    """Ask whether a job waits or runs for a stage with other settings than planned.
+
+    Raises:
+        RunDirHeld: one does; the message names it.
+        UserError: the scheduler had to be asked and gives no answer.
+    """
+    for stage in plan.stages:
+        if not RunDir(stage.run_dir).done:
+            refuse_other_settings(RunDir(stage.run_dir), stage.settings)
 
 
 def _build_shards(settings: ShardSettings, out: Path) -> None:

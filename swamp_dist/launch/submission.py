@@ -11,6 +11,7 @@ from swamp_dist.launch.journal import Record
 from swamp_dist.launch.provenance import source_patch, submission
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.launch.status import job_id
+from swamp_dist.loading import dump
 from swamp_dist.records import UserError
 
 
@@ -76,14 +77,7 @@ def refuse_live_job(run_dir: RunDir, what: str) -> None:
         RunDirHeld: one does; the message names it.
         UserError: the scheduler gives no answer.
     """
-    try:
-        job = live_job(run_dir)
-    except scheduler.SchedulerError as error:
-        raise UserError(
-            f"the scheduler gives no answer, so nothing was {what}: a job may still work on {run_dir.path}.\n"
-            f"It says: {error}\n"
-            "Fix: the same command where squeue answers, or another --run-dir."
-        ) from None
+    job = _answered(run_dir, what)
     if job is not None:
         raise RunDirHeld(
             f"run folder {run_dir.path} is held by SLURM job {job.job_id}, which is {job.state}.\n"
@@ -91,6 +85,39 @@ def refuse_live_job(run_dir: RunDir, what: str) -> None:
             f"`swamp cancel {run_dir.path}` (after a plain scancel it may queue itself again), or choose "
             "another --run-dir."
         )
+
+
+def refuse_other_settings(run_dir: RunDir, settings: StageSettings) -> None:
+    """Ask whether a job waits or runs for this folder with other settings than these.
+
+    It reads stage.yaml at each of its starts, so the file may not change under it.
+
+    Raises:
+        RunDirHeld: one does; the message names job and folder.
+        UserError: the settings differ and the scheduler gives no answer.
+    """
+    if not run_dir.stage_yaml.is_file() or run_dir.stage_yaml.read_text() == dump(settings):
+        return
+    job = _answered(run_dir, "submitted")
+    if job is not None:
+        raise RunDirHeld(
+            f"run folder {run_dir.path} is held by SLURM job {job.job_id}, which is {job.state}, with other "
+            f"settings than were asked for: compare {run_dir.stage_yaml}.\n"
+            f"Give the command it was submitted with, end it with `swamp cancel {run_dir.path}`, or choose "
+            "another --run-dir."
+        )
+
+
+def _answered(run_dir: RunDir, what: str) -> scheduler.Job | None:
+    """The live job of a folder; a silent scheduler is an error of the user's command."""
+    try:
+        return live_job(run_dir)
+    except scheduler.SchedulerError as error:
+        raise UserError(
+            f"the scheduler gives no answer, so nothing was {what}: a job may still work on {run_dir.path}.\n"
+            f"It says: {error}\n"
+            "Fix: the same command where squeue answers, or another --run-dir."
+        ) from None
 
 
 def failure(events: Sequence[Record], job: str) -> Record | None:
