@@ -122,6 +122,8 @@ def _ended(facts: Facts) -> tuple[State, str]:
         return "waiting", "its result.json is gone; the same command makes it anew" if kind else ""
     if kind == "submitted":
         return _submitted(facts)
+    if kind == "requeued" and facts.scheduler_error:
+        return "requeued", f"job {facts.job_id} asked to be started again; {facts.scheduler_error}"
     asked = facts.attempt.last("cancelled") if facts.attempt else last if kind == "cancelled" else None
     saved = (facts.attempt.last("preempted") if facts.attempt else None) or {}
     step = number(saved, "step")

@@ -61,6 +61,7 @@ CASES = [
     ("job forgotten", [SUBMITTED], None, Asked(), "failed", "left the scheduler"),
     ("no scheduler", [SUBMITTED], None, Asked(error="no squeue"), "queued", "no squeue"),
     ("requeued and lost", [SUBMITTED, started(ELSEWHERE), TRAINING, PREEMPTED, REQUEUED], None, Asked(), "preempted", "node n1 failed; job 7 left the queue"),
+    ("requeued, no answer", [SUBMITTED, started(ELSEWHERE), TRAINING, PREEMPTED, REQUEUED], None, Asked(error="no answer"), "requeued", "job 7 asked to be started again; no answer"),
     ("inside an allocation", [started(DEAD, job="7"), TRAINING], DEAD, None, "failed", "without a word"),
 ]  # fmt: skip
 
