@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.config import SlurmCluster
+from swamp_dist.launch.journal import of_job
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
@@ -45,7 +46,8 @@ class Verdict:
 
 def starts_from(events: Sequence[Event], job: str, step: int) -> int:
     """How often `job` was started with `step` as its newest commit."""
-    return sum(e.get("event") == "launched" and e.get("job") == job and e.get("step") == step for e in events)
+    own = of_job(events, job)
+    return sum(e.get("event") == "launched" and e.get("job") == job and e.get("step") == step for e in own)
 
 
 def verdict(

@@ -115,7 +115,9 @@ def _keeps(job: Job, folder: RunDir, after: Sequence[str]) -> bool:
     """Whether a live job is the right one: not if it waits for a job that failed or was replaced."""
     if job.running:
         return True
-    noted = next(e for e in reversed(folder.read_events()) if e.get("job") == job.job_id)
+    noted = next(
+        e for e in reversed(folder.read_events()) if e["event"] == "submitted" and e.get("job") == job.job_id
+    )
     waits_for = noted.get("after")
     known = set(map(str, waits_for)) if isinstance(waits_for, list) else set()
     return set(after) <= known and job.reason != "DependencyNeverSatisfied"

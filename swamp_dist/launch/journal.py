@@ -90,6 +90,20 @@ def last_rows(metrics: Path) -> list[dict[str, object]]:
     return [row for row in _records(content) if isinstance(row.get("step"), int)]
 
 
+def of_job(events: Sequence[Record], job: str) -> Sequence[Record]:
+    """The events from the newest submission of a job on: SLURM uses its numbers again.
+
+    A submission that was found and noted later (`found`) opens nothing: the job may have started before.
+    All events where its submission was not noted.
+    """
+    opened = (
+        i
+        for i, e in enumerate(events)
+        if e.get("event") == "submitted" and e.get("job") == job and not e.get("found")
+    )
+    return events[max(opened, default=0) :]
+
+
 def seconds_per_step(attempt: Attempt | None, rows: Sequence[Record], written: float | None) -> float | None:
     """Seconds a step takes.
 

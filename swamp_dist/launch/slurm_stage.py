@@ -17,7 +17,7 @@ from pathlib import Path
 from swamp_dist.config import SlurmCluster, StageSettings
 from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch import scheduler
-from swamp_dist.launch.journal import Record
+from swamp_dist.launch.journal import Record, of_job
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.preflight import check_stage
 from swamp_dist.launch.rundir import RunDir
@@ -116,7 +116,7 @@ def told_by_scheduler(job: str, known: Job | None, events: Sequence[Record]) -> 
     Args:
         known: what the scheduler says; None where it does not know the job.
     """
-    cancelled = any(e["event"] == "cancelled" and e.get("job") == job for e in events)
+    cancelled = _cancelled(events, job)
     if known is not None and (known.waiting or known.running):
         return None
     if cancelled or (known is not None and known.state.startswith("CANCELLED")):
@@ -131,10 +131,14 @@ def told_by_scheduler(job: str, known: Job | None, events: Sequence[Record]) -> 
     return Ended(ExitCode.FAILED, f"job {job} ended as {known.state}{why} without a result")
 
 
+def _cancelled(events: Sequence[Record], job: str) -> bool:
+    return any(e["event"] == "cancelled" and e.get("job") == job for e in of_job(events, job))
+
+
 def _noted(run_dir: RunDir, job: str, ended: Ended) -> Ended:
     """Leave the end in the folder, where `swamp status` and the next driver read it."""
     if ended.code == ExitCode.INTERRUPTED:
-        if not any(e["event"] == "cancelled" and e.get("job") == job for e in run_dir.read_events()):
+        if not _cancelled(run_dir.read_events(), job):
             run_dir.append_event("cancelled", job=job, reason=ended.reason)
     elif ended.code != ExitCode.HELD:  # then the folder is another run's
         run_dir.append_event("failed", job=job, reason=ended.reason, code=int(ended.code))

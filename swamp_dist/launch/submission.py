@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from swamp_dist.config import RayCluster, SlurmCluster, StageSettings
 from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch import scheduler
-from swamp_dist.launch.journal import Record
+from swamp_dist.launch.journal import Record, of_job
 from swamp_dist.launch.provenance import source_patch, submission
 from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.launch.status import job_id
@@ -43,17 +43,27 @@ def live_job(run_dir: RunDir) -> scheduler.Job | None:
         SchedulerError: the scheduler is not here or gives no answer.
     """
     events = run_dir.read_events()
-    noted = [str(e["job"]) for e in events if e["event"] == "submitted" and e.get("job")]
     newest = job_id(events)
     if newest and failure(events, newest) is None:
         known = scheduler.jobs([newest]).get(newest)
         if known is not None and (known.waiting or known.running):
             return known
-    for unnoted in scheduler.find(slurm.comment(run_dir)):
-        if unnoted not in noted:
-            run_dir.append_event("submitted", job=unnoted, found=True)
-            return scheduler.jobs([unnoted]).get(unnoted)
+    for listed in scheduler.find(slurm.comment(run_dir)):
+        if failure(events, listed) is None:  # else it only ends
+            if listed != newest:
+                run_dir.append_event("submitted", job=listed, found=True, **_dependency(events, listed))
+            known = scheduler.jobs([listed]).get(listed)
+            if known is not None:
+                return known
     return None
+
+
+def _dependency(events: Sequence[Record], job: str) -> Record:
+    """What an earlier note of this submission says that it waits for."""
+    own = (
+        e for e in of_job(events, job) if e["event"] == "submitted" and e.get("job") == job and "after" in e
+    )
+    return next(({"after": e["after"]} for e in own), {})
 
 
 def refuse_if_submitted(run_dir: RunDir) -> None:
@@ -122,4 +132,5 @@ def _answered(run_dir: RunDir, what: str) -> scheduler.Job | None:
 
 def failure(events: Sequence[Record], job: str) -> Record | None:
     """The event with which a job said that it is not started again; None where it has not."""
-    return next((e for e in reversed(events) if e["event"] == "failed" and e.get("job") == job), None)
+    own = reversed(of_job(events, job))
+    return next((e for e in own if e["event"] == "failed" and e.get("job") == job), None)

@@ -36,6 +36,13 @@ def play(run_dir: RunDir, code: int, restarts: int, accepted: bool = True) -> tu
     return end(run_dir, "7", code, restarts, lambda job: requeued.append(job) or accepted), requeued  # type: ignore[func-returns-value]
 
 
+def test_starts_of_an_older_job_with_this_number_do_not_count() -> None:
+    submitted = {"event": "submitted", "job": "7"}
+    assert starts_from([submitted, LAUNCHED, LAUNCHED], "7", 0) == 2
+    assert starts_from([submitted, LAUNCHED, LAUNCHED, submitted, LAUNCHED], "7", 0) == 1
+    assert starts_from([LAUNCHED, submitted | {"found": True}, LAUNCHED], "7", 0) == 2
+
+
 @pytest.mark.parametrize(
     ("code", "done", "expected"),
     [

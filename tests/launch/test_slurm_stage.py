@@ -11,8 +11,9 @@ from swamp_dist.launch import slurm_stage
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.launch.scheduler import Job
-from swamp_dist.launch.slurm_stage import Ended, SlurmRunner, follow, told_by_scheduler
+from swamp_dist.launch.slurm_stage import Ended, SlurmRunner, follow, told_by_folder, told_by_scheduler
 from swamp_dist.launch.stage_task import Ending, Order, stage_task
+from swamp_dist.launch.submission import live_job
 from swamp_dist.loading import load
 from tests.end_to_end.command import write_job
 from tests.launch.slurm_played import Slurm, job
@@ -111,6 +112,30 @@ def test_a_job_whose_submission_was_not_noted_is_found_by_its_comment(slurm: Slu
     assert ends(second, found) == ExitCode.DONE
     first.join(60)
     assert (job(folder.path), slurm.submissions) == ("41", 1)
+
+
+def test_a_number_that_slurm_uses_again_inherits_no_end(slurm: Slurm, folder: RunDir) -> None:
+    folder.append_event("submitted", job="41")
+    folder.append_event("cancelled", job="41")
+    folder.append_event("failed", job="41", reason="of before", code=1)
+    assert told_by_folder(folder, "41") is not None
+    folder.append_event("submitted", job="41")
+    assert told_by_folder(folder, "41") is None
+    ended = told_by_scheduler("41", None, folder.read_events())
+    assert ended is not None
+    assert ended.code == ExitCode.FAILED
+
+
+def test_a_running_job_is_found_though_a_later_one_has_ended(slurm: Slurm, folder: RunDir) -> None:
+    (slurm.jobs / "41").write_text(f"RUNNING|0:10|None|{folder.path.resolve()}|0\n")
+    folder.append_event("submitted", job="41", after=["40"])
+    folder.append_event("submitted", job="42")
+    assert live_job(folder) == Job("41", "RUNNING", seconds=10.0)
+    assert folder.read_events()[-1] | {"time": 0} == {
+        "time": 0, "event": "submitted", "job": "41", "found": True, "after": ["40"],
+    }  # fmt: skip
+    folder.append_event("failed", job="41", reason="gave up", code=1)
+    assert live_job(folder) is None  # it only ends
 
 
 def test_one_odd_answer_is_no_end(slurm: Slurm, folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
