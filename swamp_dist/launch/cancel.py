@@ -136,8 +136,8 @@ def _cancel_job(run_dir: RunDir, job: str, now: bool) -> Cancelled | None:
         known = scheduler.jobs([job]).get(job)
         if known is None or not (known.waiting or known.running):
             return None
-        run_dir.append_event("cancelled", now=now, job=job)
         scheduler.cancel(job, now)
+        run_dir.append_event("cancelled", now=now, job=job)  # not before: a refused job goes on
     except scheduler.SchedulerError as error:
         return Cancelled(run_dir.path, f"job {job} could not be cancelled: {error}", False)
     how = "killed" if now else "taken out of the queue" if known.waiting else "asked to save and stop"

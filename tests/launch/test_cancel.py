@@ -134,7 +134,12 @@ def test_a_job_is_cancelled_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.stopped
     assert "is not requeued" in done.said
     assert calls(commands, "scancel") == ["7"]
-    assert events(run_dir)[-1] == "cancelled"  # what the ranks see before they would requeue themselves
+    assert events(run_dir)[-1] == "cancelled"
+    fake_command(commands, "scancel", "echo 'Access denied' >&2; exit 1")
+    kept = write(tmp_path / "kept", ("submitted", 1.0, {"job": "7"}), started(ELSEWHERE))
+    (done,) = cancel(kept.path, now=False, wait=0)
+    assert not done.stopped
+    assert events(kept) == ["submitted", "started"]  # it goes on, and so says its folder
 
 
 def test_a_job_that_ended_leaves_a_later_local_run_to_be_stopped(
