@@ -40,9 +40,15 @@ from swamp_dist.launch.ray_rank import (
     opening,
     run_rank,
 )
-from swamp_dist.launch.ray_size import check_answers, no_ray_at, own_size, shortage, wanted_address
+from swamp_dist.launch.ray_size import (
+    RayUnready,
+    check_answers,
+    no_ray_at,
+    own_size,
+    shortage,
+    wanted_address,
+)
 from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
 
 _LAST_WORDS_SECONDS = 1.0
 """A crash reaches its peers within milliseconds: so long a worker waits to hear which rank began it."""
@@ -96,7 +102,7 @@ def run_on_ray(
     Signals are passed on to the ranks, which save and stop: code REQUEUE. A second SIGINT kills them: INTERRUPTED.
 
     Raises:
-        UserError: no Ray at the address, or it stays too small.
+        RayUnready: no Ray at the address, or it stays too small.
     """
     folder = RunDir(run_dir)
     if folder.done:
@@ -234,7 +240,7 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
     That one lies in the run folder, which all nodes see, and is gone afterwards.
 
     Raises:
-        UserError: no Ray answers at the address.
+        RayUnready: no Ray answers at the address.
     """
     address = wanted_address(cluster)
     if address:
@@ -259,7 +265,7 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
             ray.init(address="local", _temp_dir=scratch, **own_size(cluster), **quiet)
         yield storage
     except ConnectionError:
-        raise UserError(no_ray_at(address or "this machine")) from None
+        raise RayUnready(no_ray_at(address or "this machine")) from None
     finally:
         ray.shutdown()
         for path in (scratch, storage):
@@ -270,7 +276,7 @@ def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> N
     """Wait until the Ray has room for all workers; Ray Train itself would wait for ever.
 
     Raises:
-        UserError: it has not, for so many seconds.
+        RayUnready: it has not, for so many seconds.
     """
     deadline = time.monotonic() + (patience if wanted_address(cluster) else 0.0)
     while not seen:
@@ -278,7 +284,7 @@ def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> N
         if not said:
             return
         if time.monotonic() > deadline:
-            raise UserError(said)
+            raise RayUnready(said)
         time.sleep(_LOOK_SECONDS)
 
 

@@ -26,7 +26,7 @@ from swamp_dist.environment import Place, read_environment
 from swamp_dist.launch.local import ExitCode, die_with_parent
 from swamp_dist.launch.processes import marked, send
 from swamp_dist.launch.ray_rank import end_ranks
-from swamp_dist.launch.ray_size import OBJECT_STORE_BYTES, listens
+from swamp_dist.launch.ray_size import OBJECT_STORE_BYTES, RayUnready, listens
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.loading import load
 from swamp_dist.records import UserError
@@ -187,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if place.rank == 0:
             return _lead(given, cluster, place, log, early)
         return _join(run_dir.path, cluster, place, log)
+    except RayUnready as error:  # a node that joins too slowly is nobody's mistake: the job is requeued
+        logger.error(f"not all nodes of the job joined its Ray within {_JOIN_SECONDS:.0f} s: {error}")
+        return ExitCode.FAILED
     except UserError as error:
         logger.error(f"error: {error}")
         return ExitCode.USER_MISTAKE

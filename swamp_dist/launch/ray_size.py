@@ -14,6 +14,13 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Of a node's object store: nothing but messages passes through Ray."""
 
 
+class RayUnready(UserError):
+    """A Ray that does not answer, or has less room than the stage needs.
+
+    The user's to mend, except inside an allocation, whose nodes may join too slowly: there it is tried again.
+    """
+
+
 def wanted_address(cluster: RayCluster) -> str | None:
     """Address of the Ray to use; None for one of our own."""
     return cluster.address or os.environ.get("RAY_ADDRESS") or None
@@ -23,7 +30,8 @@ def check_answers(address: str) -> None:
     """Ask whether a Ray listens at `host:port`; Ray itself tries for two minutes and then ends the process.
 
     Raises:
-        UserError: it does not, or the address is none.
+        RayUnready: it does not.
+        UserError: the address is none.
     """
     host, _, port = address.rpartition(":")
     if address == "auto":
@@ -31,7 +39,7 @@ def check_answers(address: str) -> None:
     if "://" in address or not host or not port.isdecimal():
         raise UserError(f"address of the Ray: expected host:port or auto, found {address!r}")
     if not listens(host, int(port)):
-        raise UserError(no_ray_at(address))
+        raise RayUnready(no_ray_at(address))
 
 
 def no_ray_at(address: str) -> str:

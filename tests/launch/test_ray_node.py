@@ -1,0 +1,50 @@
+"""How the task of a node ends, without a Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swamp_dist.config import SlurmCluster
+from swamp_dist.environment import Place
+from swamp_dist.launch import ray_cluster, ray_node
+from swamp_dist.launch.local import ExitCode
+from swamp_dist.launch.rundir import RunDir
+from swamp_dist.loading import dump
+from swamp_dist.records import UserError
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run folder whose first node is this process."""
+    folder = RunDir(tmp_path)
+    folder.create()
+    folder.cluster_yaml.write_text(dump(SlurmCluster(nodes=2, launcher="ray")))
+    place = Place(0, 2, 0, "127.0.0.1", 1, "slurm")
+    monkeypatch.setattr(ray_node, "read_environment", lambda: place)
+    monkeypatch.setattr(ray_node.signal, "signal", lambda *_: None)
+    return folder
+
+
+def test_a_node_that_joins_too_slowly_is_not_the_users_mistake(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lead(_: object, cluster: SlurmCluster, *__: object) -> int:
+        there = ray_node.inner_cluster(cluster, "127.0.0.1:1")
+        ray_cluster._await_resources(there, 0.0, [])
+        raise AssertionError("a Ray without its second node has no room")
+
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray_node, "_lead", lead)
+    assert ray_node.main([str(run_dir.stage_yaml), str(run_dir.path)]) == ExitCode.FAILED
+    assert "not all nodes of the job joined" in caplog.text
+    assert "2 workers need 2 CPUs" in caplog.text
+
+
+def test_a_mistake_in_the_settings_stays_one(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lead(*_: object) -> int:
+        raise UserError("no such split")
+
+    monkeypatch.setattr(ray_node, "_lead", lead)
+    assert ray_node.main([str(run_dir.stage_yaml), str(run_dir.path)]) == ExitCode.USER_MISTAKE
