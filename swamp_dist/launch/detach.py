@@ -15,7 +15,7 @@ from swamp_dist.config import PipelineSettings, SlurmCluster
 from swamp_dist.data.manifest import MANIFEST_FILE, load_manifest
 from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch import scheduler
-from swamp_dist.launch.graph import write_graph
+from swamp_dist.launch.graph import note_build, write_graph
 from swamp_dist.launch.pipeline import check_stages, refuse_changed
 from swamp_dist.launch.plan import PlannedShards, PlannedStage, plan_pipeline
 from swamp_dist.launch.rundir import RunDir
@@ -57,7 +57,7 @@ def hand_over(
         refuse_changed(plan)
         check_stages(plan, cluster.world_size)
         write_graph(plan)
-        shards = [_hand_shards(each, cluster) for each in plan.shards]
+        shards = [_hand_shards(each, cluster, run_dir) for each in plan.shards]
         builds = {
             each.out.resolve(): handed.job
             for each, handed in zip(plan.shards, shards, strict=True)
@@ -66,7 +66,7 @@ def hand_over(
         stages: dict[str, Handed] = {}
         for stage in plan.stages:
             stages[stage.key] = _hand_stage(stage, cluster, command, _waits_for(stage, stages, builds))
-            write_graph(plan, {key: each.job for key, each in stages.items()}, [each.job for each in shards])
+            write_graph(plan, {key: each.job for key, each in stages.items()})
     return [*shards, *stages.values()]
 
 
@@ -77,12 +77,14 @@ def _waits_for(stage: PlannedStage, handed: Mapping[str, Handed], builds: Mappin
     return list(dict.fromkeys([*([build] if build else []), *before]))
 
 
-def _hand_shards(shards: PlannedShards, cluster: SlurmCluster) -> Handed:
+def _hand_shards(shards: PlannedShards, cluster: SlurmCluster, run_dir: Path) -> Handed:
     key = f"shards {shards.out}"
     if (shards.out / MANIFEST_FILE).is_file():
         build_shards(shards.settings, shards.out)  # keeps it, or refuses that of another recipe
         return Handed(key, "done")
     jobs = submit_build(shards.settings, shards.out, cluster)
+    if not jobs.found:  # else it may be another pipeline's, not ours to cancel
+        note_build(run_dir, jobs.closing)
     return Handed(key, "queued" if jobs.found else "submitted", jobs.closing)
 
 

@@ -22,21 +22,39 @@ class GraphNode:
     after: tuple[str, ...]
 
 
-def write_graph(plan: Plan, jobs: Mapping[str, str] | None = None, builds: Sequence[str] = ()) -> None:
-    """Leave the graph of a planned pipeline in its folder.
+def write_graph(plan: Plan, jobs: Mapping[str, str] | None = None) -> None:
+    """Leave the graph of a planned pipeline in its folder; jobs and builds that it names already stay.
 
     Args:
-        jobs: of a graph that the scheduler holds, the job of each stage; empty for one that is done.
-        builds: jobs that build its shard sets.
+        jobs: of a graph that the scheduler holds, the job of each stage handed over so far; empty for one
+            that is done.
     """
-    submitted = jobs or {}
+    submitted = _read_jobs(plan.run_dir) | dict(jobs or {})
     stages = [
         {"key": stage.key, "after": list(stage.after)}
         | ({"job": job} if (job := submitted.get(stage.key)) else {})
         for stage in plan.stages
     ]
-    graph = {"stages": stages} | ({"builds": [job for job in builds if job]} if any(builds) else {})
-    write_atomically(RunDir(plan.run_dir).graph_json, json.dumps(graph, indent=1) + "\n")
+    _write(plan.run_dir, stages, read_builds(plan.run_dir))
+
+
+def note_build(folder: Path, job: str) -> None:
+    """Add a job that this pipeline submitted to build a shard set: `swamp cancel` ends it with the stages."""
+    stages = json.loads(RunDir(folder).graph_json.read_bytes())["stages"]
+    _write(folder, stages, list(dict.fromkeys([*read_builds(folder), job])))
+
+
+def _write(folder: Path, stages: Sequence[object], builds: Sequence[str]) -> None:
+    graph = {"stages": stages} | ({"builds": builds} if builds else {})
+    write_atomically(RunDir(folder).graph_json, json.dumps(graph, indent=1) + "\n")
+
+
+def _read_jobs(folder: Path) -> dict[str, str]:
+    try:
+        stages = json.loads(RunDir(folder).graph_json.read_bytes())["stages"]
+        return {str(stage["key"]): str(stage["job"]) for stage in stages if "job" in stage}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def read_builds(folder: Path) -> list[str]:

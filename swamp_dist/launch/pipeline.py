@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import LocalCluster, PipelineSettings, ShardSettings, SlurmCluster
 from swamp_dist.launch import cluster as slurm
 from swamp_dist.launch.console import Report, StageStatus, is_submitted, look
-from swamp_dist.launch.graph import write_graph
+from swamp_dist.launch.graph import note_build, write_graph
 from swamp_dist.launch.local import ExitCode
 from swamp_dist.launch.plan import Plan, PlannedStage, plan_pipeline, run_dirs_before
 from swamp_dist.launch.preflight import check_stage
@@ -84,7 +85,8 @@ def run_pipeline(
             refuse_submitted(plan)
         write_graph(plan)
         if build is None and isinstance(cluster, SlurmCluster):
-            build_by_jobs([(each.settings, each.out) for each in plan.shards], cluster)
+            wanted = [(each.settings, each.out) for each in plan.shards]
+            build_by_jobs(wanted, cluster, partial(note_build, run_dir))
         else:
             _build_missing(plan, build or _build_shards)
         if runner is None:

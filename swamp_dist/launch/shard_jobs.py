@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,8 +72,13 @@ def submit_build(settings: ShardSettings, out: Path, cluster: SlurmCluster, part
     return BuildJobs(closing, array, False, folder)
 
 
-def build_by_jobs(wanted: Sequence[tuple[ShardSettings, Path]], cluster: SlurmCluster) -> None:
+def build_by_jobs(
+    wanted: Sequence[tuple[ShardSettings, Path]], cluster: SlurmCluster, note: Callable[[str], None]
+) -> None:
     """Build the sets that are absent by jobs, all at a time, and wait for their ends.
+
+    Args:
+        note: told the closing job of each set that was submitted here, not of one found in the queue.
 
     Raises:
         UserError: as `submit_build`; a set that is there has another recipe; a job ended without its set.
@@ -83,7 +88,10 @@ def build_by_jobs(wanted: Sequence[tuple[ShardSettings, Path]], cluster: SlurmCl
         if (out / MANIFEST_FILE).is_file():
             build_shards(settings, out)  # keeps it, or refuses that of another recipe
         else:
-            absent.append((out, submit_build(settings, out, cluster)))
+            jobs = submit_build(settings, out, cluster)
+            if not jobs.found:
+                note(jobs.closing)
+            absent.append((out, jobs))
     for out, jobs in absent:
         ended = follow(jobs.folder, jobs.closing, partial(_told_by_set, out))
         if ended.code != ExitCode.DONE:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import PipelineSettings, SlurmCluster
-from swamp_dist.launch import cancel
+from swamp_dist.launch import cancel, shard_jobs
 from swamp_dist.launch.detach import Handed, hand_over
+from swamp_dist.launch.graph import read_builds, write_graph
+from swamp_dist.launch.pipeline import run_pipeline
+from swamp_dist.launch.plan import plan_pipeline
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.launch.status import look
 from swamp_dist.launch.survey import survey
@@ -138,3 +141,37 @@ def test_cancelling_the_pipeline_takes_all_jobs_out(slurm: Slurm, settings: Pipe
     assert all(each.stopped for each in cancel.cancel(Path("runs"), now=False, wait=1.0))
     assert set(calls(slurm.commands, "scancel")) == {h.job for h in handed.values()}
     assert look(RunDir(Path("runs/pre"))).state == "cancelled"
+
+
+def test_builds_are_noted_before_the_first_stage_and_kept(slurm: Slurm, settings: PipelineSettings) -> None:
+    """sbatch refuses all but the build; whoever follows the graph afterwards leaves its notes alone."""
+    script = (slurm.commands / "sbatch").read_text()
+    refusing = script.replace("\nn=", f'\n[ $(ls "{slurm.jobs}" | wc -l) -ge 1 ] && exit 1\nn=', 1)
+    (slurm.commands / "sbatch").write_text(refusing)
+    with pytest.raises(UserError, match="sbatch refused"):
+        hand(settings)
+    assert read_builds(Path("runs")) == ["41"]
+    (slurm.commands / "sbatch").write_text(script)
+    handed = hand(settings)
+    noted = json.loads(Path("runs/graph.json").read_text())
+    write_graph(plan_pipeline(settings, Path("runs")))
+    assert json.loads(Path("runs/graph.json").read_text()) == noted
+    assert noted["builds"] == [handed["shards data/built"].job]
+    assert all("job" in stage for stage in noted["stages"])
+
+
+def test_a_followed_pipeline_notes_only_the_builds_it_submitted(
+    slurm: Slurm, settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard_jobs, "follow", interrupted)
+    for folder, builds in (("runs", ["41"]), ("others", []), ("runs", ["41"])):
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(settings, Path(folder), lambda _: None, cluster=CLUSTER)
+        assert read_builds(Path(folder)) == builds
+    cancel.cancel(Path("others"), now=False, wait=1.0)
+    assert calls(slurm.commands, "scancel") == []
+    cancel.cancel(Path("runs"), now=False, wait=1.0)
+    assert calls(slurm.commands, "scancel") == ["41"]
