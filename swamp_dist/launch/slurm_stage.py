@@ -63,13 +63,15 @@ class SlurmRunner:
         except UserError as error:
             folder.append_event("failed", reason=str(error), code=int(ExitCode.USER_MISTAKE))
             return ExitCode.USER_MISTAKE
-        ended = follow(folder, job)
-        return ended.code
+        return ExitCode.DONE if job is None else follow(folder, job).code
 
-    def _job(self, stage_yaml: Path, folder: RunDir) -> str:
+    def _job(self, stage_yaml: Path, folder: RunDir) -> str | None:
+        """The job that works on the stage, submitted now if there is none; None if the stage is done."""
         found = _patiently(lambda: live_job(folder))
         if found is not None:
             return found.job_id
+        if folder.done:  # asked after the scheduler: the job of a killed driver may have ended just now
+            return None
         settings = load(stage_yaml, StageSettings)
         manifest = check_stage(settings, folder, self.cluster.world_size)
         with _variables(self.environment):

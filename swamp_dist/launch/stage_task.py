@@ -79,6 +79,8 @@ def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
     """Run a stage's ranks in a process of their own that ends with this one; output to its console log."""
     folder = RunDir(run_dir)
     _let_orphans_end(folder)
+    if folder.done:  # by the ranks of a killed driver
+        return ExitCode.DONE
     folder.append_event("launched")
     command = [sys.executable, "-m", "swamp_dist.launch.local", str(stage_yaml), str(run_dir), str(ranks)]
     with folder.console_log.open("ab") as log:

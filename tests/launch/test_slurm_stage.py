@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from swamp_dist.launch.stage_task import Ending, Order, stage_task
 from swamp_dist.launch.submission import live_job
 from swamp_dist.loading import load
 from tests.end_to_end.command import write_job
+from tests.launch.pipelines import RESULT
 from tests.launch.slurm_played import Slurm, job
 
 
@@ -207,3 +209,17 @@ def test_a_mistake_is_found_before_submission_and_not_repeated(slurm: Slurm, fol
     assert slurm.submissions == 0
     (noted,) = [e for e in folder.read_events() if e["event"] == "failed"]
     assert "23" in str(noted["reason"])
+
+
+def test_a_job_that_ends_while_it_is_looked_for_is_not_submitted_again(
+    slurm: Slurm, folder: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.append_event("submitted", job="7", ranks=2)
+
+    def over_by_now(asked: RunDir) -> None:
+        """The scheduler calls the job ended; its result was written a moment before."""
+        asked.result_json.write_text(json.dumps(RESULT))
+
+    monkeypatch.setattr(slurm_stage, "live_job", over_by_now)
+    assert runner(slurm)(folder.stage_yaml, folder.path, 1) == ExitCode.DONE
+    assert submitted(folder, 1)
