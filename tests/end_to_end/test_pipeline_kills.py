@@ -63,7 +63,9 @@ def test_killed_worker_and_killed_driver_lose_and_repeat_nothing(tiny_shards: Pa
     assert again.code == 0, again.said
 
     assert [kinds(runs / stage).count("done") for stage in ("pre", "fine")] == [1, 1]
-    assert [kinds(runs / stage).count("launched") for stage in ("pre", "fine")] == [2, 2]
+    pre, fine = (kinds(runs / stage).count("launched") for stage in ("pre", "fine"))
+    assert pre == 2
+    assert fine in (1, 2)  # 1 where its ranks came to the end before they heard of the driver's
     for stage in ("pre", "fine"):
         taken_up = [e["step"] for e in RunDir(runs / stage).read_events() if e["event"] == "training"]
         assert taken_up[0] == 0
