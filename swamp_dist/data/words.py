@@ -24,7 +24,7 @@ WORD_LIST_FILE = "words.txt"
 _ROWS_AT_A_TIME = 65_536
 
 
-def check_words(folder: Path, record: WordsRecord) -> None:
+def check_table_hash(folder: Path, record: WordsRecord) -> None:
     """Compare a word table with the hash that its manifest names; about a second a GB.
 
     Raises:

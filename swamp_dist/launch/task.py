@@ -24,7 +24,7 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
-from swamp_dist.data.words import check_words
+from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, configure_logging, join, leave, on_main
 from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.launch.embedding_dim import with_embedding_dim
@@ -74,7 +74,7 @@ def run_stage(
     manifest = on_main(world, lambda: check_stage(settings, run_dir, world.size))
     words = manifest.record.words
     if words is not None:
-        on_main(world, lambda: check_words(manifest.folder, words))
+        on_main(world, lambda: check_table_hash(manifest.folder, words))
     settings = on_main(world, lambda: with_embedding_dim(settings))
     if settings.data.verify:
         on_main(world, lambda: _verify(manifest))

@@ -10,9 +10,8 @@ What may be wrong with captions, and what becomes of it:
   or with bad_times = drop the caption is left out;
 * a caption without words is usual, because stop words are removed in the published captions, and growing a clip
   may give it its neighbours' words: it is kept as published, or left out with wordless = drop;
-* overlaps are usual in recognised speech: they are kept; `caption_counts` counts them;
-* a caption that starts behind the last feature row gets a zero clip vector, as in Miech et al. 2019: it is kept
-  and counted. Where more than MOST_BEHIND of a video's captions do, the features are cut off or of
+* overlaps are usual in recognised speech: they are kept;
+* a caption that starts behind the last feature row gets a zero clip vector, as in Miech et al. 2019: it is kept. Where more than MOST_BEHIND of a video's captions do, the features are cut off or of
   another video: BadEntry "captions beyond the features".
 """
 
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,18 +123,6 @@ def check_reach(times: np.ndarray, seconds: float, key: str) -> None:
             f"{behind} of {len(times)} captions start after {seconds:.0f} s, where its features end: the "
             "features are cut off or of another video",
         )
-
-
-def caption_counts(times: np.ndarray, texts: Sequence[str], seconds: float) -> Mapping[str, int]:
-    """What is usual but worth counting in one video: captions in all, those that overlap the one before,
-    those without words, and those that start behind the features' end. times (n, 2) and `seconds` in s.
-    """
-    return {
-        "captions": len(texts),
-        "overlapping": int((times[1:, 0] < times[:-1, 1]).sum()),
-        "without words": sum(not has_words(text) for text in texts),
-        "behind the features": int((times[:, 0] > seconds).sum()),
-    }
 
 
 def has_words(text: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from swamp_dist.config import GatedSettings, ModelSettings, StageSettings
-from swamp_dist.data.words import check_words
+from swamp_dist.data.words import check_table_hash
 from swamp_dist.launch.preflight import check_stage, training_marks, word_source
 from swamp_dist.launch.rundir import RunDir
 from swamp_dist.records import UserError
@@ -147,13 +147,13 @@ def test_a_word_table_of_other_bytes_is_found_before_the_first_step(tmp_path: Pa
     manifest = build_videos(tmp_path / "set")
     words = manifest.record.words
     assert words is not None
-    check_words(manifest.folder, words)
+    check_table_hash(manifest.folder, words)
     path = manifest.folder / words.file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="the manifest says"):
-        check_words(manifest.folder, words)
+        check_table_hash(manifest.folder, words)
 
 
 def test_the_checks_load_no_torch(tmp_path: Path) -> None:

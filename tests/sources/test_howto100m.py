@@ -13,7 +13,6 @@ import pytest
 from swamp_dist.data.sample_checks import checked_samples
 from swamp_dist.records import BadEntry, RawSplit, UserError
 from swamp_dist.sources import howto100m
-from swamp_dist.sources.narrations import caption_counts
 from tests.sources import raw_layouts
 from tests.sources.raw_layouts import NARRATION, SECONDS, VIDEOS, WIDTH, unit_rows, write_captions, write_rows
 
@@ -121,13 +120,6 @@ def test_a_csv_without_its_columns_or_in_another_encoding_is_one_bad_entry(tmp_p
         assert fault(split).kind == "captions malformed"
     assert split.captions is not None
     assert [len(c) for c in split.captions()] == [0, 3, 3, 3]
-
-
-def test_usual_oddities_are_counted(tmp_path: Path) -> None:
-    times = np.array([[0, 5], [4.5, 9.5], [9.5, 12], [41, 44]])
-    assert caption_counts(times, ["a", "", "b", "c"], seconds=SECONDS) == {
-        "captions": 4, "overlapping": 1, "without words": 1, "behind the features": 1,
-    }  # fmt: skip
 
 
 def test_features_of_another_length_or_missing_are_named(tmp_path: Path) -> None:
