@@ -13,16 +13,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 install: $(READY)
 
-# torch first and pinned, through pip, which honours a wheel folder or an index for CPU builds in your
-# pip configuration (uv does not read it); later resolvers keep what is there. Without this order
-# deepspeed would pull the newest torch with several gigabytes of CUDA packages.
+# Another build of torch: make install TORCH="torch==2.13.0 --index-url URL"; another Python: PYTHON=python3.12.
 TORCH ?= torch==2.13.0
+PYTHON ?= python3
 
 $(READY): setup.py
-	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv $(TORCH)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev,openmoji]'
-	touch $(READY)
+	TORCH='$(TORCH)' PYTHON='$(PYTHON)' tools/install.sh $(VENV)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,11 +27,15 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Two tests at a time, the tests of a file one after another; 0: all in one process, for a debugger.
+TEST_WORKERS ?= 2
+WORKERS := -n $(TEST_WORKERS) --dist loadfile
+
 test: lint types
-	$(BIN)/pytest -m 'not slow and not cluster' $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'not slow and not cluster' $(WORKERS) $(PYTEST_ARGS)
 
 test-slow: $(READY)
-	$(BIN)/pytest -m 'slow and not cluster' $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'slow and not cluster' $(WORKERS) $(PYTEST_ARGS)
 
 # Starts a real SLURM of two nodes on this host and stops it at the end; needs root, and apt or a SLURM.
 test-cluster: $(READY)

@@ -17,7 +17,7 @@ setup(
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer
         "ray[train]>=2.60,<3",  # holds the stage graph of a pipeline; Train runs a stage on a Ray cluster
-        "submitit>=1.5.4,<1.6",  # writes and submits SLURM batch scripts; two of its inner functions are used, hence the cap
+        "submitit>=1.5.4,<1.6",  # SLURM batch scripts; capped, because two of its inner functions are used
         "tensorboard>=2.21",  # watching runs
         "pydantic>=2.12,<3",  # strict, typed settings with all errors at once
         "pyyaml>=6",  # job files
@@ -26,6 +26,8 @@ setup(
         "safetensors>=0.5",  # weights without code in them
         "numpy>=2",
         "xxhash>=3.5",  # checksum of an entry's fields: crc32 takes longer than the rest of reading a video
+        "scipy>=1.11",  # Student's t in the intervals of a table; oracle of the solver's tests (linprog)
+        "psutil>=6",  # state and environment of the processes that a run folder names
         "packaging>=23",  # compares versions in `swamp doctor`
         "pillow>=12.2",  # decoding pictures; the floor carries security fixes
         "matplotlib>=3.9",  # the plots of a sweep
@@ -35,11 +37,11 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-timeout",  # a hung collective fails in a minute instead of stalling the suite
+            "pytest-xdist>=3.6",  # ranks and jobs start slowly: two tests at a time use both cores meanwhile
             "hypothesis",  # property tests of solver, order and ranking
             "pot",  # optimal transport oracle for the Sinkhorn tests
-            # The GPU's Sinkhorn pass is run by its interpreter; CUDA builds of torch 2.13 bring this very version.
+            # Its interpreter runs the GPU's Sinkhorn pass; CUDA builds of torch 2.13 bring this version.
             "triton==3.7.1; platform_system == 'Linux'",
-            "scipy",  # linear-program oracle (scipy.optimize.linprog)
             "ruff==0.17.6",
             "mypy==2.4.1",
             "types-PyYAML",

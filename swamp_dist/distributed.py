@@ -7,7 +7,6 @@ A function that communicates takes a `World`; everything else is local. Which ra
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,18 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore, Store
 
-from swamp_dist.environment import Place, read_environment
-from swamp_dist.records import UserError
+from swamp_dist.environment import RankInfo, read_environment
+from swamp_dist.errors import UserError
+from swamp_dist.rendezvous import (
+    GLOO_INTERFACE,
+    NCCL_INTERFACE,
+    RendezvousError,
+    choose_interfaces,
+    find_meeting_point,
+    open_store,
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -47,24 +55,44 @@ def join(timeout_seconds: float = 600.0) -> World:
     """Join the process group the environment describes (a group of one where it describes none).
 
     Backend: nccl on GPUs, gloo on CPUs. DeepSpeed insists on a process group even for one rank.
+
+    Raises:
+        RendezvousError: the ranks cannot meet within the time.
+        UserError: more ranks on this node than GPUs.
     """
-    place = read_environment()
-    device = _device(place)
+    info = read_environment()
+    device = _device(info)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = datetime.timedelta(seconds=timeout_seconds)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if place.world_size == 1:
+    if info.world_size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asserts on it even for a given group
-        store = torch._C._distributed_c10d.HashStore()  # in memory: no port to collide on
-        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+        choose_interfaces(find_meeting_point(info))  # gloo listens for one rank too
+        store: Store | None = HashStore()  # in memory: no port to collide on
     else:
-        os.environ.update(place.variables())  # of srun: DeepSpeed knows torch's names only
-        dist.init_process_group(backend, rank=place.rank, world_size=place.world_size, timeout=timeout)
-    return World(place.rank, place.world_size, place.local_rank, device)
+        os.environ.update(info.variables())  # of srun: DeepSpeed knows torch's names only
+        store = open_store(info, timeout_seconds)
+    try:
+        dist.init_process_group(
+            backend, store=store, rank=info.rank, world_size=info.world_size, timeout=timeout
+        )
+    except RuntimeError as error:  # torch's own have no common class below it
+        raise RendezvousError(_not_met(info, error)) from error
+    return World(info.rank, info.world_size, info.local_rank, device)
 
 
-def _device(place: Place) -> torch.device:
+def _not_met(info: RankInfo, error: RuntimeError) -> str:
+    said = (str(error).splitlines() or [""])[0]
+    return (
+        f"rank {info.rank} of {info.world_size} did not meet the others, who began at "
+        f"{info.address}:{info.port}: {said}\n"
+        "Fix: look at the logs of the other ranks first. Where none says more, look at the firewall between "
+        f"the hosts and at the interface ({GLOO_INTERFACE}, {NCCL_INTERFACE})."
+    )
+
+
+def _device(info: RankInfo) -> torch.device:
     """The rank's own GPU, or the CPU. A scheduler that binds GPUs to tasks shows each rank just one.
 
     Raises:
@@ -73,42 +101,19 @@ def _device(place: Place) -> torch.device:
     if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
         return torch.device("cpu")
     visible = torch.cuda.device_count()
-    if place.local_rank >= visible > 1:
+    if info.local_rank >= visible > 1:
         raise UserError(
-            f"rank {place.rank} is number {place.local_rank} on its node, which shows {visible} GPUs: expected "
-            "one rank a GPU.\nStart fewer ranks a node, or ask for more GPUs (tasks_per_node and gpus_per_node)."
+            f"rank {info.rank} is number {info.local_rank} on its node, which shows {visible} GPUs: "
+            "expected one rank per GPU.\n"
+            "Start fewer ranks per node, or ask for more GPUs (tasks_per_node and gpus_per_node)."
         )
-    return torch.device("cuda", place.local_rank if visible > 1 else 0)
+    return torch.device("cuda", info.local_rank if visible > 1 else 0)
 
 
 def leave() -> None:
     """Leave the process group; without it a gloo rank can abort at exit after all work was done."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def configure_logging(world: World, log_file: str | None = None) -> None:
-    """Package log: everything to this rank's file, messages of the main rank to the console too."""
-    logger = logging.getLogger("swamp_dist")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers.clear()
-    line = logging.Formatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
-    if log_file is not None:
-        to_file = logging.FileHandler(log_file)
-        to_file.setFormatter(line)
-        logger.addHandler(to_file)
-    if world.is_main:
-        to_console = logging.StreamHandler()
-        to_console.setFormatter(_Brief("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(to_console)
-
-
-class _Brief(logging.Formatter):
-    """Leaves traces to the log file: the console says what happened in one screen."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(logging.makeLogRecord(vars(record) | {"exc_info": None, "exc_text": None}))
 
 
 @dataclass(frozen=True)
@@ -127,75 +132,6 @@ class Gathering:
         return self._rows
 
 
-class _Awaited(torch.autograd.Function):
-    """The identity. Backward waits for the sum over ranks that `_Gathered` started: nothing else may feed it."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, reducing: list[Any]) -> Tensor:
-        ctx.reducing = reducing
-        return rows.view_as(rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        work, _ = ctx.reducing.pop()
-        work.wait()
-        return gradient, None
-
-
-class _Gathered(torch.autograd.Function):
-    """Rows that `start_gather` brought, as a function of mine."""
-
-    @staticmethod
-    def forward(ctx: Any, mine: Tensor, rows: Tensor, world: World, reducing: list[Any]) -> Tensor:
-        ctx.world, ctx.reducing = world, reducing
-        return rows
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        world: World = ctx.world
-        mine = gradient.new_empty((gradient.shape[0] // world.size, *gradient.shape[1:]))
-        whole = gradient.contiguous()
-        work = dist.reduce_scatter_single(mine, whole, async_op=True)
-        ctx.reducing.append((work, whole))  # its memory must not be used again before
-        return mine, None, None, None
-
-
-@dataclass
-class GradientGathering:
-    """Rows of all ranks on their way here, which will send their gradient back.
-
-    Autograd runs what was made last first. So the sum over ranks is started by a node made where the rows are
-    used, and awaited by one made where they began to travel: if another tower computed in between, its backward
-    pass runs while the sum is on its way.
-    """
-
-    _gathering: Gathering
-    _mine: Tensor
-    _world: World
-    _reducing: list[Any]
-    _rows: Tensor | None = None
-
-    def wait(self) -> Tensor:
-        """The rows (W*b, ...) in rank order, differentiable; the same tensor every time."""
-        if self._rows is None:
-            rows: Tensor = _Gathered.apply(self._mine, self._gathering.wait(), self._world, self._reducing)  # type: ignore[no-untyped-call]
-            self._rows = rows
-        return self._rows
-
-
-Pending = Gathering | GradientGathering
-"""Something whose `wait` gives the rows of all ranks."""
-
-
-def start_gather_rows(rows: Tensor, world: World) -> Pending:
-    """`gather_rows` that returns while the rows are on their way. All ranks wait for it before they use them."""
-    if world.size == 1:
-        return Gathering(rows, None, rows)
-    reducing: list[Any] = []
-    mine: Tensor = _Awaited.apply(rows, reducing)  # type: ignore[no-untyped-call]
-    return GradientGathering(start_gather(rows, world), mine, world, reducing)
-
-
 def start_gather(rows: Tensor, world: World) -> Gathering:
     """`gather` that returns while the rows are on their way."""
     if world.size == 1:
@@ -205,19 +141,18 @@ def start_gather(rows: Tensor, world: World) -> Gathering:
     return Gathering(out, dist.all_gather_single(out, mine, async_op=True), mine)
 
 
-def gather_rows(rows: Tensor, world: World) -> Tensor:
-    """All ranks' rows in rank order, differentiable: (b, ...) -> (W*b, ...).
-
-    The backward pass sums over ranks what each rank's loss sends to my rows. With every rank's loss a
-    mean over its own rows and DeepSpeed's average over ranks, the parameter gradient is exactly the
-    one of a single process that holds the whole batch.
-    """
-    return start_gather_rows(rows, world).wait()
-
-
 def gather(rows: Tensor, world: World) -> Tensor:
     """All ranks' rows in rank order, without gradient; equal shapes on all ranks."""
     return start_gather(rows, world).wait()
+
+
+def start_shift(rows: Tensor, world: World) -> Gathering:
+    """Send my rows to the next rank; the answer waits for those of the rank before, of equal shape. All ranks
+    call it. An uneven all-to-all of which all parts but one are empty: nothing else has to be sent."""
+    mine, received = rows.detach().contiguous(), torch.empty_like(rows)
+    to, of = [0] * world.size, [0] * world.size
+    to[(world.rank + 1) % world.size] = of[(world.rank - 1) % world.size] = len(rows)
+    return Gathering(received, dist.all_to_all_single(received, mine, of, to, async_op=True), mine)
 
 
 def gather_to_main(rows: Tensor, world: World) -> list[Tensor]:
@@ -241,6 +176,39 @@ def max_over_ranks(values: Tensor, world: World) -> Tensor:
     if world.size > 1:
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
+
+
+def best_over_ranks(values: Tensor, index: Tensor, world: World) -> tuple[Tensor, Tensor]:
+    """Elementwise the largest value over ranks and, of those that have it, the lowest index; nan is larger
+    than any number. (n,) float32 or float64 and (n,) int64; the same bits on every rank.
+
+    A maximum of values may lose nan on its way, and no sum or maximum keeps an index with its value. So the
+    values travel as integers of the same order, and the indices after them: two all-reduces.
+    """
+    if world.size == 1:
+        return values, index
+    mine = _as_ordered_integers(values)
+    best = max_over_ranks(mine.clone(), world)
+    lowest = index.masked_fill(mine != best, torch.iinfo(index.dtype).max)
+    dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return _flip_negatives(best).view(values.dtype), lowest
+
+
+def _as_ordered_integers(values: Tensor) -> Tensor:
+    """Integers that compare as the numbers do: -0 equals 0, all nan are equal and above infinity."""
+    plain = torch.where(values.isnan(), torch.nan, values + 0.0)
+    return _flip_negatives(plain.view(torch.int32 if values.dtype == torch.float32 else torch.int64))
+
+
+def _flip_negatives(bits: Tensor) -> Tensor:
+    """Reverse the order of negative numbers, whose bits are a sign and a size; its own inverse."""
+    return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits)
+
+
+def start_max_over_ranks(values: Tensor, world: World) -> Gathering:
+    """`max_over_ranks` that returns at once; `values` must not be used before it was waited for."""
+    work = dist.all_reduce(values, op=dist.ReduceOp.MAX, async_op=True) if world.size > 1 else None
+    return Gathering(values, work, values)
 
 
 def mean_over_ranks(values: Tensor, world: World) -> Tensor:
@@ -287,3 +255,11 @@ def on_main(world: World, action: Callable[[], _Answer]) -> _Answer:
     if error is not None:
         raise error
     return answer  # type: ignore[no-any-return]
+
+
+def lost_peers(error: Exception, world: World) -> bool:
+    """Whether a collective failed because another rank ended; what ended that one, it says itself.
+
+    gloo raises a bare RuntimeError, so its words have to tell.
+    """
+    return world.size > 1 and isinstance(error, RuntimeError) and "onnection" in str(error)

@@ -35,6 +35,16 @@ _EXPECTED = {
 }
 
 
+_MOST_SHOWN = 40
+"""Problems on one screen."""
+_MOST_EXPLAINED = 30
+"""Findings of pydantic that are put into words: finding near keys takes time."""
+_LONGEST_WORD = 100
+"""Letters of a word that near ones are sought for, and of a key that is shown whole."""
+_OF_THE_KEY = "[key]"
+"""Ends a pydantic location where the key itself is wrong and not its value."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing to mend."""
@@ -49,14 +59,23 @@ def screen(title: str, problems: Sequence[Problem]) -> str:
     """All problems as one message, in the order found."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{title}: {count}"]
-    for problem in dict.fromkeys(problems):
+    for problem in list(dict.fromkeys(problems))[:_MOST_SHOWN]:
         place = f"  ({problem.where})" if problem.where else ""
-        lines += [f"  {'.'.join(problem.key) or 'whole file'}{place}", f"      {problem.message}"]
+        lines += [f"  {_dotted(problem.key) or 'whole file'}{place}", f"      {problem.message}"]
+    if len(problems) > _MOST_SHOWN:
+        lines.append(f"  ... and {len(problems) - _MOST_SHOWN} more")
     return "\n".join(lines)
+
+
+def _dotted(key: tuple[str, ...]) -> str:
+    text = ".".join(key)
+    return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}..."
 
 
 def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """Candidates that resemble `word`, best first, at most 3; swapped letters count as nearly alike."""
+    if len(word) > _LONGEST_WORD:  # comparing takes time with the square of the length
+        return []
     scored = sorted((-_likeness(word, c), c) for c in candidates)
     return [c for score, c in scored if -score >= cutoff][:3]
 
@@ -64,12 +83,16 @@ def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> list[s
 def explain(
     kind: type[Settings], error: ValidationError, origin: Mapping[tuple[str, ...], str]
 ) -> list[Problem]:
-    """Pydantic's findings as problems, one a key."""
+    """Pydantic's findings as problems, one per key."""
     merged: dict[tuple[str, ...], list[str]] = {}
-    for detail in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for detail in found[:_MOST_EXPLAINED]:
         key, message = _say(kind, detail)
         merged.setdefault(key, []).append(message)
-    return [Problem(k, _origin(k, origin), _join(messages)) for k, messages in merged.items()]
+    problems = [Problem(k, origin_of(k, origin), _join(messages)) for k, messages in merged.items()]
+    if len(found) > _MOST_EXPLAINED:
+        problems.append(Problem((), "", f"and {len(found) - _MOST_EXPLAINED:,} more problems of this kind"))
+    return problems
 
 
 def _say(kind: type[Settings], detail: ErrorDetails) -> tuple[tuple[str, ...], str]:
@@ -83,12 +106,12 @@ def _say(kind: type[Settings], detail: ErrorDetails) -> tuple[tuple[str, ...], s
     if problem in ("union_tag_not_found", "union_tag_invalid"):
         tags = [str(tag) for tag in _tags(annotation)]
         tag = found.get("kind") if isinstance(found, dict) else None
-        shown = "it is not given" if tag is None else f"found {_short(tag)}{_suggest_value(tag, tags)}"
+        shown = "it is not given" if tag is None else f"found {shortened(tag)}{_suggest_value(tag, tags)}"
         return (*key, "kind"), f"expected one of {', '.join(tags)}; {shown}"
     if problem == "value_error":
         return key, str(context.get("error", detail["msg"]))
-    expected = _EXPECTED.get(problem, detail["msg"]).format(**context)
-    return key, f"expected {expected}, found {_short(found)}{_suggest_value(found, _choices(annotation))}"
+    expected = _EXPECTED[problem].format(**context) if problem in _EXPECTED else detail["msg"]
+    return key, f"expected {expected}, found {shortened(found)}{_suggest_value(found, _choices(annotation))}"
 
 
 def _join(messages: list[str]) -> str:
@@ -100,7 +123,7 @@ def _join(messages: list[str]) -> str:
     return "; ".join(messages)
 
 
-def _origin(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str:
+def origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str:
     """Where the key, or else the nearest section around it, was given."""
     for length in range(len(key), 0, -1):
         if key[:length] in origin:
@@ -108,7 +131,8 @@ def _origin(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str:
     return ""
 
 
-def _short(value: object) -> str:
+def shortened(value: object) -> str:
+    """A value as JSON, cut where it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -124,6 +148,8 @@ def locate(kind: Any, loc: Sequence[int | str]) -> tuple[tuple[str, ...], Any]:
     key: list[str] = []
     annotation: Any = kind
     for part in loc:
+        if part == _OF_THE_KEY:
+            break
         members, items = sections(annotation), _items(annotation)
         if len(members) > 1:
             annotation = next(
@@ -206,6 +232,8 @@ def _suggest_key(kind: type[Settings], loc: Sequence[int | str]) -> str:
     """Near keys of the same section, and the same key where it lives elsewhere."""
     section, annotation = locate(kind, loc[:-1])
     word = str(loc[-1])
+    if len(word) > _LONGEST_WORD:
+        return ""
     scores: dict[str, float] = {}
     for path in keys(kind):
         if path[-1] == word or _likeness(word, path[-1]) >= 0.8:

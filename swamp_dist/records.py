@@ -10,18 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-
-class UserError(Exception):
-    """A mistake the user can mend: one screen that names what is wrong, what was expected and the fix.
-
-    The command line prints it without a traceback and exits with code 2.
-    """
 
 
 @dataclass(frozen=True)
@@ -42,19 +35,10 @@ class Sample:
     """Captions that a build turns into word ids, in the order of their items."""
 
 
-class BadEntry(UserError):
-    """Raw data of one entry that are missing or malformed; a build fails or skips it, as its policy says."""
-
-    def __init__(self, key: str, kind: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
-        self.key = key
-        self.kind = kind
-        """What is wrong in a few fixed words, for example `no 3D features`; coverage reports count by it."""
-
-
 @dataclass(frozen=True)
 class RawSplit:
-    """One split of a raw data set, opened but not read: entries are made one by one, anywhere, in any order."""
+    """One split of a raw data set, opened but not read: entries are made one by one, anywhere, in any
+    order."""
 
     keys: Sequence[str]
     """Keys of all entries, in a fixed order."""
@@ -107,6 +91,11 @@ class PairBatch:
     """(b, ...) inputs of modality A."""
     b: Inputs
     """(b, ...) inputs of modality B."""
+    items: Tensor | None = None
+    """(b,) int64: the unit that each pair was drawn as, the same number for the same one in all steps: its
+    entry or, of clips, its caption. None: `ids`."""
+    labels: Tensor | None = None
+    """(b,) int64: class of each pair, -1 where it has none. None: not asked."""
 
 
 class PairEmbeddings(NamedTuple):
@@ -118,6 +107,10 @@ class PairEmbeddings(NamedTuple):
     """(b, D)"""
     prototypes: Tensor | None
     """(K, D), or None where the SwAMP term is off. Unit length unless `normalize_prototypes` is off."""
+    logit_scale: Tensor | None = None
+    """0-d, what cosines are multiplied by; None where the contrastive form has no logits."""
+    logit_bias: Tensor | None = None
+    """0-d, what is added to them then; None where the form adds nothing."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +134,8 @@ class LossTerms:
     """The objective on one rank: a loss with gradient, and 0-d figures without."""
 
     total: Tensor
-    contrastive: Tensor | None
-    swamp: Tensor | None
+    terms: Mapping[str, Tensor]
+    """Of every term that counts in this step, by name and before its weight; the same names on all ranks."""
     diagnostics: Mapping[str, Tensor]
     """0-d tensors by metric tag, for example swamp/target_entropy."""
 
@@ -214,6 +207,38 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """A sign of a training that stood on the wrong side of its limit for many steps in a row."""
+
+    name: str
+    message: str
+    """What stands where, since which step, and what to do, as it was raised last; one line."""
+    since: int
+    """First of those steps, counted from 1."""
+    raised: int
+    """Step at which it was raised last."""
+    cleared: int | None
+    """Step at which it was cleared; None where it stands."""
+    times: int
+    """How often it was raised."""
+
+
+@dataclass(frozen=True)
+class AlarmState:
+    """What is known of all alarms after a step."""
+
+    against: Mapping[str, int] = field(default_factory=dict)
+    """By name of an alarm: steps in a row whose sign spoke against its state, raised or not."""
+    alarms: Mapping[str, Alarm] = field(default_factory=dict)
+    """By name: all that were ever raised."""
+
+    @property
+    def standing(self) -> list[Alarm]:
+        """Raised, and not cleared since."""
+        return [alarm for alarm in self.alarms.values() if alarm.cleared is None]
+
+
+@dataclass(frozen=True)
 class StageResult:
     """What a finished stage leaves for the next one and for tables; result.json holds it."""
 
@@ -225,3 +250,52 @@ class StageResult:
     evaluations: tuple[EvaluationResult, ...]
     provenance: Mapping[str, object]
     """World size, seed, versions, git sha, hashes of shards and initial weights, seconds spent."""
+    weights_sha256: str | None = None
+    """Of the file `weights`; None where there are none, or in a result of an earlier version."""
+    alarms: tuple[Alarm, ...] = ()
+    """All that its training raised, those that were cleared too."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A scheduler's job as it stands, in terms that all schedulers share."""
+
+    id: str
+    phase: Literal["waiting", "running", "ended"]
+    """waiting: in the queue, for the first time or again; running: holds machines."""
+    reason: str = ""
+    """Why it waits or ended, in the scheduler's words; empty where it gives none."""
+    seconds: float | None = None
+    """Since it started last; None where it has not, or that is not told."""
+    code: int | None = None
+    """How it ended, an `ExitCode` or another number, INTERRUPTED where a person cancelled it; None while it
+    has not ended or where that is not told."""
+    word: str = ""
+    """The scheduler's own word for its state, for people to read: for example PENDING."""
+    stuck: bool = False
+    """It waits for what no time brings, for example the end of a job that has failed."""
+    fix: str = ""
+    """What lets a stuck job start, one line."""
+    owner: str | None = None
+    """What its submission wrote on it, the folder that it works on: it tells whose job this is, since numbers
+    are used again. Empty where nothing stands there, None where the scheduler does not keep it."""
+
+
+Level: TypeAlias = Literal["ok", "warning", "problem"]
+Place: TypeAlias = Literal["", "here", "scheduler", "nodes"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check of a machine or a cluster looked at."""
+
+    check: str
+    level: Level
+    """problem: runs would fail, hang or lose work; warning: they would be slower or less safe."""
+    message: str
+    fix: str = ""
+    """What to do, one line; empty where all is well."""
+    host: str = ""
+    """Where it was found; empty where that is clear."""
+    place: Place = ""
+    """Of a cluster: this machine, from where jobs are submitted, the scheduler's words, or compute nodes."""

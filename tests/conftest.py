@@ -10,8 +10,10 @@ from hypothesis import settings
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the suite tests the CPU path; GPU tests say so themselves
 
-# Every test has a time limit of its own; a deadline an example fails on a busy machine only.
-settings.register_profile("swamp", deadline=None)
+# Every test has a time limit of its own; a deadline per example fails on a busy machine only. Every run draws
+# the same examples, so that a failure can be seen again; `--hypothesis-profile=fresh` draws others.
+settings.register_profile("swamp", deadline=None, derandomize=True)
+settings.register_profile("fresh", deadline=None)
 settings.load_profile("swamp")
 
 
@@ -28,7 +30,7 @@ def _package_log_reaches_caplog() -> Iterator[None]:
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic shard set with train, validation and test splits."""
     from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit
-    from swamp_dist.launch.shards import build_shards
+    from swamp_dist.prepare.build import build_shards
 
     folder = tmp_path_factory.mktemp("shards") / "tiny"
     splits = {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +11,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swamp_dist import cli
+from swamp_dist.backends import local
 from swamp_dist.config import StageSettings
+from swamp_dist.errors import ExitCode, RunDirHeld
 from swamp_dist.evaluate.results import result_to_json
-from swamp_dist.launch import local, pipeline, preflight
-from swamp_dist.launch.console import Report, StageStatus
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.rundir import RunDir, RunDirHeld
 from swamp_dist.loading import load
+from swamp_dist.monitor.status import look
+from swamp_dist.pipelines import run as pipeline
+from swamp_dist.pipelines.live_view import Report
+from swamp_dist.pipelines.run import StageEnd
 from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage import open as stage_open
 
 JOB = "name: tiny\ndata: {shards: data/tiny, entries: 8}\ntrain: {epochs: 3}\nevaluate: [{split: test}]\n"
 PIPELINE = """
@@ -60,7 +66,8 @@ def test_help_and_show_load_nothing_heavy() -> None:
         "assert CliRunner().invoke(c.app, ['show', 'job.yaml']).exit_code == 0\n"
         "shown = CliRunner().invoke(c.app, ['show', '--cost', 'job.yaml', '--gpus-per-node', '4'])\n"
         "assert shown.exit_code == 0 and 'sent: column masses' in shown.output, shown.output\n"
-        "heavy = {'torch', 'ray', 'deepspeed', 'webdataset', 'tensorboard', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'deepspeed', 'webdataset', 'tensorboard', 'numpy', 'PIL'} & "
+        "set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -104,6 +111,28 @@ def test_show_explains_and_marks_what_is_not_default() -> None:
     assert "train.select" not in changed
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            [],
+            "lambda = 0.25 multiplies SwAMP's mean over the batch, beside 1 times the contrastive",
+        ),
+        (
+            ["objective.contrastive.reduction=sum", "objective.contrastive.weight=2"],
+            "beside 2 times the contrastive term's sum over the batch: as lambda / 8 beside its mean.",
+        ),
+        (["objective.swamp.weight_as=gradient_ratio"], "lambda = min(0.25, 0.3 |g_c| / |g_s|) multiplies"),
+        (["objective.swamp.weight=0"], None),
+    ],
+)
+def test_show_says_what_lambda_stands_beside(changes: list[str], said: str | None) -> None:
+    shown = swamp("show", "job.yaml", "--changed", *changes)
+    assert shown.exit_code == 0
+    last = shown.output.rstrip().splitlines()[-1]
+    assert ("lambda" not in last) if said is None else (said in last)
+
+
 def test_show_works_for_pipelines() -> None:
     shown = swamp("show", "two.yaml")
     assert shown.exit_code == 0
@@ -139,7 +168,7 @@ def test_run_writes_the_stage_and_passes_the_code_on(monkeypatch: pytest.MonkeyP
         return ExitCode.REQUEUE
 
     monkeypatch.setattr(local, "run_ranks", played)
-    monkeypatch.setattr(preflight, "check_stage", lambda *_: None)  # there are no shards
+    monkeypatch.setattr(stage_open, "resolve", lambda *_: "resolved")  # there are no shards
     ended = swamp("run", "job.yaml", "seed=4", "--ranks", "2", "--run-dir", "out")
     assert ended.exit_code == ExitCode.REQUEUE
     assert "the same command continues" in ended.output
@@ -158,7 +187,7 @@ def test_other_endings_have_their_codes(
         raise error
 
     monkeypatch.setattr(local, "run_ranks", played)
-    monkeypatch.setattr(preflight, "check_stage", lambda *_: None)  # there are no shards
+    monkeypatch.setattr(stage_open, "resolve", lambda *_: "resolved")  # there are no shards
     ended = swamp("run", "job.yaml")
     assert ended.exit_code == code
     assert "Traceback" not in ended.output
@@ -168,18 +197,18 @@ def test_other_endings_have_their_codes(
 def test_pipeline_ends_with_table_folders_and_next_command(
     monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    def played(settings: object, run_dir: Path, report: Report, cluster: object) -> list[StageStatus]:
+    def played(settings: object, run_dir: Path, report: Report, cluster: object) -> list[StageEnd]:
         assert cluster is None
         first, second = run_dir / "seed-0/one", run_dir / "seed-1/one"
         finished(first, 40.0)
-        statuses = [
-            StageStatus("seed-0/one", first, "done"),
-            StageStatus("seed-1/one", second, "failed" if state == "failed" else "done", message="see x.log"),
+        ends = [
+            StageEnd("seed-0/one", first, "done"),
+            StageEnd("seed-1/one", second, "failed" if state == "failed" else "done", message="see x.log"),
         ]
         if state == "done":
             finished(second, 60.0)
-        report(statuses)
-        return statuses
+        report([look(RunDir(end.run_dir), key=end.key) for end in ends])
+        return ends
 
     monkeypatch.setattr(pipeline, "run_pipeline", played)
     ended = swamp("pipeline", "two.yaml", "--run-dir", "out")
@@ -213,3 +242,59 @@ def test_module_runs_as_the_command() -> None:
     assert done.returncode == ExitCode.USER_MISTAKE
     assert "nowhere.yaml does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.ENOTDIR, 9999])
+@pytest.mark.parametrize("verb", ["run", "show"])
+def test_an_error_of_the_system_in_a_verb_is_one_screen(
+    monkeypatch: pytest.MonkeyPatch, verb: str, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "told by the system", "some/file")
+
+    monkeypatch.setattr(cli.stages, "kind_of", refuse)
+    monkeypatch.setattr(cli.stages, "load", refuse)
+    done = swamp(verb, "job.yaml")
+    assert done.exit_code == ExitCode.USER_MISTAKE
+    assert "error: some/file: told by the system" in done.output
+    assert not isinstance(done.exception, OSError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "{job}", "--run-dir", "{file}/run"),
+        ("run", "{job}", "--run-dir", "{loop}/run"),
+        ("run", "{job}", "--run-dir", "{long}"),
+        ("run", "{long}"),
+        ("status", "{loop}"),
+        ("status", "{long}"),
+        ("logs", "{loop}"),
+        ("table", "{long}"),
+        ("export", "{loop}", "--out", "x.pth"),
+        ("export", "{long}", "--out", "x.pth"),
+        ("shards", "verify", "{loop}"),
+        ("shards", "build", "{long}"),
+        ("cancel", "{long}"),
+    ],
+    ids=" ".join,
+)
+def test_paths_that_lead_nowhere_are_one_screen(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "job.yaml").write_text("name: x\ndata: {shards: s}\nevaluate: [{split: test}]\n")
+    named = {"job": "job.yaml", "file": "file", "loop": "loop", "long": "n" * 300}
+    paths = {name: str(tmp_path / path) for name, path in named.items()}
+    done = swamp(*(part.format(**paths) for part in arguments))
+    assert done.exit_code == ExitCode.USER_MISTAKE, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert len(done.output.splitlines()) <= 25, done.output
+
+
+def test_a_terminal_without_the_characters_gets_escapes() -> None:
+    code = (
+        "from swamp_dist.printable import write_all_characters as w; w(); print('Gr\\u00f6\\u00dfe \\u2192')"
+    )
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True)
+    assert done.stdout == "Gr\\xf6\\xdfe \\u2192\n", done.stderr

@@ -11,13 +11,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swamp_dist import cli
+from swamp_dist.backends import local
 from swamp_dist.config import SlurmCluster, StageSettings
-from swamp_dist.launch import local, pipeline
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.errors import UserError
 from swamp_dist.loading import load, load_cluster
-from swamp_dist.records import UserError
+from swamp_dist.pipelines import run as pipeline
+from swamp_dist.runs.folder import RunDir
+from tests.backends.slurm.played import Slurm
 from tests.end_to_end.command import write_job
-from tests.launch.slurm_played import Slurm
 
 SLURM = "backend: slurm\nnodes: 2\n"
 
@@ -33,6 +34,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_shards: Path) -> 
     for name, script in {
         "srun": "exit 1",
         "squeue": "exit 0",
+        "scontrol": "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+        "scancel": "exit 1",
+        "sinfo": "exit 1",
         "sbatch": 'echo "Submitted batch job 41"',
     }.items():
         (commands / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -59,6 +63,8 @@ def test_submission_leaves_what_it_runs_and_says_how_to_go_on(here: Path) -> Non
     for expected in (
         "job:         41",
         "runs/tiny",
+        "swamp logs runs/tiny --follow",
+        "swamp status runs/tiny",
         "squeue -j 41",
         "scancel --signal=USR2 41",
         "24 (3 epochs of 8)",
@@ -69,7 +75,7 @@ def test_submission_leaves_what_it_runs_and_says_how_to_go_on(here: Path) -> Non
 def test_dry_run_prints_everything_and_leaves_nothing(here: Path) -> None:
     done = submit("--dry-run")
     assert done.exit_code == 0, done.output
-    for expected in ("2 nodes x 1", "12 a rank", "#SBATCH --requeue", "srun ", "nothing was submitted"):
+    for expected in ("2 nodes x 1", "12 per rank", "#SBATCH --requeue", "srun ", "nothing was submitted"):
         assert expected in done.output
     assert not Path("runs").exists()
 
@@ -121,7 +127,7 @@ def test_dry_run_for_a_ray_prints_the_plan_and_starts_nothing(
     Path("cluster.yaml").write_text("backend: ray\nworkers: 3\n")
     done = submit("--dry-run")
     assert done.exit_code == 0, done.output
-    for expected in ("3 Ray Train workers", "8 a rank", "one of our own", "nothing was started"):
+    for expected in ("3 Ray Train workers", "8 per rank", "one of our own", "nothing was started"):
         assert expected in done.output
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert "the one at head:6379" in submit("--dry-run").output
@@ -135,7 +141,7 @@ def test_a_ray_inside_an_allocation_is_one_task_a_node(here: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "--ntasks-per-node=1" in done.output
     assert "--cpus-per-task=6" in done.output
-    assert "-m swamp_dist.launch.ray_node " in done.output
+    assert "-m swamp_dist.backends.ray.slurm_node " in done.output
     assert "export RAY_AUTH_TOKEN=$(od" in done.output
 
 
@@ -162,6 +168,33 @@ def test_a_live_job_is_never_joined_by_another_run(slurm: Slurm) -> None:
     assert slurm.submissions == 1
 
 
+def test_other_settings_are_said_not_to_be_applied_to_a_live_run(slurm: Slurm) -> None:
+    assert submit().exit_code == 0
+    assert "not applied" not in submit().output
+    Path("cluster.yaml").write_text(SLURM + "time_limit: 90\n")
+    assert "these are not applied to it: time_limit (runs/tiny/cluster.yaml)" in submit().output
+    Path("cluster.yaml").write_text(SLURM)
+    again = submit("train.epochs=9")
+    assert again.exit_code == 3
+    assert "other settings than were asked for, which are not applied" in " ".join(again.output.split())
+    with RunDir(Path("runs/here")).hold(lambda _: None):
+        here = ("--run-dir", "runs/here")
+        RunDir(Path("runs/here")).stage_yaml.write_text(RunDir(Path("runs/tiny")).stage_yaml.read_text())
+        assert "not applied" not in submit(*here).output
+        assert "are not applied to it" in submit("train.epochs=9", *here).output
+
+
+def test_a_finished_stage_needs_no_scheduler(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    from swamp_dist.backends.follow import run_as_job
+    from swamp_dist.backends.slurm.backend import SlurmBackend
+    from tests.test_cli import finished
+
+    finished(Path("runs/tiny"), 1.0)
+    monkeypatch.setenv("PATH", "")
+    assert submit().exit_code == 0
+    assert run_as_job(SlurmBackend(SlurmCluster()), RunDir(Path("runs/tiny")), lambda: "") == 0
+
+
 def test_without_the_schedulers_answer_nothing_is_submitted_or_started(slurm: Slurm) -> None:
     assert submit().exit_code == 0
     (slurm.commands / "squeue").write_text("#!/bin/sh\necho 'Unable to contact controller' >&2; exit 1\n")
@@ -171,9 +204,28 @@ def test_without_the_schedulers_answer_nothing_is_submitted_or_started(slurm: Sl
     ):
         assert again.exit_code == 2
         assert f"the scheduler gives no answer, so nothing was {what}" in again.output
+    new = submit("--run-dir", "runs/new")
+    assert "so nothing was submitted.\nIt says: squeue: Unable to contact controller\nFix: " in new.output
+    assert "without a cluster, on this machine: swamp run JOB." in new.output
+    assert not Path("runs/new").exists()
     assert slurm.submissions == 1
     slurm.set("41", "FAILED")
     assert submit("--dry-run").exit_code == 0
+
+
+def test_a_dry_run_looks_for_a_live_job_and_notes_none(slurm: Slurm) -> None:
+    assert submit().exit_code == 0
+    folder = RunDir(Path("runs/tiny"))
+    refused = submit("--dry-run")
+    assert (refused.exit_code, "held by SLURM job 41" in refused.output) == (3, True)
+    folder.events_jsonl.unlink()  # as of a submission killed right after sbatch
+    assert submit("--dry-run").exit_code == 3
+    assert not folder.events_jsonl.exists()
+    (slurm.commands / "squeue").write_text("#!/bin/sh\necho 'Unable to contact controller' >&2; exit 1\n")
+    unknown = submit("--dry-run")
+    assert unknown.exit_code == 0, unknown.output
+    said = "not known whether a job works on runs/tiny already: squeue: Unable to contact controller"
+    assert said in " ".join(unknown.output.split())
 
 
 SWEEP = """

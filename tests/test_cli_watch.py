@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swamp_dist import cli
-from swamp_dist.launch.processes import own_mark
-from tests.launch.runs import DEAD, METRIC, owned_by, rows, sleeper, started, write
+from swamp_dist.runs.processes import own_mark
+from tests.runs.written_runs import DEAD, METRIC, owned_by, rows, sleeper, started, write
 
-NOW = time.time()
+NOW = time.time()  # when the tests were collected: no test may compare it with the time it runs at
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = ("training", NOW - 100, {"step": 0, "total_steps": 100, "log_every": 10, **METRIC})
+TRAINING = {"step": 0, "total_steps": 100, "log_every": 10, **METRIC}
 
 
 @pytest.fixture(autouse=True)
@@ -30,22 +30,33 @@ def swamp(*arguments: str) -> Result:
 
 
 def a_running_one(folder: Path) -> None:
-    run_dir = write(folder, started(at=NOW - 110), TRAINING)
+    now = time.time()  # not when the tests were collected: a long suite would find it stalled
+    run_dir = write(folder, started(at=now - 110), ("training", now - 100, TRAINING))
     owned_by(run_dir, own_mark())
     figures = {f"retrieval/validation/pair/{way}/r_at_1": 12.5 for way in ("a_to_b", "b_to_a")}
-    rows(run_dir, NOW - 20, {"step": 40, **figures})
+    rows(run_dir, now - 20, {"step": 40, **figures})
 
 
 def test_status_reads_runs_by_default_and_shows_what_there_is_to_know() -> None:
     a_running_one(Path("runs/one"))
-    write(Path("runs/two"), started(DEAD), ("failed", NOW, {"reason": "no space left\nmore"}))
+    said = "no space left\nFree some.\n  | a line of its log"
+    write(Path("runs/two"), started(DEAD), ("failed", NOW, {"reason": said}))
     shown = swamp("status").output
     (line,) = [each for each in shown.splitlines() if each.startswith("one")]
     assert line.split() == [
-        "one", "running", "40/100", "2.0", "s/step", "2", "min", "validation", "pair/mean/r_at_1", "12.50", "12.50", "@40",
+        "one", "running", "40/100", "2.0", "s/step", "2", "min", "validation", "pair/mean/r_at_1", "12.50",
+        "12.50", "@40",
     ]  # fmt: skip
-    assert "  two: failed: no space left\n" in shown
-    assert "more" not in shown
+    assert "  two: failed: no space left. Free some.\n" in shown
+
+
+def test_status_keeps_the_end_of_a_long_reason_where_its_fix_stands() -> None:
+    reason = f"12 settings are wrong: {'x' * 2000}\nFix: correct them."
+    write(Path("runs/one"), started(DEAD), ("failed", NOW, {"reason": reason}))
+    shown = swamp("status").output
+    assert "one: failed: 12 settings are wrong" in shown
+    assert shown.rstrip().endswith("xxx. Fix: correct them.")
+    assert shown.count("x") < 1000
 
 
 def test_status_for_programs() -> None:
@@ -92,7 +103,8 @@ def test_watching_loads_nothing_heavy() -> None:
         "for verb in (['status'], ['status', '--json'], ['cancel', 'runs/two']):\n"
         "    done = CliRunner().invoke(c.app, verb)\n"
         "    assert done.exit_code == 0, done.output\n"
-        "heavy = {'torch', 'ray', 'deepspeed', 'webdataset', 'tensorboard', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'deepspeed', 'webdataset', 'tensorboard', 'numpy', 'PIL'} & "
+        "set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     write(Path("runs/two"), started(DEAD))

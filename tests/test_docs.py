@@ -1,9 +1,14 @@
 """What the documents promise exists: files they link to, and commands they tell a reader to type."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -17,9 +22,12 @@ from swamp_dist.config import (
     StageSettings,
     SweepSettings,
 )
+from swamp_dist.data.entry import ENTRY, encode_entry
 from swamp_dist.loading import kind_of, load
+from swamp_dist.records import Sample
 
 ROOT = Path(__file__).resolve().parents[1]
+OWN = {**os.environ, "PYTHONPATH": str(ROOT)}
 DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "data", "runs", "build"} & set(p.parts))
 COMMANDS = [
     (document.name, line.strip().split("   ")[0].split(" #")[0])
@@ -28,6 +36,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip().startswith("swamp ")
 ]
+# Files that a document shows in full: a block whose first line is a comment with their name.
+SHOWN = {name for document in DOCUMENTS for name in re.findall(r"```\w+\n# (\S+)\n", document.read_text())}
 
 
 def test_there_are_documents_and_commands_to_check() -> None:
@@ -51,7 +61,7 @@ def test_commands_name_verbs_and_files_that_exist(
     assert verb in verbs, f"{document}: {command}"
     if verb == "shards":
         assert rest[0] in verbs["shards"].commands, f"{document}: {command}"
-    files = [word for word in rest if word.endswith(".yaml")]
+    files = [word for word in rest if word.endswith(".yaml") and word not in SHOWN]
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     for file in files:
         kind = kind_of(Path(file))
@@ -66,3 +76,30 @@ def test_commands_name_verbs_and_files_that_exist(
         )
         of_cluster = kind in (LocalCluster, RayCluster, SlurmCluster)
         load(Path(file), kind, () if of_cluster else overrides)
+
+
+def test_the_keys_of_an_entry_are_those_that_are_written() -> None:
+    (documented,) = re.findall(r"`entry\.json`: `\{(.*?)\}`", (ROOT / "shards" / "README.md").read_text())
+    written = dict(encode_entry(Sample("k", {"a": np.zeros(2, np.float32)})))[ENTRY]
+    assert re.findall(r'"(\w+)"', documented) == list(json.loads(written))
+
+
+@pytest.mark.slow
+def test_the_python_example_runs_after_a_smoke_run(tmp_path: Path) -> None:
+    """Performed as it stands, on one finetuned model of the smoke run, trained for an epoch."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    run = "runs/smoke/finetune-swamp-pretrained"
+    assert run in example
+    for command in (
+        f"shards build {ROOT}/shards/synthetic.yaml --out data/synthetic",
+        f"run {ROOT}/jobs/finetune/synthetic.yaml train.epochs=1 train.validate_on=null --run-dir {run}",
+    ):
+        subprocess.run(
+            [sys.executable, "-m", "swamp_dist", *command.split()], cwd=tmp_path, env=OWN, check=True
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=OWN, capture_output=True, text=True, check=True
+    )
+    *found, figure = done.stdout.splitlines()
+    assert len(found) == 3
+    assert 0 <= float(figure) <= 100

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from swamp_dist.environment import Place, first_host, read_environment
-from swamp_dist.records import UserError
+from swamp_dist.environment import (
+    BATCH_MARK,
+    RankInfo,
+    check_batch_mark,
+    first_host,
+    last_host,
+    read_environment,
+)
+from swamp_dist.errors import UserError
 
 TORCH = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu7", "MASTER_PORT": "29500"}
 STEP = {
@@ -14,9 +21,14 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8", 
 
 
 def test_each_launcher_is_understood() -> None:
-    assert read_environment(TORCH) == Place(3, 4, 1, "gpu7", 29500, "torch")
-    assert read_environment(STEP) == Place(5, 8, 1, "gpu007", 25234, "slurm")
-    assert read_environment({}) == Place(0, 1, 0, "127.0.0.1", 0, "none")
+    assert read_environment(TORCH) == RankInfo(3, 4, 1, "gpu7", 29500, "torch")
+    assert read_environment(STEP) == RankInfo(5, 8, 1, "gpu007", 25234, "slurm", "41234.0.0", "gpu008")
+    assert read_environment({}) == RankInfo(0, 1, 0, "127.0.0.1", 0, "none")
+
+
+def test_ranks_of_one_node_meet_where_no_other_host_reaches_them() -> None:
+    place = read_environment(STEP | {"SLURM_STEP_NODELIST": "gpu007"})
+    assert (place.address, place.other_host) == ("127.0.0.1", "")
 
 
 def test_ranks_started_inside_a_task_are_those_of_their_own_launcher() -> None:
@@ -31,7 +43,7 @@ def test_a_place_comes_back_from_its_own_variables() -> None:
     place = read_environment(STEP)
     again = read_environment(place.variables())
     assert (again.rank, again.world_size, again.local_rank) == (5, 8, 1)
-    assert (again.address, again.port) == ("gpu007", 25234)
+    assert (again.address, again.port, again.start) == ("gpu007", 25234, "41234.0.0")
 
 
 def test_a_job_that_starts_again_meets_at_another_port_and_all_ranks_at_the_same() -> None:
@@ -71,11 +83,21 @@ def test_values_that_are_no_place_are_refused(complete: dict[str, str], wrong: d
 
 
 @pytest.mark.parametrize(
-    ("short", "first"),
+    ("short", "first", "last"),
     [
-        ("n1", "n1"), ("n[1-2]", "n1"), ("gpu[007-012,020]-ib,login1", "gpu007-ib"), ("a,b[1-2]", "a"),
-        ("rack[3,5]n[01-16]", "rack3n01"), ("node-a[12]", "node-a12"),
+        ("n1", "n1", "n1"), ("n[1-2]", "n1", "n2"), ("gpu[007-012,020]-ib,login1", "gpu007-ib", "login1"),
+        ("a,b[1-2]", "a", "b2"), ("rack[3,5]n[01-16]", "rack3n01", "rack5n16"),
+        ("node-a[12]", "node-a12", "node-a12"), ("gpu[007-012,020]-ib", "gpu007-ib", "gpu020-ib"),
     ],
 )  # fmt: skip
-def test_first_host(short: str, first: str) -> None:
-    assert first_host(short) == first
+def test_first_and_last_host(short: str, first: str, last: str) -> None:
+    assert (first_host(short), last_host(short)) == (first, last)
+
+
+def test_a_task_without_its_batch_scripts_variables_is_refused() -> None:
+    for missing in (STEP, STEP | {BATCH_MARK: "7"}):
+        with pytest.raises(UserError, match="does not reach the ranks"):
+            check_batch_mark(missing)
+    check_batch_mark(STEP | {BATCH_MARK: STEP["SLURM_JOB_ID"]})
+    for no_task in (BATCH_SCRIPT, TORCH, STEP | TORCH, {}):
+        check_batch_mark(no_task)

@@ -16,9 +16,9 @@ from swamp_dist.config import (
     SweepSettings,
 )
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
-from swamp_dist.launch.plan import plan_pipeline
-from swamp_dist.launch.sweep import points, sweep_pipeline
 from swamp_dist.loading import dump, kind_of, load
+from swamp_dist.pipelines.plan import plan_pipeline
+from swamp_dist.pipelines.sweep import points, sweep_pipeline
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p.relative_to(ROOT) for folder in ("jobs", "shards") for p in (ROOT / folder).rglob("*.yaml"))

@@ -15,9 +15,9 @@ from swamp_dist.config import (
     ShardSettings,
     StageSettings,
 )
+from swamp_dist.errors import UserError
 from swamp_dist.explaining import keys
 from swamp_dist.loading import REQUIRED, describe, dump, kind_of, load
-from swamp_dist.records import UserError
 
 STAGE = """
 name: tiny
@@ -116,14 +116,44 @@ def test_problem_in_a_base_file_names_that_file_and_line(tmp_path: Path) -> None
     assert f"base.yaml:{line}" in message
 
 
+EARLIER = "objective: {contrastive: {negatives: hardest}}\n"
+
+
+def test_an_earlier_name_of_a_setting_is_read(tmp_path: Path) -> None:
+    job = written(tmp_path, STAGE + EARLIER)
+    assert load(job, StageSettings).objective.contrastive.form == "hardest"
+    assert "negatives:" not in dump(load(job, StageSettings))
+    again = load(written(tmp_path, STAGE), StageSettings, ["objective.contrastive.negatives=hardest"])
+    assert again.objective.contrastive.form == "hardest"
+
+
+@pytest.mark.parametrize("above", ["form", "negatives"])
+def test_either_name_of_a_setting_replaces_the_other_below_it(tmp_path: Path, above: str) -> None:
+    written(
+        tmp_path,
+        STAGE + f"objective: {{contrastive: {{{'form' if above == 'negatives' else 'negatives'}: all}}}}\n",
+    )
+    job = written(tmp_path, f"base: job.yaml\nobjective: {{contrastive: {{{above}: hardest}}}}\n", "top.yaml")
+    assert load(job, StageSettings).objective.contrastive.form == "hardest"
+    changed = load(job, StageSettings, [f"objective.contrastive.{above}=all"])
+    assert changed.objective.contrastive.form == "all"
+
+
+def test_both_names_of_a_setting_in_one_file_are_refused(tmp_path: Path) -> None:
+    both = EARLIER.replace("negatives: hardest", "negatives: hardest, form: all")
+    message = refusal(tmp_path, STAGE + both)
+    assert "earlier name of objective.contrastive.form, which is given too" in message
+    assert f"job.yaml:{len((STAGE + both).splitlines())}" in message
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     text = STAGE.replace("embedding_dim: 8", "embeding_dim: 8").replace("entries: 64", "entries: -3")
-    message = refusal(tmp_path, text, "train.epochs=1.5", "objective.contrastive.negatives=hardst", "oops")
+    message = refusal(tmp_path, text, "train.epochs=1.5", "objective.contrastive.form=hardst", "oops")
     for expected in (
         "5 problems",
         "model.embeding_dim",
         "did you mean model.embedding_dim?",
-        "expected a number greater than 0, found -3",
+        "expected a number of at least 1, found -3",
         "expected a whole number, found 1.5",
         "did you mean hardest?",
         "expected key=value",
@@ -211,17 +241,17 @@ def test_dump_loads_back_to_an_equal_object(tmp_path: Path, kind: type[Settings]
 
 @settings(max_examples=150, deadline=None)
 @given(
-    name=st.text(max_size=12),
+    text=st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=12),
     split=st.from_regex(r"[-+.0-9eE_:~ynoftrue]{1,8}", fullmatch=True),
-    lr=st.floats(1e-30, 1e30),
+    lr=st.floats(1e-12, 1e3),
 )
 def test_dump_keeps_any_text_and_number(
-    tmp_path_factory: pytest.TempPathFactory, name: str, split: str, lr: float
+    tmp_path_factory: pytest.TempPathFactory, text: str, split: str, lr: float
 ) -> None:
     first = StageSettings.model_validate(
         {
-            "name": name,
-            "data": {"shards": "x", "train_split": split},
+            "name": "tiny",
+            "data": {"shards": "x", "a": text, "train_split": split},
             "train": {"optimizer": {"lr": lr}},
         }
     )

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from whole_file_loader import CAPTIONS, CHANNELS, TOKEN, Raw, W, baseline_video, make_raw
 
-from swamp_dist.config import ClipSettings
+from swamp_dist.config import ClipSettings, DataSettings
 from swamp_dist.data.clips import caption_choice
 from swamp_dist.data.lanes import permutation, plan_batches
 from swamp_dist.data.manifest import Manifest, load_manifest
@@ -72,7 +72,8 @@ def _sample(raw: Raw, key: str, rows: dict[str, int]) -> Sample:
 
 
 def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
-    """Print pairs/s of one core of both loaders; ours, as a loader process hands its batch over, is returned."""
+    """Print pairs/s of one core of both loaders; ours, as a loader process hands its batch over, is
+    returned."""
     entries = 8
     torch.set_num_threads(1)
     split, maker = manifest.split("train"), pair_maker(manifest, "text", "video", 0, ClipSettings())
@@ -81,7 +82,9 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
     for repetition in range(repetitions + 1):
         took: dict[str, float] = {}
         indices = permutation(len(split), repetition)[:entries]
-        words, pooled = _timed(took, "ours", lambda i=indices, e=repetition: maker.make(reader, i, e, PAIRS))
+        _, words, pooled = _timed(
+            took, "ours", lambda i=indices, e=repetition: maker.make(reader, i, e, PAIRS)
+        )
         units = _timed(took, "ours, normalised here", lambda rows=pooled: _unit_parts(rows))
         took["ours, normalised here"] += took["ours"]
         drawn = list(_drawn(split.keys(indices), repetition))
@@ -93,7 +96,9 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
             for name, value in took.items():
                 seconds.setdefault(name, []).append(value)
     rates = {name: entries * PAIRS / statistics.median(values) for name, values in seconds.items()}
-    print(f"\nLoading, {PAIRS} pairs a video, {entries} videos a batch, a core, warm page cache, CPU time")
+    print(
+        f"\nLoading, {PAIRS} pairs per video, {entries} videos per batch, a core, warm page cache, CPU time"
+    )
     for name, rate in rates.items():
         print(f"  {name:30s} {rate:10,.0f} pairs/s   {rate / rates['baseline']:6.1f} x")
     return rates["ours"]
@@ -101,7 +106,8 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
 
 def open_clips(manifest: Manifest, entries: int) -> PairStream:
     plan = plan_batches(entries, PAIRS, entries, 1, len(manifest.split("train")))
-    return open_stream(manifest, "train", "text", "video", plan, 0, 0, clips=ClipSettings())
+    data = DataSettings(shards=manifest.folder, clips=ClipSettings(), workers=0)
+    return open_stream(manifest, "train", data, plan, seed=0, rank=0)
 
 
 def _timed(took: dict[str, float], name: str, program: Callable[[], Any]) -> Any:
@@ -181,7 +187,8 @@ def bench_memory(manifest: Manifest) -> None:
     words = manifest.record.words
     assert words is not None
     print(
-        f"\nMemory of word table ({words.bytes / 1e6:.1f} MB), captions and index, all loader processes together"
+        f"\nMemory of word table ({words.bytes / 1e6:.1f} MB), captions and index, all loader processes "
+        "together"
     )
     for count in (1, 2, 4):
         pipes = [context.Pipe() for _ in range(count)]
@@ -213,7 +220,7 @@ def sizing(manifest: Manifest, build_rate: float, pairs_rate: float) -> None:
     entry = record.bytes / record.entries
     index = sum((manifest.folder / f"{name}.index.npy").stat().st_size for name in manifest.splits)
     total = VIDEOS * entry
-    print(f"\nHowTo100M: {VIDEOS:,} videos, {CLIPS:,} clips; {entry / 1e6:.3f} MB an entry as measured")
+    print(f"\nHowTo100M: {VIDEOS:,} videos, {CLIPS:,} clips; {entry / 1e6:.3f} MB per entry as measured")
     print(
         f"  shards: {total / 1e12:.2f} TB, {-(-VIDEOS // 250):,} of 250 videos ({250 * entry / 1e9:.2f} GB)"
     )
@@ -225,8 +232,9 @@ def sizing(manifest: Manifest, build_rate: float, pairs_rate: float) -> None:
     for gpus, milliseconds in ((1, 100), (8, 50), (32, 50)):
         videos = 32 * max(1, gpus // 8) / gpus / (milliseconds / 1e3)
         print(
-            f"  {gpus} GPUs, {32 * max(1, gpus // 8)} videos x {PAIRS} in {milliseconds} ms: {videos * PAIRS:,.0f} pairs/s, "
-            f"{videos * entry / 1e6:,.0f} MB/s, {videos * PAIRS / pairs_rate:.2f} cores a GPU"
+            f"  {gpus} GPUs, {32 * max(1, gpus // 8)} videos x {PAIRS} in {milliseconds} ms: "
+            f"{videos * PAIRS:,.0f} pairs/s, "
+            f"{videos * entry / 1e6:,.0f} MB/s, {videos * PAIRS / pairs_rate:.2f} cores per GPU"
         )
 
 

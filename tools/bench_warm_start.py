@@ -15,14 +15,21 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import EngineSettings, MlpSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
+from swamp_dist.config import (
+    DataSettings,
+    EngineSettings,
+    MlpSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+)
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.stream import open_stream
 from swamp_dist.distributed import World, join, leave
 from swamp_dist.model.dual_encoder import build_dual_encoder
-from swamp_dist.objective.sinkhorn import solve
-from swamp_dist.objective.swamp import build_objective
+from swamp_dist.objective.objective import build_objective
+from swamp_dist.objective.solve.sinkhorn import solve
 from swamp_dist.objective.targets import queue_scores
 from swamp_dist.train.engine import Engine
 
@@ -37,7 +44,7 @@ def objective_settings(epsilon: float) -> ObjectiveSettings:
         "queue": {"size": 1280, "counts_batch": False, "start_when_filled": 500},
         "sinkhorn": {"max_iterations": 20},
     }  # fmt: skip
-    return ObjectiveSettings.model_validate({"contrastive": {"negatives": "hardest"}, "swamp": swamp})
+    return ObjectiveSettings.model_validate({"contrastive": {"form": "hardest"}, "swamp": swamp})
 
 
 def iterations_needed(
@@ -46,7 +53,8 @@ def iterations_needed(
     """Iteration counts of each way at every `every`-th step of a run of `steps` steps."""
     manifest = load_manifest(folder)
     plan = plan_batches(128, 1, 128, 1, len(manifest.split("train")))
-    stream = open_stream(manifest, "train", "a", "b", plan, 0, 0, cache="memory")
+    data = DataSettings(shards=folder, a="a", b="b", cache="memory")
+    stream = open_stream(manifest, "train", data, plan, seed=0, rank=0)
     settings = objective_settings(epsilon)
     model = ModelSettings(embedding_dim=16, a=MlpSettings(), b=MlpSettings())
     shape = manifest.field("a").shape

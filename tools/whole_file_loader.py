@@ -1,7 +1,7 @@
 """The baseline of `bench_clips.py`: a loader that reads both feature files of a video whole.
 
-Written after the published HowTo100M loader's described behaviour: every array is cast to float32 at once, every
-clip is a torch.max and a normalisation, captions and word vectors are Python objects.
+Written after the published HowTo100M loader's described behaviour: every array is cast to float32 at once,
+every clip is a torch.max and a normalisation, captions and word vectors are Python objects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
 """The `swamp` command: verbs only. Each reads its files, calls one function and prints."""
 
+import sys
+
 from swamp_dist.cli import cluster, doctor, pipelines, shards, stages, watch, weights
 from swamp_dist.cli.app import app as app
+from swamp_dist.errors import ExitCode
+from swamp_dist.printable import current_trace, write_all_characters
 
 VERBS = (stages, cluster, shards, pipelines, watch, doctor, weights)
 """Modules that register their verbs with `app` when imported."""
@@ -9,4 +13,9 @@ VERBS = (stages, cluster, shards, pipelines, watch, doctor, weights)
 
 def main() -> None:
     """Entry point of the console command."""
-    app()
+    write_all_characters()
+    try:
+        app()
+    except Exception:  # a fault of ours keeps its trace, whose message may quote a file
+        sys.stderr.write(current_trace())
+        sys.exit(ExitCode.FAILED)

@@ -8,9 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from swamp_dist.cli.printing import refuse, say
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.rundir import RunDirHeld
-from swamp_dist.records import UserError
+from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
 
 
 class _Verbs(TyperGroup):
@@ -24,6 +22,11 @@ class _Verbs(TyperGroup):
             raise typer.Exit(
                 ExitCode.HELD if isinstance(error, RunDirHeld) else ExitCode.USER_MISTAKE
             ) from None
+        except BrokenPipeError:  # who reads has seen enough: `| head`
+            raise
+        except OSError as error:
+            refuse(system_error(error))
+            raise typer.Exit(ExitCode.USER_MISTAKE) from None
         except KeyboardInterrupt:
             say("interrupted; the same command continues", error=True)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -39,8 +42,8 @@ app = typer.Typer(
     "First steps: [bold]swamp smoke[/] runs a small pipeline end to end; "
     "[bold]swamp show jobs/FILE.yaml[/] explains every setting of a file.\n\n"
     "Exit codes: 0 done, 2 a mistake in what was asked, 3 the run folder is held by another run, "
-    "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2), 130 killed by a second "
-    "Ctrl-C, 1 anything else.",
+    "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2, a closed terminal), "
+    "130 killed by a second Ctrl-C, 1 anything else.",
 )
 shards_app = typer.Typer(
     no_args_is_help=True,

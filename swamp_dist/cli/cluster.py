@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from swamp_dist.cli.app import Overrides, app
-from swamp_dist.cli.printing import say
-from swamp_dist.cli.stages import run_here, say_ending
-from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.cli.printing import say, warn_of
+from swamp_dist.cli.stages import say_ending
+from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
+from swamp_dist.errors import ExitCode, RunDirHeld, UserError
 from swamp_dist.loading import load, load_cluster
+from swamp_dist.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from swamp_dist.data.manifest import Manifest
+    from swamp_dist.backends.protocols import Backend, StageRef
+    from swamp_dist.stage.resolve import ResolvedStage
 
 
 @app.command(
-    epilog="Example:  swamp submit jobs/pretrain/synthetic.yaml train.epochs=50 --cluster jobs/clusters/slurm.yaml --dry-run"
+    epilog="Example:  swamp submit jobs/pretrain/synthetic.yaml train.epochs=50 "
+    "--cluster jobs/clusters/slurm.yaml --dry-run"
 )
 def submit(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="Job file.", show_default=False)],
@@ -33,100 +35,86 @@ def submit(
         typer.Option(help="Run folder, on a file system that all nodes see. Default: runs/NAME of the job."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check, print plan and batch script, submit nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check, also for a live job; print plan and batch script, submit nothing."
+        ),
     ] = False,
 ) -> None:
     """Check a stage, submit it to a cluster, and say how to watch it. The same command again continues it.
 
     The job saves when it is signalled, preempted or out of time, queues again by itself and goes on.
     """
-    from swamp_dist.launch.finished import check_finished
+    from swamp_dist.backends.jobs import job_finder, job_lives, look_for_job
+    from swamp_dist.backends.protocols import StageRef
+    from swamp_dist.backends.registry import open_backend
+    from swamp_dist.costs.memory import refuse_what_does_not_fit, room_on
+    from swamp_dist.runs.provenance import write_submission
+    from swamp_dist.stage.open import open_run
 
     settings, where = load(job, StageSettings, overrides or ()), load_cluster(cluster)
-    folder = RunDir(run_dir or Path("runs") / settings.name)
-    check_finished(folder, settings)
-    if isinstance(where, LocalCluster):
-        _submit_here(settings, where, folder, dry_run)
-    elif isinstance(where, RayCluster):
-        _submit_to_ray(settings, where, folder, dry_run)
-    elif folder.done:
-        say(f"{folder.path} is done already ({folder.result_json} is there): nothing to submit")
-    else:
-        _submit_to_slurm(settings, where, folder, dry_run)
-
-
-def _submit_here(settings: StageSettings, cluster: LocalCluster, folder: RunDir, dry_run: bool) -> None:
-    if not dry_run:
-        raise typer.Exit(run_here(settings, folder, cluster.ranks))
-    from swamp_dist.launch.preflight import check_stage
-
-    check_stage(settings, folder, cluster.ranks)
-    say(f"would run {cluster.ranks} ranks on this machine in {folder.path}")
-
-
-def _submit_to_ray(settings: StageSettings, cluster: RayCluster, folder: RunDir, dry_run: bool) -> None:
-    """Run a stage on a Ray and wait for it, as `swamp run` does with its own ranks."""
-    if not folder.done:
-        from swamp_dist.launch.preflight import check_stage
-        from swamp_dist.launch.submission import refuse_if_submitted, write_submission
-
-        if not dry_run:
-            refuse_if_submitted(folder)
-        folder.refuse_if_held()
-        manifest = check_stage(settings, folder, cluster.world_size)
-        _print_plan(settings, cluster, folder, manifest)
-        if dry_run:
-            say(f"Ray:         {_which_ray(cluster)}\nnothing was started (--dry-run)")
-            return
-        write_submission(settings, cluster, folder, manifest.hash, sys.argv)
-    from swamp_dist.launch.ray_cluster import run_on_ray
-
-    code = run_on_ray(folder.stage_yaml, folder.path, cluster, report=say)
-    say_ending(code, folder)
-    raise typer.Exit(code)
-
-
-def _which_ray(cluster: RayCluster) -> str:
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    return f"the one at {address}" if address else "one of our own on this machine, for the time of the stage"
-
-
-def _submit_to_slurm(settings: StageSettings, cluster: SlurmCluster, folder: RunDir, dry_run: bool) -> None:
-    from swamp_dist.launch import cluster as slurm
-    from swamp_dist.launch.preflight import check_stage
-    from swamp_dist.launch.submission import refuse_live_job, write_submission
-
-    if not dry_run:
-        slurm.refuse_without_slurm()
-        refuse_live_job(folder, "submitted")
-    folder.refuse_if_held()
-    manifest = check_stage(settings, folder, cluster.world_size)
-    _print_plan(settings, cluster, folder, manifest)
+    folder, backend = RunDir(run_dir or Path("runs") / settings.name), open_backend(where)
+    if not dry_run and not folder.done:
+        backend.check()
+    unknown: list[str] = []
+    find_job = look_for_job(backend, unknown.append) if dry_run else job_finder(backend)
+    try:
+        stage = open_run(folder, settings, backend.world_size, find_job, job_lives(folder))
+    except RunDirHeld as held:
+        raise RunDirHeld(f"{held}{_not_applied(folder, where)}") from None
+    ref = StageRef(settings.name, folder)
+    if stage is None:
+        _conclude(backend, ref)
+    refuse_what_does_not_fit(settings, backend.world_size, room_on(where))
+    warn_of(settings)
+    if isinstance(where, SizedCluster):
+        _print_plan(stage, where, folder)
     if dry_run:
-        say("\n" + slurm.batch_script(settings.name, cluster, folder))
-        say("nothing was submitted (--dry-run)")
+        say("\n".join([backend.describe(ref), *unknown]))
         return
-    write_submission(settings, cluster, folder, manifest.hash, sys.argv)
-    _say_next(slurm.submit(settings.name, cluster, folder), folder)
+    write_submission(settings, where, folder, stage.manifest.hash, sys.argv)
+    _conclude(backend, ref)
 
 
-def _print_plan(
-    settings: StageSettings, cluster: RayCluster | SlurmCluster, folder: RunDir, manifest: Manifest
-) -> None:
-    from swamp_dist.launch.cluster import plan_stage
-    from swamp_dist.launch.estimate import estimate
+def _not_applied(folder: RunDir, cluster: ClusterSettings) -> str:
+    """What to add for a live run that was submitted with another cluster file; else nothing."""
+    try:
+        before = load_cluster(folder.cluster_yaml).model_dump() if folder.cluster_yaml.is_file() else {}
+    except UserError:
+        return ""
+    asked = cluster.model_dump()
+    other = sorted(k for k in before.keys() & asked.keys() if before[k] != asked[k] and asked[k] is not None)
+    said = f"\nOf the cluster file these are not applied to it: {', '.join(other)} ({folder.cluster_yaml})."
+    return said if other else ""
 
-    plan = plan_stage(settings, manifest, cluster.world_size)
-    for label, text in estimate(settings, cluster, plan, folder):
-        say(f"{label + ':':<12} {text}")
 
+def _conclude(backend: Backend, stage: StageRef) -> NoReturn:
+    """Submit the stage, or run it to its end where no scheduler keeps jobs, and say what comes next."""
+    from swamp_dist.backends.jobs import submit_stage
+    from swamp_dist.backends.protocols import JobBackend
 
-def _say_next(job: str, folder: RunDir) -> None:
-    say(f"job:         {job}")
-    say(f"run folder:  {folder.path}")
-    say(f"watch:       tail -F {folder.slurm_log(job)}")
-    say(f"state:       squeue -j {job}")
-    say(f"save, requeue and go on:  scancel --signal=USR2 {job}")
-    say(f"end it:      swamp cancel {folder.path}   (the same submit command continues it)")
-    say(f"next:        swamp table {folder.path}")
+    folder = stage.run_dir
+    if not isinstance(backend, JobBackend):
+        code = backend.run(stage, say)
+        say_ending(code, folder)
+        raise typer.Exit(code)
+    if folder.done:
+        say(f"{folder.path} is done already ({folder.result_json} is there): nothing to submit")
+        raise typer.Exit(ExitCode.DONE)
+    job = submit_stage(backend, stage)
+    named = shlex.quote(str(folder.path))
+    lines = {"job": job, "run folder": str(folder.path)}
+    lines |= {"watch": f"swamp logs {named} --follow", "status": f"swamp status {named}"}
+    lines |= backend.commands([job])
+    lines["end it"] = f"swamp cancel {named}   (the same submit command continues it)"
+    lines["next"] = f"swamp table {named}"
+    for label, text in lines.items():
+        say(f"{label + ':':<11}  {text}")
     raise typer.Exit(ExitCode.DONE)
+
+
+def _print_plan(stage: ResolvedStage, cluster: SizedCluster, folder: RunDir) -> None:
+    from swamp_dist.costs.estimate import estimate
+
+    for label, text in estimate(stage, cluster, folder):
+        say(f"{label + ':':<12} {text}")

@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.printing import log_to_console, print_table, say
 from swamp_dist.config import (
-    LocalCluster,
+    ClusterSettings,
     PipelineSettings,
-    RayCluster,
     Settings,
-    SlurmCluster,
     SweepSettings,
 )
-from swamp_dist.launch.local import ExitCode
+from swamp_dist.console import open_console
+from swamp_dist.errors import ExitCode, UserError
 from swamp_dist.loading import kind_of, load, load_cluster
-from swamp_dist.records import UserError
 
 if TYPE_CHECKING:
-    from swamp_dist.launch.console import StageStatus
+    from swamp_dist.pipelines.run import StageEnd
 
 SMOKE = Path("jobs/pipelines/smoke.yaml")
 ClusterFile = Annotated[
@@ -43,7 +40,7 @@ Detach = Annotated[
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _GraphCommand:
     """A graph and how it was asked for."""
 
     verb: str
@@ -53,8 +50,9 @@ class _Asked:
     given: bool
     """The folder was named on the command line."""
     cluster_file: Path | None
-    cluster: LocalCluster | SlurmCluster | None
-
+    cluster: ClusterSettings | None
+    keeps_jobs: bool
+    """A scheduler holds its stages as jobs, which go on without this command."""
     overrides: tuple[str, ...] = ()
     """KEY=VALUE words of the command line."""
 
@@ -106,14 +104,14 @@ def sweep(
 
     The same command again continues it: finished runs are kept.
     """
-    from swamp_dist.launch.plots import plot_curves
-    from swamp_dist.launch.sweep import curves, sweep_pipeline
+    from swamp_dist.pipelines.plots import plot_curves
+    from swamp_dist.pipelines.sweep import curves, sweep_pipeline
 
     settings = load(file, SweepSettings, overrides or ())
-    asked = _asked("sweep", file, sweep_pipeline(settings), run_dir, cluster, overrides or ())
+    graph = _parse_arguments("sweep", file, sweep_pipeline(settings), run_dir, cluster, overrides or ())
     if detach:
-        _detach(asked)
-    code, folder = _run_graph(asked), asked.folder
+        _detach(graph)
+    code, folder = _run_graph(graph), graph.folder
     for plot in plot_curves(curves(settings, folder), settings.metrics[0], folder / "plots"):
         say(f"plot:        {plot}")
     raise typer.Exit(code)
@@ -130,7 +128,7 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print the results of finished runs."""
-    from swamp_dist.launch import tables
+    from swamp_dist.pipelines import tables
 
     if len(sources) == 1 and not sources[0].is_dir():
         settings = _graph(sources[0])
@@ -145,7 +143,7 @@ def _graph(file: Path) -> PipelineSettings:
     kind: type[Settings] = kind_of(file)
     if kind is not SweepSettings:
         return load(file, PipelineSettings)
-    from swamp_dist.launch.sweep import sweep_pipeline
+    from swamp_dist.pipelines.sweep import sweep_pipeline
 
     return sweep_pipeline(load(file, SweepSettings))
 
@@ -153,85 +151,94 @@ def _graph(file: Path) -> PipelineSettings:
 def _run_pipeline(
     file: Path, overrides: Sequence[str], run_dir: Path | None, cluster: Path | None, detach: bool
 ) -> None:
-    asked = _asked("pipeline", file, load(file, PipelineSettings, overrides), run_dir, cluster, overrides)
+    graph = _parse_arguments(
+        "pipeline", file, load(file, PipelineSettings, overrides), run_dir, cluster, overrides
+    )
     if detach:
-        _detach(asked)
-    raise typer.Exit(_run_graph(asked))
+        _detach(graph)
+    raise typer.Exit(_run_graph(graph))
 
 
-def _asked(
+def _parse_arguments(
     verb: str,
     file: Path,
     settings: PipelineSettings,
     run_dir: Path | None,
     cluster: Path | None,
     overrides: Sequence[str],
-) -> _Asked:
+) -> _GraphCommand:
+    from swamp_dist.backends.protocols import JobBackend
+    from swamp_dist.backends.registry import open_backend
+
     where = None if cluster is None else load_cluster(cluster)
-    if isinstance(where, RayCluster):
+    keeps_jobs = where is not None and isinstance(open_backend(where), JobBackend)
+    if where is not None and not keeps_jobs and where.backend != "local":
         raise UserError(
-            f"{cluster}: backend = ray runs single stages (`swamp submit JOB --cluster {cluster}`); a pipeline holds its graph "
-            "in a Ray of its own and runs stages on this machine or as SLURM jobs.\n"
-            "Fix: a cluster file with backend: local or slurm; slurm with launcher: ray starts a Ray in every job."
+            f"{cluster}: backend = {where.backend} runs single stages "
+            f"(`swamp submit JOB --cluster {cluster}`); a pipeline holds its graph in a Ray of its own and "
+            "runs stages on this machine or as SLURM jobs.\n"
+            "Fix: a cluster file with backend: local or slurm; slurm with launcher: ray starts a Ray in "
+            "every job."
         )
     folder = run_dir or Path("runs") / settings.name
-    return _Asked(verb, file, settings, folder, run_dir is not None, cluster, where, tuple(overrides))
+    given = run_dir is not None
+    return _GraphCommand(verb, file, settings, folder, given, cluster, where, keeps_jobs, tuple(overrides))
 
 
-def _run_graph(asked: _Asked) -> ExitCode:
+def _run_graph(graph: _GraphCommand) -> ExitCode:
     """Run the graph, print its tables and what to do next; FAILED where a stage is not done."""
-    from swamp_dist.launch.console import progress
-    from swamp_dist.launch.pipeline import run_pipeline
+    from swamp_dist.pipelines.live_view import live_view
+    from swamp_dist.pipelines.run import run_pipeline
 
     log_to_console()
     try:
-        with progress(Console(stderr=True)) as report:
-            statuses = run_pipeline(asked.settings, asked.folder, report, cluster=asked.cluster)
+        with live_view(open_console(error=True)) as report:
+            ends = run_pipeline(graph.settings, graph.folder, report, cluster=graph.cluster)
     except KeyboardInterrupt:
-        if isinstance(asked.cluster, SlurmCluster):
+        if graph.keeps_jobs:
             say(
                 f"jobs that are submitted go on without this command; it follows them again.\n"
-                f"end them:    swamp cancel {asked.folder}",
+                f"end them:    swamp cancel {graph.folder}",
                 error=True,
             )
         raise
-    failed = [s for s in statuses if s.state != "done"]
-    if asked.settings.tables and len(failed) < len(statuses):
-        from swamp_dist.launch import tables
+    failed = [s for s in ends if s.state != "done"]
+    if graph.settings.tables and len(failed) < len(ends):
+        from swamp_dist.pipelines import tables
 
-        for each in tables.pipeline_tables(asked.settings, asked.folder):
+        for each in tables.pipeline_tables(graph.settings, graph.folder):
             print_table(each, markdown=False)
-    _conclude(asked, statuses, failed)
+    _conclude(graph, ends, failed)
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
-def _conclude(asked: _Asked, statuses: Sequence[StageStatus], failed: Sequence[StageStatus]) -> None:
-    for status in failed:
-        say(f"{status.state}: {status.key}: {status.message}", error=True)
-    for status in statuses if len(statuses) <= 12 else ():
-        say(f"run folder:  {status.run_dir}")
-    say(f"all runs:    {asked.folder}")
-    say(f"curves:      tensorboard --logdir {asked.folder}")
+def _conclude(graph: _GraphCommand, ends: Sequence[StageEnd], failed: Sequence[StageEnd]) -> None:
+    for end in failed:
+        say(f"{end.state}: {end.key}: {end.message}", error=True)
+    for end in ends if len(ends) <= 12 else ():
+        say(f"run folder:  {end.run_dir}")
+    say(f"all runs:    {graph.folder}")
+    say(f"curves:      tensorboard --logdir {graph.folder}")
     if failed:
-        say(f"next:        {asked.command}  (continues; done stages are skipped)")
+        say(f"next:        {graph.command}  (continues; done stages are skipped)")
     else:
-        say(f"next:        {asked.table}")
+        say(f"next:        {graph.table}")
 
 
-def _detach(asked: _Asked) -> None:
+def _detach(graph: _GraphCommand) -> None:
     """Hand the graph to the scheduler and say how to watch it; does not return."""
-    from swamp_dist.launch.detach import hand_over
+    from swamp_dist.pipelines.hand_over import hand_over
 
-    if not isinstance(asked.cluster, SlurmCluster):
+    if graph.cluster is None or not graph.keeps_jobs:
         raise UserError(
             "--detach: expected a cluster file with `backend: slurm`, whose scheduler keeps the graph.\n"
             "On this machine, start the command in the background instead: nohup swamp ... &"
         )
     log_to_console()
-    for handed in hand_over(asked.settings, asked.folder, asked.cluster, sys.argv):
+    for handed in hand_over(graph.settings, graph.folder, graph.cluster, sys.argv):
         say(f"{handed.what:<9} {'job ' + handed.job if handed.job else '':<14} {handed.key}")
-    say(f"all runs:    {asked.folder}")
-    say(f"state:       swamp status {asked.folder}")
-    say(f"end it:      swamp cancel {asked.folder}")
-    say(f"next:        {asked.command}  (waits for the end and prints the table)")
+    say(f"all runs:    {graph.folder}")
+    say(f"state:       swamp status {graph.folder}")
+    say(f"end it:      swamp cancel {graph.folder}")
+    say(f"next:        {graph.command}  (waits for the end and prints the table)")
     raise typer.Exit(ExitCode.DONE)

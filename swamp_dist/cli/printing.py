@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.panel import Panel
-from rich.text import Text
 
-from swamp_dist.launch.settings_view import TABLE_WIDTH, settings_list, settings_table
+from swamp_dist.cli.settings_table import TABLE_WIDTH, settings_list, settings_table
+from swamp_dist.config import StageSettings
+from swamp_dist.console import block, open_console
 from swamp_dist.loading import Setting
+from swamp_dist.printable import log_lines_to, printable
 
 
 def show_settings(title: str, settings: Sequence[Setting]) -> None:
     """Print settings as a table, or as a list where the terminal is narrow."""
-    console = Console()
+    console = open_console()
     if console.is_terminal and console.width < TABLE_WIDTH:
         console.print(settings_list(title, settings))
     else:
@@ -38,26 +39,43 @@ def print_table(built: Any, markdown: bool) -> None:
 
 def show(renderable: Any) -> None:
     """Print a rich renderable."""
-    console = Console()
+    console = open_console()
     # Piped output has no width of its own; 80 columns would cut the descriptions to slivers.
-    (console if console.is_terminal else Console(width=160)).print(renderable)
+    (console if console.is_terminal else open_console(width=160)).print(renderable)
 
 
 def say(text: str, error: bool = False, end: str = "\n") -> None:
-    """Print one message as it is."""
-    typer.echo(text + end, err=error, nl=False)
+    """Print one message, whose line ends stay and whose other control characters are written out."""
+    typer.echo(printable(text) + end, err=error, nl=False)
+
+
+def say_prose(text: str, error: bool = False) -> None:
+    """Print sentences: wrapped between words on a terminal, as they are in a pipe."""
+    console = open_console(error=error)
+    if console.is_terminal:
+        console.print(block(text))
+    else:
+        say(text, error=error)
+
+
+def warn_of(settings: StageSettings) -> None:
+    """Print what may well go wrong with a stage."""
+    from swamp_dist.stage.advice import stage_warnings
+
+    for text in stage_warnings(settings):
+        say_prose(f"warning: {text}", error=True)
 
 
 def refuse(message: str) -> None:
     """Print a mistake of the user and its fix."""
-    console = Console(stderr=True)
+    console = open_console(error=True)
     if console.is_terminal:
-        console.print(Panel(Text(message), title="error", border_style="red", title_align="left"))
+        console.print(Panel(block(message), title="error", border_style="red", title_align="left"))
     else:  # a log or a pipe: no frame, no wrapping, so that paths stay whole
         say(f"error: {message}", error=True)
 
 
 def log_to_console() -> None:
     """Let the package's log messages through to the screen."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_lines_to(sys.stderr, logging.WARNING)
     logging.getLogger("swamp_dist").setLevel(logging.INFO)

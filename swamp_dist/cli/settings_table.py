@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from swamp_dist.console import block, cell
 from swamp_dist.loading import REQUIRED, Setting
 
 TABLE_WIDTH = 130
@@ -17,8 +18,8 @@ _MARKED = "* differs from the default"
 
 
 def settings_table(title: str, settings: Sequence[Setting]) -> Table:
-    """One row a setting: key, value, default where it differs, explanation."""
-    shown = Table(title=Text(title), title_justify="left", show_lines=False, box=None, pad_edge=False)
+    """One row per setting: key, value, default where it differs, explanation."""
+    shown = Table(title=cell(title), title_justify="left", show_lines=False, box=None, pad_edge=False)
     shown.add_column("setting", no_wrap=True)
     shown.add_column("value", overflow="fold")
     shown.add_column("default", overflow="fold")
@@ -27,10 +28,10 @@ def settings_table(title: str, settings: Sequence[Setting]) -> Table:
         mark, style = _mark(setting)
         default = "" if setting.is_default else _value(setting.default)
         shown.add_row(
-            Text(mark + setting.key, style),
-            Text(_value(setting.value), style),
-            Text(default),
-            setting.description,
+            cell(mark + setting.key, style),
+            block(_value(setting.value), style),
+            block(default),
+            block(setting.description),
         )
     shown.caption = _MARKED
     shown.caption_justify = "left"
@@ -39,12 +40,12 @@ def settings_table(title: str, settings: Sequence[Setting]) -> Table:
 
 def settings_list(title: str, settings: Sequence[Setting]) -> Group:
     """Every setting on a line of its own, its explanation below it."""
-    parts: list[Text | Padding] = [Text(title, "italic")]
+    parts: list[Text | Padding] = [cell(title, "italic")]
     for setting in settings:
         mark, style = _mark(setting)
-        line = Text.assemble((f"{mark}{setting.key} = {_value(setting.value)}", style), _beside(setting))
-        parts += [line, Padding(Text(setting.description), (0, 0, 0, 6))]
-    return Group(*parts, Text(_MARKED))
+        line = block(f"{mark}{setting.key} = {_value(setting.value)}", style) + block(_beside(setting))
+        parts += [line, Padding(block(setting.description), (0, 0, 0, 6))]
+    return Group(*parts, cell(_MARKED))
 
 
 def _mark(setting: Setting) -> tuple[str, str]:

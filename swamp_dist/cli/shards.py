@@ -9,11 +9,10 @@ import typer
 
 from swamp_dist.cli.app import Overrides, shards_app
 from swamp_dist.cli.printing import log_to_console, say
-from swamp_dist.config import ShardSettings, SlurmCluster
-from swamp_dist.config.cluster import ClusterSettings
-from swamp_dist.launch.local import ExitCode
+from swamp_dist.config import ClusterSettings, ShardSettings
+from swamp_dist.errors import ExitCode, UserError
+from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import load, load_cluster
-from swamp_dist.records import UserError
 
 
 @shards_app.command("build", epilog="Example:  swamp shards build shards/synthetic.yaml --out data/synthetic")
@@ -58,44 +57,46 @@ def shards_build(
         raise UserError(
             "--ray and --workers: give one of them; with --ray, Ray decides where shards are built"
         )
-    from rich.console import Console
-
-    from swamp_dist.launch.build_progress import shard_progress
-    from swamp_dist.launch.shards import Hands, build_part, build_shards, read_coverage
+    from swamp_dist.prepare.build import BuildWorkers, build_part, build_shards, read_coverage
+    from swamp_dist.progress import WorkProgress
 
     log_to_console()
-    folder, hands = out or Path("data") / settings.name, Hands(workers, ray)
-    with shard_progress(settings.name, Console(stderr=True)) as report:
+    folder, builders = out or Path("data") / settings.name, BuildWorkers(workers, ray)
+    with WorkProgress(settings.name, "{done} of {total} shards") as progress:
         if own_part is not None:
-            build_part(settings, folder, own_part, force, hands, report)
+            build_part(settings, folder, own_part, force, builders, progress.show)
             say(f"close:   the same command without --part, when all {own_part[1]} parts have ended")
             return
-        build_shards(settings, folder, force, hands, report)
+        build_shards(settings, folder, force, builders, progress.show)
     say(read_coverage(folder)[1], end="")
     say(f"shards:  {folder}")
     say(f"check:   swamp shards verify {folder}")
 
 
 def _submit_build(settings: ShardSettings, out: Path, cluster: ClusterSettings, parts: int) -> None:
-    """Hand the build to SLURM and say how to watch it."""
-    from swamp_dist.launch.shard_jobs import submit_build
-    from swamp_dist.launch.shards import build_shards
+    """Hand the build to a scheduler and say how to watch it."""
+    from swamp_dist.backends.protocols import BuildBackend
+    from swamp_dist.backends.registry import open_backend
+    from swamp_dist.prepare.build import build_shards
+    from swamp_dist.prepare.jobs import submit_build
 
-    if not isinstance(cluster, SlurmCluster):
+    backend = open_backend(cluster)
+    if not isinstance(backend, BuildBackend):
         raise UserError("--cluster: expected a file with `backend: slurm`; here, use --workers N")
     log_to_console()
-    if (out / "manifest.json").is_file():
+    if (out / MANIFEST_FILE).is_file():
         build_shards(settings, out)  # keeps it, or refuses that of another recipe
         say(f"{out} is built already: nothing to submit")
         return
-    jobs = submit_build(settings, out, cluster, parts)
+    jobs = submit_build(settings, out, backend, parts)
     if jobs.found:
         say(f"job {jobs.closing} builds {out} already: nothing was submitted")
     elif jobs.parts is not None:
         say(f"parts:   job {jobs.parts}, {parts} tasks")
     say(f"close:   job {jobs.closing}")
-    say(f"logs:    {jobs.folder.slurm_logs}")
-    say(f"state:   squeue -j {','.join(filter(None, (jobs.parts, jobs.closing)))}")
+    say(f"logs:    {jobs.folder.job_logs}")
+    submitted = [job for job in (jobs.parts, jobs.closing) if job is not None]
+    say(f"state:   {backend.commands(submitted)['state']}")
     say(f"check:   swamp shards verify {out}")
 
 

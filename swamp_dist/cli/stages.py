@@ -8,12 +8,19 @@ from typing import Annotated
 import typer
 
 from swamp_dist.cli.app import Overrides, app
-from swamp_dist.cli.printing import say, show_settings
+from swamp_dist.cli.printing import say, say_prose, show_settings, warn_of
 from swamp_dist.cli.printing import show as show_on_console
-from swamp_dist.config import PipelineSettings, Settings, ShardSettings, StageSettings, SweepSettings
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.config import (
+    LocalCluster,
+    PipelineSettings,
+    Settings,
+    ShardSettings,
+    StageSettings,
+    SweepSettings,
+)
+from swamp_dist.errors import ExitCode
 from swamp_dist.loading import describe, kind_of, load
+from swamp_dist.runs.folder import RunDir
 
 _KINDS: dict[type[Settings], str] = {
     StageSettings: "job",
@@ -27,35 +34,32 @@ _KINDS: dict[type[Settings], str] = {
 def run(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="Job file.", show_default=False)],
     overrides: Overrides = None,
-    ranks: Annotated[int, typer.Option(help="Processes on this machine; one a GPU.", min=1)] = 1,
+    ranks: Annotated[int, typer.Option(help="Processes on this machine; one per GPU.", min=1)] = 1,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME of the job.")] = None,
 ) -> None:
     """Run one stage on this machine. The same command again continues it.
 
-    Ctrl-C, SIGTERM and SIGUSR2 save at the next step and end with code 75.
+    Ctrl-C, SIGTERM, SIGUSR2 and a closed terminal save at the next step and end with code 75.
     A second Ctrl-C kills at once (code 130); what was committed stays.
     """
-    from swamp_dist.launch.finished import check_finished
-
     settings = load(job, StageSettings, overrides or ())
     folder = RunDir(run_dir or Path("runs") / settings.name)
-    check_finished(folder, settings)
     raise typer.Exit(run_here(settings, folder, ranks))
 
 
 def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
     """Check a stage, run it on this machine to its end and say what comes next; the exit code."""
-    from swamp_dist.launch.local import run_ranks
+    from swamp_dist.backends.jobs import job_finder, job_lives
+    from swamp_dist.backends.protocols import StageRef
+    from swamp_dist.backends.registry import open_backend
+    from swamp_dist.costs.memory import refuse_what_does_not_fit, room_here
+    from swamp_dist.stage.open import open_run
 
-    if not folder.done:
-        from swamp_dist.launch.preflight import check_stage
-        from swamp_dist.launch.submission import refuse_if_submitted
-
-        refuse_if_submitted(folder)
-        folder.refuse_if_held()
-        check_stage(settings, folder, ranks)
+    if open_run(folder, settings, ranks, job_finder(), job_lives(folder)) is not None:
+        refuse_what_does_not_fit(settings, ranks, room_here(ranks))
+        warn_of(settings)
         folder.write_stage(settings)
-    code = run_ranks(folder.stage_yaml, folder.path, ranks, report=say)
+    code = open_backend(LocalCluster(ranks=ranks)).run(StageRef(settings.name, folder), say)
     say_ending(code, folder)
     return code
 
@@ -63,11 +67,20 @@ def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
 def say_ending(code: int, folder: RunDir) -> None:
     """What comes next after a stage that ran while the command waited."""
     if code == ExitCode.DONE:
+        _say_alarms(folder)
         say(f"run folder:  {folder.path}")
         say(f"curves:      tensorboard --logdir {folder.path}")
         say(f"next:        swamp table {folder.path}")
     elif code == ExitCode.REQUEUE:
         say("stopped with its progress saved; the same command continues")
+
+
+def _say_alarms(folder: RunDir) -> None:
+    """The alarms of the training, those that were cleared too: its figures may not be worth much."""
+    result = folder.read_result()
+    for alarm in () if result is None else result.alarms:
+        cleared = "" if alarm.cleared is None else f" (cleared at step {alarm.cleared})"
+        say(f"alarm:       {alarm.message}{cleared}")
 
 
 @app.command(
@@ -86,19 +99,25 @@ def show(
         bool, typer.Option("--changed", help="Only settings that are not the default.")
     ] = False,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Of a job: compute, memory and bytes sent a step and rank instead.")
+        bool,
+        typer.Option("--cost", help="Of a job: compute, memory and bytes sent per step and rank instead."),
     ] = False,
     nodes: Annotated[int, typer.Option(help="With --cost: largest number of nodes.", min=1)] = 1,
-    gpus_per_node: Annotated[int, typer.Option(help="With --cost: ranks of a node, one a GPU.", min=1)] = 8,
+    gpus_per_node: Annotated[int, typer.Option(help="With --cost: ranks per node, one per GPU.", min=1)] = 8,
 ) -> None:
     """Check a file and explain every setting it resolves to."""
     kind = kind_of(file)
     settings: Settings = load(file, kind, overrides or ())
     if cost:
-        from swamp_dist.launch.cost_table import cost_table
+        from swamp_dist.costs.table import cost_table
 
         show_on_console(cost_table(settings, nodes, gpus_per_node))
         return
     what = _KINDS.get(kind, "cluster")
     shown = [s for s in describe(settings) if not (changed and s.is_default)]
     show_settings(f"{file} ({what})", shown)
+    if isinstance(settings, StageSettings) and settings.train is not None:
+        warn_of(settings)
+        balance = settings.objective.balance(settings.data.entries * settings.data.pairs_per_entry)
+        if balance is not None:
+            say_prose(f"\n{balance}.")

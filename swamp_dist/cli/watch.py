@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from swamp_dist.cli.app import app
 from swamp_dist.cli.printing import say, show
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.records import UserError
+from swamp_dist.console import open_console
+from swamp_dist.errors import ExitCode, UserError
 
 _RUNS = Path("runs")
 _LOOK_SECONDS = 2.0
@@ -36,9 +35,12 @@ def status(
         float, typer.Option(help="Seconds without a sign after which a live run counts as stalled.", min=1)
     ] = 600.0,
 ) -> None:
-    """Show how runs stand: state, step, speed, time left, restarts, metric, why they ended. Touches nothing."""
-    from swamp_dist.launch.status_view import status_grid
-    from swamp_dist.launch.survey import survey
+    """Show how runs stand: state, step, speed, time left, restarts, metric, why they ended.
+
+    Nothing is touched.
+    """
+    from swamp_dist.cli.status_table import status_grid
+    from swamp_dist.monitor.survey import survey
 
     folders = runs or [_RUNS]
     groups, error = survey(folders, stalled_after)
@@ -55,12 +57,12 @@ def status(
 
 def _watch(folders: list[Path], stalled_after: float) -> None:
     """Draw again and again; ends by itself once nothing is live."""
-    from swamp_dist.launch.status_view import status_grid
-    from swamp_dist.launch.survey import survey
-    from swamp_dist.launch.verdict import LIVE
+    from swamp_dist.cli.status_table import status_grid
+    from swamp_dist.monitor.state import LIVE
+    from swamp_dist.monitor.survey import survey
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
+    console = open_console()
+    console = console if console.is_terminal else open_console(width=160)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             groups, error = survey(folders, stalled_after)
@@ -79,9 +81,9 @@ def logs(
     lines: Annotated[int, typer.Option(help="Last lines to show; 0: all.", min=0)] = 50,
 ) -> None:
     """Print the right log of a run, with a line where it was started again."""
-    from swamp_dist.launch.logs import find_logs, lines_of
-    from swamp_dist.launch.logs import follow as follow_log
-    from swamp_dist.launch.rundir import RunDir
+    from swamp_dist.monitor.logs import find_logs, lines_of
+    from swamp_dist.monitor.logs import follow as follow_log
+    from swamp_dist.runs.folder import RunDir
 
     folder = RunDir(run)
     if not folder.logs.is_dir():
@@ -102,9 +104,9 @@ def logs(
 
 
 def _liveness(run: Path) -> Any:
-    """Whether a run is live, looked up at most once a second."""
-    from swamp_dist.launch.survey import status_of
-    from swamp_dist.launch.verdict import LIVE
+    """Whether a run is live, looked up at most once per second."""
+    from swamp_dist.monitor.state import LIVE
+    from swamp_dist.monitor.survey import status_of
 
     known = (0.0, True)
 
@@ -126,11 +128,11 @@ def cancel(
     now: Annotated[bool, typer.Option("--now", help="Kill at once instead of asking to save.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a local run to end.", min=0)] = 30.0,
 ) -> None:
-    """Stop runs: SIGTERM, so that they save and end; scancel where they were submitted. They can be continued.
+    """Stop runs so that they save and end: SIGTERM, or scancel where they were submitted. They can continue.
 
     Only a process that is proven to be the run is signalled. Code 1 where something could not be reached.
     """
-    from swamp_dist.launch.cancel import cancel as cancel_run
+    from swamp_dist.monitor.cancel import cancel as cancel_run
 
     reached = True
     for run in runs:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from math import gcd
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from swamp_dist.config.settings import Settings
+from swamp_dist.bounds import Bytes, Count, CountOrNone, Factor, Scale
+from swamp_dist.settings import SAME_RESULT, Settings
 
 
 class ClipSettings(Settings):
     """How clips are cut from entries that hold a whole video: captions with times, features by time."""
 
-    parts: dict[str, PositiveFloat] = {"features_2d": 1.0, "features_3d": 1.5}
-    """Fields of features by time, each with its rows a second; a clip is their maxima, one after the other."""
+    parts: dict[str, Scale] = {"features_2d": 1.0, "features_3d": 1.5}
+    """Fields of features by time, each with its rows per second; a clip is their maxima, one after the
+    other."""
     times: str = "times"
     """Field with the start and end of every caption in seconds."""
     on: Literal["a", "b"] = "b"
     """The modality that is cut from the features; its name in `data` is then only a name. The other
     one is the field of captions (word ids)."""
-    min_seconds: NonNegativeFloat = 5.0
-    """A shorter clip is joined with its neighbours; 0 joins by words alone."""
-    min_words: NonNegativeInt = 0
+    min_seconds: Factor = 5.0
+    """A shorter clip is joined with its neighbours, the nearer one first; 0 joins by words alone, and takes
+    the neighbour with more words first."""
+    min_words: CountOrNone = 0
     """A clip of fewer tokens is joined with its neighbours."""
     replace: bool = True
     """Draw a video's captions with replacement, as the published loader does; the same clip can then
@@ -32,7 +35,7 @@ class ClipSettings(Settings):
     @model_validator(mode="after")
     def _has_parts(self) -> ClipSettings:
         if not self.parts:
-            raise ValueError("parts names no features: expected at least one field with its rows a second")
+            raise ValueError("parts names no features: expected at least one field with its rows per second")
         return self
 
 
@@ -41,7 +44,7 @@ class DataSettings(Settings):
 
     shards: Path
     """Folder of a built shard set (the one that holds manifest.json)."""
-    recipe: Path | None = None
+    recipe: Annotated[Path | None, SAME_RESULT] = None
     """Shard recipe that builds the folder; errors and pipelines name it in the build command."""
     a: str = "text"
     """Field of the shard entries that is modality A; also its display name in tables."""
@@ -49,29 +52,29 @@ class DataSettings(Settings):
     """Field of the shard entries that is modality B; also its display name in tables."""
     train_split: str | None = "train"
     """Split that training reads; unused by a stage without `train`."""
-    entries: PositiveInt = 256
+    entries: Count = 256
     """Global batch in entries, over all ranks. World size must divide the lanes, lanes this number."""
-    pairs_per_entry: PositiveInt = 1
+    pairs_per_entry: Count = 1
     """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
     clips: ClipSettings | None = None
     """Entries are whole videos, whose pairs are clips cut while training; null: fields hold the items."""
-    lanes: PositiveInt | None = None
+    lanes: Count | None = None
     """Streams the epoch is cut into; null = largest divisor of `entries` up to 1,024. Fixes which
     samples meet in a batch, so it belongs to the stage and never to the cluster."""
-    full_shuffle_below: NonNegativeInt = 8 * 2**30
+    full_shuffle_below: Bytes = 8 * 2**30
     """Splits smaller than this many bytes are permuted as a whole; larger ones shard- and block-wise."""
-    shuffle_block: PositiveInt = 2048
+    shuffle_block: Count = 2048
     """Entries permuted together where the split is too large for a full permutation."""
-    cache: Literal["none", "memory"] = "none"
+    cache: Annotated[Literal["none", "memory"], SAME_RESULT] = "none"
     """`memory` keeps every decoded entry of the split in each rank's memory (small sets only)."""
-    reading: Literal["seek", "stream"] = "seek"
-    """`seek` reads entries by byte offset; `stream` reads shards front to back through webdataset,
-    for storage that cannot seek. Same order of samples either way."""
-    workers: NonNegativeInt = 2
-    """Loader processes a rank; 0 reads in the training process. Never changes the sample order."""
-    prefetch: PositiveInt = 4
+    reading: Annotated[Literal["seek", "stream"], SAME_RESULT] = "seek"
+    """`seek` reads entries by byte offset; `stream` reads shards front to back, for storage that
+    cannot seek. Same order of samples either way."""
+    workers: Annotated[int, Field(ge=0, le=1024), SAME_RESULT] = 2
+    """Loader processes per rank; 0 reads in the training process. Never changes the sample order."""
+    prefetch: Annotated[int, Field(ge=1, le=10**4), SAME_RESULT] = 4
     """Batches each loader process prepares ahead."""
-    verify: bool = False
+    verify: Annotated[bool, SAME_RESULT] = False
     """Compare the sha256 of every shard with the manifest before the first step."""
 
     @property
@@ -86,6 +89,7 @@ class DataSettings(Settings):
         if self.entries % self.num_lanes:
             step = gcd(self.entries, self.num_lanes)
             raise ValueError(
-                f"lanes = {self.lanes} does not divide entries = {self.entries}: choose a divisor, for example {step}"
+                f"lanes = {self.lanes} does not divide entries = {self.entries}: choose a divisor, for "
+                f"example {step}"
             )
         return self

@@ -1,4 +1,5 @@
-"""The objective: contrastive term, queue, solve, swapped targets. Defaults are the paper's video-text ones."""
+"""The objective: contrastive term, queue, solve, swapped targets. Defaults are the paper's video-text
+ones."""
 
 from __future__ import annotations
 
@@ -7,80 +8,160 @@ from typing import Annotated, Literal
 from pydantic import (
     ByteSize,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
-from swamp_dist.config.settings import Settings
+from swamp_dist.bounds import Count, CountOrNone, Factor, Figure, Memory, Scale
+from swamp_dist.settings import SAME_RESULT, Settings
 
 
-class ContrastiveSettings(Settings):
-    """The contrastive term, in either reading."""
+class TermSettings(Settings):
+    """What every term of the total has."""
 
-    weight: NonNegativeFloat = 1.0
+    weight: Factor = 0.0
     """Factor of the term in the total; 0 skips its work."""
-    negatives: Literal["all", "hardest"] = "all"
-    """`all`: mean over all negatives (Miech et al. 2019, used for video-text);
-    `hardest`: the most violating negative of the batch, both ways (paper, eq. 1)."""
-    margin: NonNegativeFloat = 0.1
-    """Margin alpha of the hinge, in cosine units."""
+
+
+LEAST_TEMPERATURE = 1e-4
+"""Where the last bit of a float32 cosine moves a logit by 0.0006."""
+
+LARGEST_SCALE = 100.0
+"""Of 1 / temperature where it is learned (CLIP, Radford et al. 2021, section 2.5)."""
+
+
+class ContrastiveSettings(TermSettings):
+    """The contrastive term."""
+
+    weight: Factor = 1.0
+    """Factor of the term in the total; 0 skips its work."""
+    form: Literal["all", "hardest", "infonce", "sigmoid"] = "all"
+    """`all`: hinge, mean over all negatives (Miech et al. 2019, used for video-text);
+    `hardest`: hinge with the most violating negative of the batch, both ways (paper, eq. 1);
+    `infonce`: cross-entropy of the partner among all, mean of both ways (van den Oord et al. 2018; CLIP,
+    Radford et al. 2021); `sigmoid`: every pair by itself (SigLIP, Zhai et al. 2023).
+    Called `negatives` up to version 0.1, which is still read."""
+    margin: Factor = 0.1
+    """`all` and `hardest`: margin alpha of the hinge, in cosine units."""
+    temperature: Scale = 0.1
+    """`infonce` and `sigmoid`: cosines are divided by it; at least 1e-4."""
+    learn_temperature: bool = False
+    """Learn 1 / temperature from its start above, up to 100, and `logit_bias` with it."""
+    logit_bias: Figure = -10.0
+    """`sigmoid`: what is added to the logits, for there are many more negatives than positives."""
+    positives: Literal["partner", "entry", "class"] = "partner"
+    """Pairs of the batch that match a pair besides its partner: none, those of the same entry (captions of
+    one image), or those with the same class label. They are no negatives; `infonce` and `sigmoid` pull at
+    them too."""
+    multiple_positives: Literal["supcon", "mil_nce"] = "supcon"
+    """`infonce` with several positives: the mean of their losses (SupCon, Khosla et al. 2020), or the loss of
+    the sum of their probabilities (MIL-NCE, Miech et al. 2020)."""
     reduction: Literal["mean", "sum"] = "mean"
-    """`sum` is exactly global batch size times `mean` (eq. 1 is written as a sum). `hardest` only."""
-    all_negatives_steps: NonNegativeInt = 0
+    """`sum` is exactly global batch size times `mean` (eq. 1 is written as a sum), for every form. The
+    weight of the SwAMP term, lambda, stands beside the reduction that is named here."""
+    all_negatives_steps: CountOrNone = 0
     """`hardest` only: use the mean over all negatives for this many first steps, against collapse."""
     in_entry_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """`all` only, with several pairs per entry: share of the negative weight on pairs of the same
     entry (`hard_negative_rate` of Miech et al. 2019); null weights all negatives equally."""
-    chunk: PositiveInt | None = None
+    columns: Annotated[Literal["auto", "gathered", "ring"], SAME_RESULT] = "auto"
+    """Where the a of the batch are that my b are compared with. `gathered`: on every rank; `ring`: a rank's
+    share at a time, which moves on from rank to rank while it is compared, so that memory does not grow with
+    the batch: once around, of `infonce` twice. Same losses and gradients up to rounding. `auto` gathers up to
+    16 GiB of columns, their gradient and similarities, and takes the ring above; a queue that is
+    replicated on request is gathered besides."""
+    chunk: Annotated[Count | None, SAME_RESULT] = None
     """Columns of the batch compared at a time, so that memory beyond the gathered embeddings does not
     grow with the batch: same losses and gradients up to rounding; null = all columns at once."""
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the form compares scaled cosines."""
+        return self.weight > 0 and self.form in ("infonce", "sigmoid")
+
+    def takes_hardest(self, step: int) -> bool:
+        """Whether the hardest negatives count in the step after `step` others, and not all of them."""
+        return self.form == "hardest" and step >= self.all_negatives_steps
+
+    @model_validator(mode="after")
+    def _settings_count(self) -> ContrastiveSettings:
+        if self.form in ("infonce", "sigmoid") and self.temperature < LEAST_TEMPERATURE:
+            step = 2.0**-24 / self.temperature
+            raise ValueError(
+                f"temperature = {self.temperature:g}: float32 holds a cosine to 6e-8, so logits of up to "
+                f"{1 / self.temperature:g} would be off by {step:.2g}; expected at least "
+                f"{LEAST_TEMPERATURE:g}"
+            )
+        if self.learn_temperature and 1 / self.temperature > LARGEST_SCALE:
+            raise ValueError(
+                f"temperature = {self.temperature:g} with learn_temperature: 1 / temperature = "
+                f"{1 / self.temperature:g} begins above {LARGEST_SCALE:g}, the bound of a learned one; "
+                "set temperature: 0.01 or more, or learn_temperature: false"
+            )
+        if self.learn_temperature and self.form not in ("infonce", "sigmoid"):
+            raise ValueError(
+                f"learn_temperature with form = {self.form}: a hinge has a margin and no temperature. Set "
+                "form: infonce or sigmoid, or learn_temperature: false"
+            )
+        if self.multiple_positives == "mil_nce" and (self.form != "infonce" or self.positives == "partner"):
+            raise ValueError(
+                f"multiple_positives = mil_nce with form = {self.form}, positives = {self.positives}: it is "
+                "a reading of infonce with several positives. Set form: infonce and positives: entry or class"
+            )
+        return self
 
 
 class SinkhornSettings(Settings):
     """How the balanced assignment is solved."""
 
-    iterations: PositiveInt | None = None
+    iterations: Annotated[int, Field(ge=1, le=10**6)] | None = None
     """Fixed number of iterations; null stops at `tolerance`."""
-    max_iterations: PositiveInt = 50
+    max_iterations: Annotated[int, Field(ge=1, le=10**6)] = 50
     """Upper limit when stopping at `tolerance`."""
-    tolerance: PositiveFloat = 0.01
+    tolerance: Annotated[float, Field(ge=1e-15, le=1e3)] = 0.01
     """Stop when the mean relative error of the prototype marginal is below this."""
-    check_every: PositiveInt = 5
+    check_every: Annotated[int, Field(ge=1, le=10**6)] = 5
     """Iterations between two looks at the error (the only host reads of the solve)."""
     warm_start: bool = True
     """Start from the prototype potentials of the previous step; false = cold start, the paper's
     and SwAV's order, which equals POT iteration by iteration."""
+    start: Literal["scores", "literal"] = "scores"
+    """What a cold start takes its first masses from, under u = 1: `scores`, exp(s / epsilon), as SwAV does;
+    `literal`, the paper's cost -log softmax(s / temperature) under eta, so softmax(s / temperature)^eta. Both
+    converge to the same targets; a solve cut at a few iterations does not. With `warm_start` only the first
+    solve of a stage starts cold."""
     momentum: bool = False
-    """Measure the masses ahead of the potentials (Nesterov's acceleration, started over where the error grows): two
-    to four times fewer iterations to a small error at epsilon 0.005 and below, little change at 0.05. Other iterates
-    than the paper's, the same fixed point."""
+    """Measure the masses ahead of the potentials (Nesterov's acceleration, started over where the error
+    grows): two to four times fewer iterations to a small error at epsilon 0.005 and below, little change at
+    0.05. Other iterates than the paper's, the same fixed point."""
     score_precision: Literal["float32", "bfloat16"] = "float32"
-    """Operands of the queue's score product; sums and scores stay float32. `bfloat16` is many times faster on a GPU
-    and moves an exponent of the solve by at most 2^-7 / epsilon; refused below epsilon = 0.02."""
-    score_memory: Annotated[ByteSize, Field(gt=0)] = ByteSize(4 * 2**30)
-    """Bytes (or 4GiB) for scores and kernel on a rank. Where rows times prototypes need more, they are made
+    """Operands of the queue's score product; sums and scores stay float32. `bfloat16` is many times faster on
+    a GPU and moves an exponent of the solve by at most 2^-7 / epsilon; refused below epsilon = 0.02."""
+    score_memory: Annotated[Memory, SAME_RESULT] = ByteSize(4 * 2**30)
+    """Bytes (or 4GiB) for scores and kernel per rank. Where rows times prototypes need more, they are made
     anew from the embeddings in every iteration, a block of rows at a time: slower, same targets."""
 
 
 class QueueSettings(Settings):
     """The queue of recent embeddings that joins the batch in the solve."""
 
-    size: NonNegativeInt = 2048
+    size: CountOrNone = 2048
     """Queue size Q in pairs."""
     counts_batch: bool = True
     """true: the solved set is the newest max(Q, B) rows, the batch included (Algorithm 1);
     false: the newest Q rows before the batch, plus the batch (Appendix E: 1,280 + 128)."""
-    start_when_filled: NonNegativeInt | None = None
+    start_when_filled: CountOrNone | None = None
     """Rows that must be valid before the SwAMP term counts; null = min(K, capacity), 0 = from step 1."""
-    layout: Literal["auto", "replicated", "sharded"] = "auto"
-    """Where rows live. `replicated`: every rank holds the whole queue; `sharded`: each holds the rows it made,
-    and only vectors of K are exchanged to solve them. `auto` replicates where the contrastive term gathers the
-    batch anyway (its weight is above 0) and the full queue, 8 * D + 8 bytes a row, takes at most 1 GiB;
-    it shards otherwise."""
-    solve: Literal["auto", "split", "whole"] = "auto"
+    unique_items: bool = False
+    """Solve one row of each item (an entry or, with `data.clips`, a caption of one): a row of the queue does
+    not count once its item is in the batch or in a newer row, and keeps its slot; all rows of the batch
+    count. `start_when_filled` then asks for rows that count; a term that has started stays on. Off, all rows
+    count, as in the paper."""
+    layout: Annotated[Literal["auto", "replicated", "sharded"], SAME_RESULT] = "auto"
+    """Where rows live. `replicated`: every rank holds the whole queue; `sharded`: each holds the rows it
+    made, and only vectors of K are exchanged to solve them. `auto` replicates where the contrastive term
+    gathers one side of the batch anyway (its weight is above 0) and the full queue, 8 * D + 8 bytes per row,
+    takes at most 1 GiB; it shards otherwise."""
+    solve: Annotated[Literal["auto", "split", "whole"], SAME_RESULT] = "auto"
     """`split`: each rank takes a share of the rows and only K-vectors are reduced; `whole`: each rank
     solves all rows without traffic, which needs the replicated layout. Same targets; `auto` takes the
     cheaper by counted cost."""
@@ -89,28 +170,72 @@ class QueueSettings(Settings):
     def _whole_needs_all_rows(self) -> QueueSettings:
         if self.layout == "sharded" and self.solve == "whole":
             raise ValueError(
-                "solve = whole with layout = sharded: no rank holds all rows; use solve: split or layout: replicated"
+                "solve = whole with layout = sharded: no rank holds all rows; use solve: split or layout: "
+                "replicated"
             )
         return self
 
 
-class SwampSettings(Settings):
+class KMeansSettings(Settings):
+    """Embeddings that `prototypes_start: kmeans` gathers prototypes from."""
+
+    items: Count = 10_000
+    """Entries of the training split, drawn by the seed: one pair of each, both modalities; at most all."""
+    iterations: Count = 50
+    """Upper limit; it stops when no embedding changes its centre."""
+
+
+class SwampSettings(TermSettings):
     """The swapped-assignment term (paper, section 3)."""
 
-    weight: NonNegativeFloat = 0.25
+    weight: Factor = 0.25
     """lambda of eq. 6; 0 skips its work: no prototypes, no queue, no solve."""
-    prototypes: PositiveInt = 500
+    weight_as: Literal["literal", "gradient_ratio"] = "literal"
+    """`literal`: the term's factor is `weight`, whatever the contrastive term beside it is reduced to.
+    `gradient_ratio`: it is min(weight, gradient_ratio * |g_c| / |g_s|), the norms of the gradients that reach
+    the embeddings of the whole batch from the weighted contrastive term and from SwAMP, measured in steps
+    before; the first step takes `weight`."""
+    gradient_ratio: Scale = 0.3
+    """How strongly SwAMP may pull beside the contrastive term, with `weight_as: gradient_ratio`."""
+    measure_every: Count | None = 10
+    """Steps between two measurements of |g_c| and |g_s|; the last one is the figure swamp/effective_ratio. It
+    changes no gradient. null measures nothing."""
+    prototypes: Count = 500
     """Number of latent classes K."""
     normalize_prototypes: bool = True
     """Scale prototypes to unit length in the forward pass; false for the synthetic experiment."""
-    temperature: PositiveFloat = 0.25
+    temperature: Scale = 0.25
     """tau of the classifier (eq. 2)."""
-    eta: PositiveFloat = 5.0
+    eta: Scale = 5.0
     """Inverse weight of the entropic regulariser (section 3); the solve sees epsilon = tau / eta."""
+    prototypes_start: Literal["random", "kmeans"] = "random"
+    """`random` unit vectors, or centres of a spherical k-means over embeddings of the encoders as the stage
+    starts. Never where a run goes on, nor over prototypes of `train.init_from` that are taken over. An option
+    only: it helped on none of the simulated sets."""
+    kmeans: KMeansSettings = KMeansSettings()
     assignment: Literal["soft", "hard"] = "soft"
     """Soft targets, or the arg-max of each row."""
     queue: QueueSettings = QueueSettings()
     sinkhorn: SinkhornSettings = SinkhornSettings()
+
+    @model_validator(mode="after")
+    def _ratio_is_measured(self) -> SwampSettings:
+        if self.weight_as == "gradient_ratio" and self.measure_every is None:
+            raise ValueError(
+                "measure_every = null with weight_as = gradient_ratio: a weight that follows gradients "
+                "has to measure them; set measure_every: 10, or weight_as: literal"
+            )
+        default = type(self).model_fields["gradient_ratio"].default
+        if self.weight_as == "literal" and self.gradient_ratio != default:
+            raise ValueError(
+                f"gradient_ratio = {self.gradient_ratio:g} with weight_as = literal: it would not count; set "
+                f"weight_as: gradient_ratio, or leave gradient_ratio at {default:g}"
+            )
+        return self
+
+    def same_result(self) -> frozenset[str]:
+        """A weight that does not follow the measurements does not depend on when they are made."""
+        return frozenset({"measure_every"} if self.weight_as == "literal" else ())
 
     @property
     def epsilon(self) -> float:
@@ -125,8 +250,50 @@ class ObjectiveSettings(Settings):
     contrastive: ContrastiveSettings = ContrastiveSettings()
     swamp: SwampSettings = SwampSettings()
 
+    @property
+    def compares_ranks(self) -> bool:
+        """Whether a term asks for the pairs of all ranks with gradient. Every term may, but SwAMP does
+        not."""
+        terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
+        return any(weight > 0 for name, weight in terms.items() if name != "swamp")
+
+    def balance(self, pairs: int) -> str | None:
+        """What lambda multiplies and what stands beside it in a batch of `pairs`, in words; None where one of
+        both terms is off."""
+        contrastive, swamp = self.contrastive, self.swamp
+        if contrastive.weight == 0 or swamp.weight == 0:
+            return None
+        factor = f"{swamp.weight:g}"
+        if swamp.weight_as == "gradient_ratio":
+            factor = f"min({swamp.weight:g}, {swamp.gradient_ratio:g} |g_c| / |g_s|)"
+        line = (
+            f"lambda = {factor} multiplies SwAMP's mean over the batch, beside {contrastive.weight:g} times "
+            f"the contrastive term's {contrastive.reduction} over the batch"
+        )
+        if contrastive.reduction == "sum":
+            line += f": as lambda / {pairs} beside its mean"
+        return line
+
+    @model_validator(mode="after")
+    def _ratio_has_two_terms(self) -> ObjectiveSettings:
+        if (
+            self.swamp.weight > 0
+            and self.swamp.weight_as == "gradient_ratio"
+            and self.contrastive.weight == 0
+        ):
+            raise ValueError(
+                "swamp.weight_as = gradient_ratio with contrastive.weight = 0: there is no gradient of a "
+                "contrastive term to hold SwAMP's against; set contrastive.weight: 1, or swamp.weight_as: "
+                "literal"
+            )
+        return self
+
     @model_validator(mode="after")
     def _some_term_counts(self) -> ObjectiveSettings:
-        if self.contrastive.weight == 0 and self.swamp.weight == 0:
-            raise ValueError("contrastive.weight and swamp.weight are both 0: nothing would be trained")
+        terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
+        if not any(terms.values()):
+            names = " and ".join(f"{name}.weight" for name in terms)
+            raise ValueError(
+                f"{names} are {'both' if len(terms) == 2 else 'all'} 0: nothing would be trained"
+            )
         return self

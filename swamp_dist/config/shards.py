@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from swamp_dist.config.settings import Settings
+from swamp_dist.bounds import Count, Seed
+from swamp_dist.config.names import FolderName
 from swamp_dist.config.sources import SourceSettings
+from swamp_dist.settings import Settings
 
 
 class WordsBuildSettings(Settings):
@@ -17,19 +19,19 @@ class WordsBuildSettings(Settings):
     vectors: Path
     """File of word vectors: word2vec `.bin`, text `.txt` or `.vec`, or a pruned `.npz`. The set keeps the
     vectors of the words that its captions use."""
-    max_words: PositiveInt = 20
-    """Words kept of a caption, the first ones that have a vector."""
+    max_words: Count = 20
+    """Words kept per caption, the first ones that have a vector."""
 
 
 class ShardSettings(Settings):
     """A shard recipe: where raw data come from and how they are packed."""
 
-    name: str
+    name: FolderName
     """Name of the shard set; the default folder is data/NAME."""
     source: SourceSettings
-    entries_per_shard: PositiveInt = 1000
+    entries_per_shard: Count = 1000
     """Entries in one tar file."""
-    shuffle_seed: NonNegativeInt = 0
+    shuffle_seed: Seed = 0
     """Entries are written in an order shuffled with this seed, so that any shard is a fair sample."""
     on_missing: Literal["fail", "skip"] = "fail"
     """What becomes of an entry whose raw data are missing or malformed: `fail` stops the build and names

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from swamp_dist.config.settings import Settings
+from swamp_dist.bounds import Count, Factor, Scale, Seed, Width
+from swamp_dist.settings import Settings
 
 
 class SimulatedVideoTextSource(Settings):
@@ -21,11 +22,11 @@ class SimulatedVideoTextSource(Settings):
     """Which of the four sets the shards are made of."""
     raw_dir: Path = Path("data/raw/simulated")
     """Where the raw files are written: one folder a set, and `words/` with the word vectors."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of sentences, word vectors, times and noise."""
-    map_seed: NonNegativeInt = 0
+    map_seed: Seed = 0
     """Seed of the map from words to features; changes the features of all sets and nothing else."""
-    howto100m_map_seed: NonNegativeInt | None = None
+    howto100m_map_seed: Seed | None = None
     """Another map for HowTo100M alone; null = `map_seed`. With another one nothing that is learned there can
     help on the other sets: a control for gains of pretraining."""
     annotations: Path | None = None
@@ -33,38 +34,38 @@ class SimulatedVideoTextSource(Settings):
     sentences from a small grammar."""
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the training items that forms the `validation` split."""
-    howto100m_videos: PositiveInt = 400
+    howto100m_videos: Count = 400
     """Narrated videos."""
-    howto100m_seconds: tuple[PositiveFloat, PositiveFloat] = (80, 140)
+    howto100m_seconds: tuple[Scale, Scale] = (80, 140)
     """Shortest and longest duration; about one caption every 4 seconds."""
-    youcook2_train: PositiveInt = 1200
+    youcook2_train: Count = 1200
     """Clips of YouCook2 for training (validation included), one caption each."""
-    youcook2_test: PositiveInt = 350
+    youcook2_test: Count = 350
     """Clips of YouCook2 for test."""
-    msrvtt_train: PositiveInt = 900
+    msrvtt_train: Count = 900
     """Clips of MSR-VTT for training (validation included)."""
-    msrvtt_captions: PositiveInt = 5
+    msrvtt_captions: Count = 5
     """Captions of an MSR-VTT training clip."""
-    msrvtt_test: PositiveInt = 300
+    msrvtt_test: Count = 300
     """Clips of MSR-VTT for test, one caption each."""
-    lsmdc_train: PositiveInt = 1200
+    lsmdc_train: Count = 1200
     """Clips of LSMDC for training (validation included)."""
-    lsmdc_test: PositiveInt = 300
+    lsmdc_test: Count = 300
     """Clips of LSMDC for test."""
-    width: PositiveInt = 2048
+    width: Width = 2048
     """Length of a 2D and of a 3D feature row."""
-    latent_dim: PositiveInt = 64
+    latent_dim: Width = 64
     """Dimension of the latent content that words and features share."""
-    nuisance: NonNegativeFloat = 1.75
+    nuisance: Factor = 1.75
     """Deviation, in latent units, of what is constant in a video and not told by its captions. Content
     has deviation 1."""
-    noise: NonNegativeFloat = 1.25
+    noise: Factor = 1.25
     """Deviation, in latent units, of what changes from row to row."""
-    row_noise: NonNegativeFloat = 0.5
+    row_noise: Factor = 0.5
     """Deviation of the noise of each feature value, against 1 of its content."""
     unrelated_narration: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of narrations that tell of something else than what is shown."""
-    narration_shift: NonNegativeFloat = 1.5
+    narration_shift: Factor = 1.5
     """Deviation, in seconds, of narration times from what is shown."""
     word_noise: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Probability that a narrated word is lost, and that a stray one comes before it."""
@@ -72,9 +73,9 @@ class SimulatedVideoTextSource(Settings):
     """Share of LSMDC rows with a single quotation mark."""
     vectors_format: Literal["word2vec", "glove"] = "word2vec"
     """`words/vectors.bin` in word2vec binary form, or `words/vectors.txt` in GloVe text form."""
-    word_dim: PositiveInt = 300
+    word_dim: Width = 300
     """Length of a word vector."""
-    vocabulary: PositiveInt = 3000
+    vocabulary: Count = 3000
     """Words with a vector, at least all words of captions less those out of vocabulary."""
     out_of_vocabulary: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """Share of the captions' words that get no vector."""

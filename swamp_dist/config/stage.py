@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import model_validator
 
+from swamp_dist.bounds import Count, Seed
 from swamp_dist.config.data import DataSettings
 from swamp_dist.config.model import ModelSettings
+from swamp_dist.config.names import FolderName
 from swamp_dist.config.objective import ObjectiveSettings
-from swamp_dist.config.settings import Settings
 from swamp_dist.config.training import EngineSettings, TrainSettings
+from swamp_dist.settings import Settings
 
 
 class EvaluateSettings(Settings):
@@ -24,18 +26,19 @@ class EvaluateSettings(Settings):
     ties: Literal["pessimistic", "miech"] = "pessimistic"
     """`pessimistic` ranks equal scores before the right answer; `miech` counts every tied position
     (the published code's rule, which lets a collapsed model score well)."""
-    precision_at: tuple[PositiveInt, ...] = ()
+    precision_at: tuple[Count, ...] = ()
     """Cut-offs k of class-based precision P@k and mAP@k."""
-    chunk: PositiveInt = 256
+    chunk: Count = 256
     """Items embedded at a time; part of the numbers' definition, not of the cluster."""
 
 
 class StageSettings(Settings):
     """One job file: what is trained (if `train` is given) and what is evaluated afterwards."""
 
-    name: str
-    """Name of the stage; the default name of its run folder."""
-    seed: NonNegativeInt = 0
+    name: FolderName
+    """Name of the stage; the default name of its run folder: letters, digits, single blanks inside and
+    . _ + - = , @, at most 200 bytes."""
+    seed: Seed = 0
     """Fixes initial weights, sample order and every other random choice."""
     data: DataSettings
     model: ModelSettings = ModelSettings()
@@ -66,7 +69,7 @@ class StageSettings(Settings):
             tested = {e.split for e in self.evaluate}
             if self.train.validate_on.split in tested:
                 raise ValueError(
-                    f"select = best on split {self.train.validate_on.split!r}, which evaluate reports on too: "
-                    "the reported figure would be chosen on the test data; validate on another split"
+                    f"select = best on split {self.train.validate_on.split!r}, which evaluate reports on "
+                    "too: the reported figure would be chosen on the test data; validate on another split"
                 )
         return self

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import model_validator
 
+from swamp_dist.bounds import Processes, Seed, Tries
+from swamp_dist.config.names import FolderName
 from swamp_dist.config.pipelines import PipelineShards
-from swamp_dist.config.settings import Settings
 from swamp_dist.config.stage import EvaluateSettings
+from swamp_dist.settings import Settings
 
 
 class SweepSettings(Settings):
-    """The same job with other values, every run evaluated alike; a table and a plot a setting at the end."""
+    """The same job with other values, every run evaluated alike; then a table, and a plot per setting."""
 
-    name: str
+    name: FolderName
     """Name of the sweep; the default run folder is runs/NAME."""
     job: Path
     """Job file, relative to the folder the command runs in."""
@@ -24,7 +26,7 @@ class SweepSettings(Settings):
     design: Literal["one_at_a_time", "grid"] = "one_at_a_time"
     """`one_at_a_time` changes one setting and leaves the others as the job has them; `grid` runs all
     combinations."""
-    seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Every point is run with each of these as `seed`; overrides see the value as `{seed}`."""
     evaluate: EvaluateSettings
     """What every run is judged by, in place of the job's `evaluate`."""
@@ -37,11 +39,11 @@ class SweepSettings(Settings):
     """key=value settings for every run."""
     shards: tuple[PipelineShards, ...] = ()
     """Shards that are built when absent."""
-    ranks: PositiveInt = 1
-    """Processes of a run on this machine."""
-    concurrency: PositiveInt = 1
+    ranks: Processes = 1
+    """Processes per run on this machine."""
+    concurrency: Processes = 1
     """Runs at the same time."""
-    retries: NonNegativeInt = 1
+    retries: Tries = 1
     """How often a failed run is started again; it continues from its last commit."""
 
     @model_validator(mode="after")

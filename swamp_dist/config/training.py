@@ -5,23 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from swamp_dist.config.settings import Settings
+from swamp_dist.bounds import Cores, Count, CountOrNone, Factor
+from swamp_dist.settings import SAME_RESULT, Settings
+
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
     """Adam over encoders and prototypes together."""
 
-    lr: PositiveFloat = 1e-4
+    lr: Annotated[float, Field(ge=1e-12, le=1e3)] = 1e-4
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     """Adam's decay rates of the moments."""
-    eps: PositiveFloat = 1e-8
+    eps: Annotated[float, Field(ge=1e-30, le=1)] = 1e-8
     """Adam's denominator floor."""
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: Factor = 0.0
     """Decoupled weight decay (AdamW); 0 is plain Adam."""
-    clip_norm: PositiveFloat | None = None
+    clip_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | None = None
     """Clip the global gradient norm to this; null = no clipping."""
 
 
@@ -30,11 +33,11 @@ class ScheduleSettings(Settings):
 
     kind: Literal["constant", "step", "cosine"] = "constant"
     """`step` multiplies by `decay` every `decay_every` epochs; `cosine` falls to `floor` at the end."""
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: CountOrNone = 0
     """Linear warm-up from 0 over this many steps, before any kind."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Factor of `step`."""
-    decay_every: PositiveInt = 1
+    decay_every: Count = 1
     """Epochs between two factors of `step`."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the peak that `cosine` ends at."""
@@ -45,27 +48,41 @@ class ValidateSettings(Settings):
 
     split: str
     """Split to validate on."""
-    every: PositiveInt = 1
+    every: Count = 1
     """Epochs between validations."""
     metric: str = "pair/a_to_b/r_at_1"
     """What is compared: `<pair|class>/<a_to_b|b_to_a|mean>/<r_at_1|r_at_5|r_at_10|median_rank|map>`."""
-    early_stop: PositiveInt | None = None
+    early_stop: Count | None = None
     """Stop after this many validations without improvement; null = never."""
 
 
 class CheckpointSettings(Settings):
     """When progress is committed."""
 
-    every: PositiveInt = 1000
-    """Steps between commits; the last step is always committed."""
-    keep: PositiveInt = 2
+    every: Count = 1000
+    """Steps between checkpoints; the last step is always committed."""
+    keep: Count = 2
     """Newest commits kept; older ones are removed after the next commit is complete."""
+
+
+class AlarmSettings(Settings):
+    """What is done when a training learns nothing, or SwAMP rules it: the loss or the scores stay where all
+    scores are equal, or SwAMP pulls more strongly at the embeddings than the contrastive term."""
+
+    action: Literal["warn", "stop"] = "warn"
+    """`warn`: a line in the log, an event, a line in `swamp status` and in the result; `stop`: the same, then
+    a commit, and the run ends with code 1."""
+    grace_steps: CountOrNone = 200
+    """First steps in which nothing is said, and as many after `all_negatives_steps`: a run begins where all
+    scores are equal. Raise it where the learning rate warms up for longer."""
+    count: Count = 20
+    """Steps in a row that raise an alarm, and that clear it."""
 
 
 class TrainSettings(Settings):
     """One training run over the shards."""
 
-    epochs: PositiveInt = 15
+    epochs: Count = 15
     """Length of the run; an epoch is floor(entries of the split / batch) steps."""
     select: Literal["last", "best"] = "last"
     """Which weights the stage hands on; `best` needs `validate`."""
@@ -78,10 +95,11 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     validate_on: ValidateSettings | None = None
     """Validation inside the loop; null = none."""
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    log_every: PositiveInt = 10
+    checkpoint: Annotated[CheckpointSettings, SAME_RESULT] = CheckpointSettings()
+    alarms: Annotated[AlarmSettings, SAME_RESULT] = AlarmSettings()
+    log_every: Annotated[Count, SAME_RESULT] = 10
     """Steps between logged metrics."""
-    histogram_every: PositiveInt = 200
+    histogram_every: Annotated[Count, SAME_RESULT] = 200
     """Steps between TensorBoard histograms of prototype use; the last step has one too."""
 
     @model_validator(mode="after")
@@ -99,14 +117,14 @@ class TrainSettings(Settings):
 class EngineSettings(Settings):
     """How DeepSpeed holds the model; never changes the numbers beyond rounding."""
 
-    zero_stage: Literal[0, 1, 2, 3] = 0
+    zero_stage: Annotated[Literal[0, 1, 2, 3], SAME_RESULT] = 0
     """0 replicates, 1 shards optimiser state, 2 also gradients, 3 also parameters. A resumed run may
     change it, like the number of ranks."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` autocasts the encoders; parameters, prototypes and the objective stay float32."""
-    micro_batch: PositiveInt | None = None
-    """Pairs encoded at a time on a rank, for batches whose activations do not fit; must divide the rank's
+    micro_batch: Annotated[Count | None, SAME_RESULT] = None
+    """Pairs encoded at a time per rank, for batches whose activations do not fit; must divide the rank's
     pairs. The loss still sees the whole batch: micro-batches are encoded twice, so the encoders cost
     a third more. Dropout draws other masks for another size; null = all pairs of a rank at once."""
-    threads: PositiveInt | None = None
-    """Intra-op threads of a rank on a CPU; null leaves torch's choice. Ranks that share cores want 1."""
+    threads: Annotated[Cores | None, SAME_RESULT] = None
+    """Intra-op threads per rank on a CPU; null leaves torch's choice. Ranks that share cores want 1."""

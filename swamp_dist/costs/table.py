@@ -7,26 +7,32 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from swamp_dist.config import EncoderSettings, GatedSettings, Settings, StageSettings, WordsSettings
-from swamp_dist.launch.embedding_dim import with_embedding_dim
-from swamp_dist.model.costs import FLOAT, EncoderCost, encoder_cost, engine_bytes, engine_traffic
-from swamp_dist.objective.costs import StepCost, expected_iterations, step_cost
-from swamp_dist.records import InputSpec, UserError
+from swamp_dist.config import Settings, StageSettings
+from swamp_dist.console import block, cell
+from swamp_dist.encoders.cost import EncoderCost
+from swamp_dist.encoders.encoder import check_input
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import MANIFEST_FILE
+from swamp_dist.model.costs import FLOAT, engine_bytes, engine_traffic
+from swamp_dist.objective.placement import expected_iterations
+from swamp_dist.objective.step_cost import StepCost, step_cost
+from swamp_dist.records import InputSpec
+from swamp_dist.train.weights_header import stage_embedding_dim
 
 _MOST_COLUMNS = 6
 
 
 def cost_table(settings: Settings, nodes: int, gpus_per_node: int) -> Table:
-    """Compute, memory and bytes sent a step and rank from one GPU up to `nodes` nodes; see `step_cost`.
+    """Compute, memory and bytes sent per step and rank from one GPU up to `nodes` nodes; see `step_cost`.
 
     Raises:
         UserError: not a job that trains, or its batch cannot be shared out over so many ranks.
     """
     if not isinstance(settings, StageSettings) or settings.train is None:
         raise UserError("--cost is for a job that trains: this file has no `train` section of a stage")
-    return _table(
-        settings, [whole_cost(settings, size) for size in world_sizes(settings, nodes, gpus_per_node)]
-    )
+    sizes, inputs = world_sizes(settings, nodes, gpus_per_node), known_inputs(settings)
+    embedding_dim = stage_embedding_dim(settings)
+    return _table(settings, [whole_cost(settings, embedding_dim, inputs, size) for size in sizes])
 
 
 def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list[int]:
@@ -39,9 +45,11 @@ def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list
     if lanes % largest:
         fitting = [str(n) for n in range(1, lanes + 1) if lanes % n == 0]
         raise UserError(
-            f"--nodes {nodes} --gpus-per-node {gpus_per_node}: {largest} ranks do not divide data.lanes = {lanes}.\n"
+            f"--nodes {nodes} --gpus-per-node {gpus_per_node}: {largest} ranks do not divide "
+            f"data.lanes = {lanes}.\n"
             f"Ranks that do: {', '.join(fitting[-12:])}; or raise data.entries (now {settings.data.entries}) "
-            f"to a multiple of {largest}, for example data.entries={largest * -(-settings.data.entries // largest)}"
+            f"to a multiple of {largest}, for example "
+            f"data.entries={largest * -(-settings.data.entries // largest)}"
         )
     doubled = [gpus_per_node * 2**power for power in range(nodes.bit_length())]
     fitting_sizes = sorted({1, largest, *(size for size in doubled if size < largest)})
@@ -85,71 +93,61 @@ class WholeCost:
         return parts
 
 
-def whole_cost(settings: StageSettings, world_size: int, on_gpu: bool = True) -> WholeCost:
+def whole_cost(
+    settings: StageSettings,
+    embedding_dim: int,
+    inputs: tuple[InputSpec, InputSpec] | None,
+    world_size: int,
+    on_gpu: bool = True,
+) -> WholeCost:
     """The step of a stage that trains, on a rank of `world_size`.
 
-    Raises:
-        UserError: as `input_dims`, or weights that should tell the embedding size do not.
+    Args:
+        inputs: items of a and of b; None where they are not known.
     """
-    data, settings = settings.data, with_embedding_dim(settings)
-    pairs, embedding_dim = data.entries * data.pairs_per_entry, settings.model.embedding_dim
-    assert embedding_dim is not None
+    data = settings.data
+    pairs = data.entries * data.pairs_per_entry
     step = step_cost(settings.objective, pairs, data.pairs_per_entry, embedding_dim, world_size, on_gpu)
-    dims = input_dims(settings)
-    model = None if dims is None else model_cost(settings, dims, embedding_dim, world_size)
-    return WholeCost(step, model)
+    if inputs is None or not _fit(settings, inputs):
+        return WholeCost(step, None)
+    return WholeCost(step, model_cost(settings, inputs, embedding_dim, world_size))
 
 
-def input_dims(settings: StageSettings) -> tuple[int, int] | None:
-    """Lengths of the vectors of a and b: from the shard set if it is built, else from `unit_parts`; else None.
+def _fit(settings: StageSettings, inputs: tuple[InputSpec, InputSpec]) -> bool:
+    """Whether the encoders take these inputs; if not, the stage is refused when its model is built."""
+    sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
+    return all(encoder.input_problem(spec) is None for encoder, spec in sides)
+
+
+def known_inputs(settings: StageSettings) -> tuple[InputSpec, InputSpec] | None:
+    """Items of a and of b: of the shard set if it is built, else what the encoders' settings tell; or None.
 
     Raises:
-        UserError: the shard set is damaged, or lacks a field.
+        UserError: the shard set is damaged, lacks a field, or an encoder does not take its field.
     """
-    if (settings.data.shards / "manifest.json").is_file():
+    if (settings.data.shards / MANIFEST_FILE).is_file():
         from swamp_dist.data.inputs import input_specs  # imports numpy
         from swamp_dist.data.manifest import load_manifest
 
         specs = input_specs(load_manifest(settings.data.shards), settings.data)
-        return _dims([_spec_dim(spec) for spec in specs])
-    return _dims([_stated_dim(encoder) for encoder in (settings.model.a, settings.model.b)])
-
-
-def _dims(found: Sequence[int | None]) -> tuple[int, int] | None:
-    a, b = found
+        for encoder, spec in zip((settings.model.a, settings.model.b), specs, strict=True):
+            check_input(encoder, spec)
+        return specs
+    a, b = settings.model.a.configured_input(), settings.model.b.configured_input()
     return None if a is None or b is None else (a, b)
 
 
-_WORD_DIM = 300
-"""Length of the published word vectors, taken for encoders of words."""
-_MAX_WORDS = 20
-"""Words kept of a caption."""
-
-
-def _spec_dim(spec: InputSpec) -> int | None:
-    if spec.word_dim is not None:
-        return spec.word_dim
-    return spec.shape[-1] if spec.shape else None
-
-
-def _stated_dim(encoder: EncoderSettings) -> int | None:
-    if isinstance(encoder, WordsSettings):
-        return _WORD_DIM
-    return sum(encoder.unit_parts) if isinstance(encoder, GatedSettings) and encoder.unit_parts else None
-
-
 def model_cost(
-    settings: StageSettings, dims: tuple[int, int], embedding_dim: int, world_size: int
+    settings: StageSettings, inputs: tuple[InputSpec, InputSpec], embedding_dim: int, world_size: int
 ) -> ModelCost:
-    """Encoders of inputs of lengths `dims` and their engine, on a rank of `world_size`."""
+    """Encoders of these inputs and their engine, on a rank of `world_size`."""
     local = settings.data.entries * settings.data.pairs_per_entry // world_size
     at_once = min(settings.engine.micro_batch or local, local)
     encoders = settings.model.a, settings.model.b
 
     def sides(rows: int) -> list[EncoderCost]:
-        words = rows * _MAX_WORDS + 1  # at most: every word of a batch another, and the padding
-        both = zip(encoders, dims, strict=True)
-        return [encoder_cost(kind, rows, dim, embedding_dim, words) for kind, dim in both]
+        both = zip(encoders, inputs, strict=True)
+        return [encoder.cost(rows, spec, embedding_dim) for encoder, spec in both]
 
     whole, piece, swamp = sides(local), sides(at_once), settings.objective.swamp
     parameters = sum(side.parameters for side in whole)
@@ -166,13 +164,13 @@ def model_cost(
 
 
 def _table(settings: StageSettings, costs: Sequence[WholeCost]) -> Table:
-    shown = Table(title=f"{settings.name}: a warm step on a rank", title_justify="left")
+    shown = Table(title=cell(f"{settings.name}: a warm step on a rank"), title_justify="left")
     shown.add_column("ranks")
     for cost in costs:
         shown.add_column(f"{cost.step.world_size:,}", justify="right")
-    for label, cell in _rows(costs):
-        shown.add_row(label, *(cell(cost) for cost in costs))
-    shown.caption = _caption(settings, is_whole=costs[0].model is not None)
+    for label, figure in _rows(costs):
+        shown.add_row(label, *(figure(cost) for cost in costs))
+    shown.caption = block(_caption(settings, is_whole=costs[0].model is not None))
     shown.caption_justify = "left"
     return shown
 
@@ -230,8 +228,8 @@ def _caption(settings: StageSettings, is_whole: bool) -> str:
         f"inputs are is not built ({settings.data.shards})."
     )
     return (
-        f"{iterations} iterations a solve{limit}, without repeats; float32, full queue, the rank that does most; "
-        f"bytes sent are those of a ring; collectives are the objective's. {counted}"
+        f"{iterations} iterations a solve{limit}, without repeats; float32, full queue, the rank that does "
+        f"most; bytes sent are those of a ring; collectives are the objective's. {counted}"
     )
 
 

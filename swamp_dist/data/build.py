@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from swamp_dist.atomic_files import open_atomically
 from swamp_dist.data.coverage import (
     COVERAGE_FILE,
     COVERAGE_TEXT,
@@ -17,7 +18,6 @@ from swamp_dist.data.coverage import (
     skipped_kinds,
     skipped_lines,
 )
-from swamp_dist.data.durable import renamed_into_place
 from swamp_dist.data.manifest import (
     MANIFEST_FILE,
     FieldSpec,
@@ -29,12 +29,13 @@ from swamp_dist.data.manifest import (
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit
 from swamp_dist.data.shard_unit import build_unit
 from swamp_dist.data.staging import Staging, UnitRecord, finished_units
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 Builder: TypeAlias = Callable[[Sequence[Unit], Mapping[str, FieldSpec]], Iterator[UnitRecord]]
-"""Builds shards in any order, each record given when its shard is finished; takes what is known of the fields."""
+"""Builds shards in any order, each record given when its shard is finished; takes what is known of the
+fields."""
 Report: TypeAlias = Callable[[int, int], None]
 """Called with finished shards and all shards."""
 
@@ -126,8 +127,8 @@ class _Checks:
             return
         lines = "".join(f"\n  {line}" for line in skipped_lines(skipped_kinds(found)))
         raise UserError(
-            f"split {split!r}: {count} of {listed} entries ({count / listed:.2%}) cannot be built so far, more "
-            f"than max_missing_share={self._policy.max_share:g} allows:{lines}\n"
+            f"split {split!r}: {count} of {listed} entries ({count / listed:.2%}) cannot be built so far, "
+            f"more than max_missing_share={self._policy.max_share:g} allows:{lines}\n"
             "Mend the raw data or raise max_missing_share; finished shards are kept."
         )
 
@@ -142,7 +143,8 @@ def _check_same_fields(first: UnitRecord, other: UnitRecord) -> None:
     )
     name = names[0]
     raise UserError(
-        f"{other.shard.file} (entry {other.rows[0][0]!r} and on), field {name!r}: {other.fields.get(name, 'none')}; "
+        f"{other.shard.file} (entry {other.rows[0][0]!r} and on), field {name!r}: "
+        f"{other.fields.get(name, 'none')}; "
         f"{first.shard.file} (entry {first.rows[0][0]!r} and on): {first.fields.get(name, 'none')}.\n"
         "Every entry of a set has the same fields; see which of the two raw files is wrong."
     )
@@ -203,6 +205,6 @@ def _write_index(staging: Staging, split: str, rows: Iterable[tuple[bytes, int, 
     width = max(len(row[0]) for row in listed)
     dtype = [("key", f"S{width}"), ("shard", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("label", "<i4")]
     path = staging.set / f"{split}.index.npy"
-    with renamed_into_place(path, staging.scratch) as file:
+    with open_atomically(path, staging.scratch) as file:
         np.lib.format.write_array(file, np.array(listed, dtype=dtype), allow_pickle=False)
     return IndexFile(file=path.name, sha256=file.digest)

@@ -32,8 +32,8 @@ def grow(
     """The clip of caption `i`, joined with neighbours until it is long enough or the video ends.
 
     Of two neighbours the one that gives the shorter interval is taken, the previous one on a tie; with
-    `min_seconds` = 0 the one with fewer words. Its words are appended at the end, also those of a
-    previous caption (published loader's rule).
+    `min_seconds` = 0 the one with more words, the previous one on a tie. Its words are appended at the end,
+    also those of a previous caption (published loader's rule).
 
     Args:
         times: (n, 2) start and end of every caption in seconds, float64, in the order of the video.
@@ -48,7 +48,7 @@ def grow(
         if first == 0 and last == end_of_video:
             break
         if last == end_of_video or (
-            first > 0 and _previous_is_nearer(times, counts, first, last, min_seconds)
+            first > 0 and _previous_is_better(times, counts, first, last, min_seconds)
         ):
             first -= 1
             taken.append(first)
@@ -59,11 +59,11 @@ def grow(
     return Clip(tuple(taken), times[first][0], times[last][1])
 
 
-def _previous_is_nearer(
+def _previous_is_better(
     times: Sequence[Sequence[float]], counts: Sequence[int], first: int, last: int, min_seconds: float
 ) -> bool:
     if min_seconds == 0:
-        return counts[first - 1] <= counts[last + 1]
+        return counts[first - 1] >= counts[last + 1]
     return times[last][1] - times[first - 1][0] <= times[last + 1][1] - times[first][0]
 
 
@@ -95,7 +95,7 @@ def row_bounds(clips: Sequence[Clip], rate: float) -> np.ndarray:
 
     Args:
         clips: with times of at least 0.
-        rate: feature rows a second.
+        rate: feature rows per second.
     """
     seconds = np.array([(clip.start, clip.end) for clip in clips], dtype=np.float64).reshape(-1, 2)
     rows = (seconds * rate).astype(np.int64)  # cuts towards zero, as int() does
@@ -115,16 +115,16 @@ def pool_max(rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:
         bounds: (n, 2) integers of at least 0; what lies past T is cut off.
     """
     half = rows.dtype == np.float16
-    keys = _ordered(rows.view(np.int16)) if half else rows
+    keys = _order_bits(rows.view(np.int16)) if half else rows
     out = np.zeros((len(bounds), rows.shape[1]), dtype=keys.dtype)
     for row, (first, last) in zip(out, bounds.tolist(), strict=True):
         part = keys[first:last]
         if len(part):
             np.maximum.reduce(part, axis=0, out=row)
-    return _ordered(out).view(np.float16) if half else out
+    return _order_bits(out).view(np.float16) if half else out
 
 
-def _ordered(bits: np.ndarray) -> np.ndarray:
+def _order_bits(bits: np.ndarray) -> np.ndarray:
     """int16 in the order of the halves with these bits; its own inverse. Most features have no sign."""
     if not bits.size or bits.min() >= 0:
         return bits

@@ -117,7 +117,7 @@ def coverage_text(coverage: Coverage) -> str:
 
 
 def _split_lines(split: SplitCoverage) -> list[str]:
-    lines = [f"entries: {split.written:,} of {split.listed:,} listed{_beside_published(split)}"]
+    lines = [f"entries: {split.written:,} of {split.listed:,} listed{_compare_with_published(split)}"]
     if split.skipped:
         lines.append(f"left out: {split.listed - split.written:,} ({split.share_skipped:.3%})")
         lines += [f"  {line}" for line in skipped_lines(split.skipped)]
@@ -132,7 +132,7 @@ def _split_lines(split: SplitCoverage) -> list[str]:
     return lines
 
 
-def _beside_published(split: SplitCoverage) -> str:
+def _compare_with_published(split: SplitCoverage) -> str:
     """How the entries that the raw data list compare with the published count, if there is one."""
     if split.published is None:
         return ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,9 @@ import numpy as np
 import xxhash
 
 from swamp_dist.data.manifest import FieldSpec
-from swamp_dist.records import Sample, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.npy_files import read_npy_header
+from swamp_dist.records import Sample
 
 ENTRY = "entry.json"
 Payload = bytes | memoryview
@@ -50,7 +51,8 @@ def shard_error(file: Path, key: str | None, finding: str) -> ShardError:
     """The error of a damaged shard, with what to do about it."""
     where = f"{file}, entry {key!r}" if key is not None else str(file)
     return ShardError(
-        f"{where}: {finding}.\nThe file is damaged or not of this shard set. Copy it again or build the set again."
+        f"{where}: {finding}.\n"
+        "The file is damaged or not of this shard set. Copy it again or build the set again."
     )
 
 
@@ -103,7 +105,7 @@ def decode_entry(
 def _read_header(members: Mapping[str, Payload], key: str, label: int | None, file: Path) -> dict[str, Any]:
     try:
         header = json.loads(bytes(members.get(ENTRY, b"")))
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     kinds = {"key": str, "label": int, "text": dict}
     if not isinstance(header, dict) or not all(isinstance(header.get(k), v) for k, v in kinds.items()):
@@ -117,12 +119,15 @@ def _read_header(members: Mapping[str, Payload], key: str, label: int | None, fi
 def _decode_field(
     payload: Payload, header: Mapping[str, Any], name: str, spec: FieldSpec, key: str, file: Path
 ) -> np.ndarray:
-    kind, expected, found = _checksums(payload, header, name)
+    recorded = header.get("xxh3")
+    expected = recorded.get(name) if isinstance(recorded, dict) else None
+    found = xxhash.xxh3_64_hexdigest(payload)
     if found != expected:
         raise shard_error(
             file,
             key,
-            f"field {name!r} does not belong to this entry or is damaged: {kind} {expected} expected, {found} found",
+            f"field {name!r} does not belong to this entry or is damaged: "
+            f"xxh3 {expected} expected, {found} found",
         )
     try:
         array = decode_npy(payload)
@@ -131,14 +136,6 @@ def _decode_field(
     if not spec.fits(array.dtype, array.shape):
         raise shard_error(file, key, f"field {name!r}: expected {spec}, found {array.dtype} {array.shape}")
     return array
-
-
-def _checksums(payload: Payload, header: Mapping[str, Any], name: str) -> tuple[str, object, object]:
-    """Kind, expected and found checksum of a field; sets built before xxh3 have crc32."""
-    kind = "crc32" if "xxh3" not in header and "crc32" in header else "xxh3"
-    recorded = header.get(kind)
-    expected = recorded.get(name) if isinstance(recorded, dict) else None
-    return kind, expected, zlib.crc32(payload) if kind == "crc32" else xxhash.xxh3_64_hexdigest(payload)
 
 
 def decode_npy(payload: Payload) -> np.ndarray:
@@ -159,9 +156,7 @@ def decode_npy(payload: Payload) -> np.ndarray:
 @lru_cache(maxsize=1024)
 def _parse_npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Entries share a handful of headers, and parsing one costs more than reading a small array."""
-    file = io.BytesIO(header)
-    np.lib.format.read_magic(file)
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if fortran or dtype.kind not in "biuf":
-        raise ValueError(f"dtype {dtype} with Fortran order {fortran} is not allowed")
-    return dtype, shape
+    found = read_npy_header(io.BytesIO(header))
+    if found.fortran or found.dtype.kind not in "biuf":
+        raise ValueError(f"dtype {found.dtype} with Fortran order {found.fortran} is not allowed")
+    return found.dtype, found.shape

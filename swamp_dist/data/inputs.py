@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from swamp_dist.config import ClipSettings, DataSettings
 from swamp_dist.data.manifest import FieldSpec, Manifest
-from swamp_dist.records import InputSpec, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import InputSpec
 
 
 def input_specs(manifest: Manifest, data: DataSettings) -> tuple[InputSpec, InputSpec]:
@@ -48,9 +49,10 @@ def check_clips(manifest: Manifest, a: str, b: str, clips: ClipSettings) -> None
     if words is None or text not in words.fields:
         known = ", ".join(words.fields) if words is not None else "none"
         raise UserError(
-            f"data.clips: field {text!r} (data.{'a' if clips.on == 'b' else 'b'}) of {manifest.folder} holds no word ids.\n"
-            f"Fields that do: {known}. Set data.clips.on to the modality of the features, or data.clips = null "
-            "for a set of single clips."
+            f"data.clips: field {text!r} (data.{'a' if clips.on == 'b' else 'b'}) of {manifest.folder} holds "
+            "no word ids.\n"
+            f"Fields that do: {known}. Set data.clips.on to the modality of the features, or data.clips = "
+            "null for a set of single clips."
         )
     wanted = {clips.times: (2,)} | {part: (None,) for part in clips.parts}
     for name, shape in wanted.items():
@@ -75,7 +77,8 @@ def _check_rates(manifest: Manifest, clips: ClipSettings) -> None:
         built = manifest.record.source.get(part.replace("features", "rate"))
         if built is not None and built != rate:
             raise UserError(
-                f"data.clips.parts.{part} = {rate:g}: {manifest.folder} was built from features at {built:g} rows a second.\n"
+                f"data.clips.parts.{part} = {rate:g}: {manifest.folder} was built from features at {built:g} "
+                "rows per second.\n"
                 f"Fix: data.clips.parts.{part}={built:g}"
             )
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swamp_dist.records import BatchPlan, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import BatchPlan
 
 
 def random_words(count: int, *key: object) -> np.ndarray:
@@ -98,13 +99,13 @@ def plan_batches(
         raise UserError("the training split holds no entries: choose another data.train_split")
     if entries > num_entries_in_split:
         raise UserError(
-            f"data.entries = {entries} is more than the {num_entries_in_split} entries of the training split: "
-            f"an epoch would have no step. Choose data.entries <= {num_entries_in_split}."
+            f"data.entries = {entries} is more than the {num_entries_in_split} entries of the training "
+            f"split: an epoch would have no step. Choose data.entries <= {num_entries_in_split}."
         )
     if entries % lanes:
         raise UserError(
             f"data.lanes = {lanes} does not divide data.entries = {entries}. "
-            f"Lanes that do: {_listed(_divisors(entries))}."
+            f"Lanes that do: {_join_numbers(_divisors(entries))}."
         )
     if lanes % world_size:
         raise UserError(_world_message(entries, lanes, world_size))
@@ -114,13 +115,13 @@ def plan_batches(
 def _world_message(entries: int, lanes: int, world_size: int) -> str:
     fitting = [n for n in _divisors(entries) if n % world_size == 0]
     other = (
-        f"or data.lanes (which changes the sample order): {_listed(fitting)}"
+        f"or data.lanes (which changes the sample order): {_join_numbers(fitting)}"
         if fitting
         else f"or a data.entries that {world_size} divides (now {entries})"
     )
     return (
         f"{world_size} ranks do not divide data.lanes = {lanes}, so the batch cannot be shared out evenly.\n"
-        f"Choose the number of ranks: {_listed(_divisors(lanes))}; {other}."
+        f"Choose the number of ranks: {_join_numbers(_divisors(lanes))}; {other}."
     )
 
 
@@ -128,6 +129,6 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _listed(numbers: list[int]) -> str:
+def _join_numbers(numbers: list[int]) -> str:
     shown = [str(n) for n in numbers]
     return ", ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from swamp_dist.data.index_file import read_index
 from swamp_dist.data.manifest_records import FieldSpec as FieldSpec
 from swamp_dist.data.manifest_records import IndexFile as IndexFile
 from swamp_dist.data.manifest_records import ManifestRecord as ManifestRecord
 from swamp_dist.data.manifest_records import ShardFile as ShardFile
 from swamp_dist.data.manifest_records import SplitRecord as SplitRecord
 from swamp_dist.data.manifest_records import WordsRecord as WordsRecord
+from swamp_dist.errors import UserError
 from swamp_dist.explaining import nearest
-from swamp_dist.records import UserError
-
-MANIFEST_FILE = "manifest.json"
+from swamp_dist.file_names import MANIFEST_FILE as MANIFEST_FILE
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,12 @@ class SplitIndex:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """(N,) structured array, memory-mapped: key, shard, offset, size, label.
+        """(N,) structured array, memory-mapped: key, shard, offset, size, label; compared with the manifest.
 
         Raises:
-            UserError: the index file is missing, damaged or of another length.
+            UserError: the index file is missing or damaged, or a row is not one of the split.
         """
-        path = self.folder / self.record.index.file
-        try:
-            rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read as an index ({error}); build the shard set again"
-            ) from None
-        if (
-            rows.dtype.names != ("key", "shard", "offset", "size", "label")
-            or len(rows) != self.record.entries
-        ):
-            raise UserError(
-                f"{path}: {len(rows)} rows of {rows.dtype}, expected {self.record.entries} rows with key, "
-                "shard, offset, size, label; build the shard set again"
-            )
-        return rows
+        return read_index(self.folder, self.record)
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -69,7 +69,7 @@ class WordsRecord(_Record):
     """Bytes before the first row of the npy file."""
     file: _FileName
     words_file: _FileName
-    """The words by row, one a line, the first line empty."""
+    """The words by row, one per line, the first line empty."""
     sha256: str
     words_sha256: str
     rows: int = Field(ge=2)

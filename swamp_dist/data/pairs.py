@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.records import Inputs
 
 
+class Pairs(NamedTuple):
+    """The pairs of some entries, (entries * pairs, ...) each, entry after entry."""
+
+    items: np.ndarray
+    """int64: which item of its entry a pair was drawn as: its caption where clips are cut, else 0."""
+    a: Inputs
+    b: Inputs
+
+
 class PairMaker(Protocol):
     """Inputs of both modalities for the pairs of some entries; loader processes hold a copy."""
 
@@ -35,8 +44,8 @@ class PairMaker(Protocol):
     def fields(self) -> tuple[str, ...]:
         """Fields that it reads."""
 
-    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
-        """(entries * pairs, ...) both modalities, entry after entry.
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Pairs:
+        """Both modalities of `pairs` pairs of every entry.
 
         Raises:
             ShardError: an entry is damaged.
@@ -72,12 +81,11 @@ class ItemPairs:
         """Both."""
         return self.a, self.b
 
-    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Pairs:
         """As `PairMaker.make`."""
         columns = reader.columns(indices)
-        return self._side(columns, self.a, reader, indices, epoch, pairs), self._side(
-            columns, self.b, reader, indices, epoch, pairs
-        )
+        a, b = (self._side(columns, field, reader, indices, epoch, pairs) for field in self.fields)
+        return Pairs(np.zeros(len(indices) * pairs, dtype=np.int64), a, b)
 
     def _side(
         self,
@@ -112,20 +120,24 @@ class ClipPairs:
         """Captions, times and every part of the features."""
         return self.text, self.clips.times, *self.clips.parts
 
-    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> tuple[Inputs, Inputs]:
+    def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Pairs:
         """As `PairMaker.make`: `Words` and (entries * pairs, widths of all parts) raw maxima."""
         specs = [reader.specs[part] for part in self.clips.parts]
         width = sum(spec.shape[0] for spec in specs)
         pooled = np.empty((len(indices), pairs, width), dtype=specs[0].dtype)  # written once, in place
-        ids = [
+        made = [
             self._video(entry, reader, epoch, rows)
             for entry, rows in zip(reader.each(indices), pooled, strict=True)
         ]
-        words, features = self.words.batch(np.concatenate(ids)), torch.from_numpy(pooled.reshape(-1, width))
-        return (words, features) if self.clips.on == "b" else (features, words)
+        drawn, ids = (np.concatenate(x) for x in zip(*made, strict=True))
+        words, features = self.words.batch(ids), torch.from_numpy(pooled.reshape(-1, width))
+        return Pairs(drawn, *((words, features) if self.clips.on == "b" else (features, words)))
 
-    def _video(self, entry: Entry, reader: EntryReader, epoch: int, pooled: np.ndarray) -> np.ndarray:
-        """(pairs, W) word ids of one video's pairs; fills `pooled` (pairs, widths) with their features."""
+    def _video(
+        self, entry: Entry, reader: EntryReader, epoch: int, pooled: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(pairs,) captions that one video's pairs begin with, and their word ids (pairs, W); fills `pooled`
+        (pairs, widths) with their features."""
         ids, first = entry.arrays[self.text], 0
         drawn = caption_choice(self.seed, epoch, entry.key, len(ids), len(pooled), self.clips.replace)
         distinct, place = np.unique(drawn, return_inverse=True)  # with replacement some come twice
@@ -134,7 +146,7 @@ class ClipPairs:
             rows = pool_max(entry.arrays[part], row_bounds(grown, rate))
             pooled[:, first : first + rows.shape[1]] = rows[place]
             first += rows.shape[1]
-        return clip_words(ids, grown)[place]
+        return drawn, clip_words(ids, grown)[place]
 
     def _grown(self, entry: Entry, captions: np.ndarray, reader: EntryReader) -> list[Clip]:
         times, count = entry.arrays[self.clips.times], len(entry.arrays[self.text])
@@ -142,15 +154,16 @@ class ClipPairs:
             raise _misfit(
                 entry,
                 reader,
-                f"field {self.clips.times!r}: expected a start and an end, at least 0, for each of {count} captions, "
-                f"found {times.shape}, smallest {times.min()}",
+                f"field {self.clips.times!r}: expected a start and an end, at least 0, for each of {count} "
+                f"captions, found {times.shape}, smallest {times.min()}",
             )
         seconds, tokens = times.astype(np.float64).tolist(), self._tokens(entry, count, reader)
         least = self.clips.min_seconds, self.clips.min_words
         return [grow(seconds, tokens, i, *least) for i in captions.tolist()]
 
     def _tokens(self, entry: Entry, count: int, reader: EntryReader) -> list[int]:
-        """Tokens of every caption; the original captions are only looked at where `min_words` asks for them."""
+        """Tokens of every caption; the original captions are only looked at where `min_words` asks for
+        them."""
         if self.clips.min_words == 0:
             return [0] * count
         captions = entry.text.get("captions", "").split("\n")

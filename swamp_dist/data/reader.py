@@ -1,4 +1,4 @@
-"""Reads entries by index: by byte offset, shard by shard through webdataset, or from memory.
+"""Reads entries by index: by byte offset, shard by shard from front to back, or from memory.
 
 All three give the same arrays for the same indices; they differ in what the storage must be able to do.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tarfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 from swamp_dist.data.entry import Entry, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
-from swamp_dist.data.tar import InMemory, TarFault, walk
+from swamp_dist.data.tar import Bounded, InMemory, TarFault, walk
 
 logger = logging.getLogger(__name__)
 _OPEN_FILES = 128
@@ -57,7 +56,8 @@ class EntryReader(ABC):
         """
 
     def each(self, indices: Indices) -> Iterator[Entry]:
-        """As `read`, one after the other; the arrays of an entry are valid until the next one is asked for."""
+        """As `read`, one after the other; the arrays of an entry are valid until the next one is asked
+        for."""
         yield from self.read(indices)
 
     def columns(self, indices: Indices) -> dict[str, Column]:
@@ -99,13 +99,14 @@ def open_reader(
         resident_shards: `stream` only: shards kept in memory, the least recently used leaves first.
 
     Raises:
-        UserError: no such split or field.
+        UserError: no such split or field, or the split's index is not the one that the manifest names.
         ShardError: with `cache = memory`, as `EntryReader.read`.
     """
     wanted = tuple(dict.fromkeys(fields))
     for name in wanted:
         manifest.field(name)
     index = manifest.split(split)
+    _ = index.rows  # a bad index is told before the first batch
     reader: EntryReader
     if reading == "seek":
         reader = SeekReader(index, manifest.fields, wanted)
@@ -119,7 +120,7 @@ def _new_memory(size: int) -> memoryview:
 
 
 class SeekReader(EntryReader):
-    """One positioned read an entry; every tar header inside it is checked."""
+    """One positioned read per entry; every tar header inside it is checked."""
 
     def __init__(self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...]) -> None:
         super().__init__(split, specs, fields)
@@ -135,7 +136,8 @@ class SeekReader(EntryReader):
         return [self._read_one(int(i), row, _new_memory) for i, row in zip(indices, rows, strict=True)]
 
     def each(self, indices: Indices) -> Iterator[Entry]:
-        """Every entry is read into the same memory, which stays in cache: large entries cost half the time."""
+        """Every entry is read into the same memory, which stays in cache: large entries cost half the
+        time."""
         rows = self.split.rows[np.asarray(indices, dtype=np.int64)].tolist()
         for index, row in zip(indices, rows, strict=True):
             yield self._read_one(int(index), row, self._room)
@@ -185,7 +187,7 @@ class SeekReader(EntryReader):
 
 
 class StreamReader(EntryReader):
-    """Whole shards front to back through webdataset, for storage that cannot seek."""
+    """Whole shards front to back, for storage that cannot seek; every tar header is checked."""
 
     def __init__(
         self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...], resident_shards: int
@@ -199,7 +201,7 @@ class StreamReader(EntryReader):
         return self.__dict__ | {"_shards": OrderedDict()}
 
     def read(self, indices: Indices) -> list[Entry]:
-        """Shard by shard, so that each is read at most once a call."""
+        """Shard by shard, so that each is read at most once per call."""
         wanted = np.asarray(indices, dtype=np.int64)
         shards = self.split.rows["shard"][wanted]
         entries: dict[int, Entry] = {}
@@ -223,18 +225,31 @@ class StreamReader(EntryReader):
         return self._shards[shard]
 
     def _stream(self, shard: int) -> list[dict[str, bytes]]:
-        """All entries of a shard. webdataset takes a damaged header for the end of the shard, so the
-        keys are compared with the index before any entry is used.
-        """
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        """All entries of a shard, which takes no more memory than the manifest gives the shard bytes.
 
-        path = self.split.shard_path(shard)
+        webdataset groups the members. Its own tar reader would unpack compressed shards, follow a header's
+        size whatever it is, and take a damaged header for the end of the shard.
+        """
+        from webdataset.tariterators import group_by_keys
+
+        path, record = self.split.shard_path(shard), self.split.record.shards[shard]
         try:
             with path.open("rb") as file:
-                files = tar_file_expander([{"url": str(path), "stream": file}])
-                samples = list(group_by_keys(files))
-        except (OSError, ValueError, tarfile.TarError) as error:
-            raise shard_error(path, None, f"cannot be read to its end ({error})") from None
+                members = walk(Bounded(file, record.bytes), whole=True)
+                samples = list(
+                    group_by_keys(
+                        {
+                            "fname": f"{member.key}.{member.suffix}",
+                            "data": member.payload,
+                            "__url__": str(path),
+                        }
+                        for member in members
+                    )
+                )
+        except OSError as error:
+            raise shard_error(path, None, f"cannot be read to its end ({error.strerror})") from None
+        except ValueError as error:  # TarFault is one
+            raise shard_error(path, None, str(error.args[0])) from None
         found = [sample["__key__"] for sample in samples]
         expected = self.split.keys(np.arange(self._first[shard], self._first[shard + 1]))
         if found != expected:
@@ -287,7 +302,7 @@ class MemoryReader(EntryReader):
         return {n: Column(c.rows, c.first[indices], c.count[indices]) for n, c in self._columns.items()}
 
     def stack(self, field: str, indices: Indices) -> np.ndarray:
-        """(n, ...) one field of the entries: one gather where the field has one item an entry."""
+        """(n, ...) one field of the entries: one gather where the field has one item per entry."""
         if self.specs[field].items:
             return super().stack(field, indices)
         return self._columns[field].rows[np.asarray(indices, dtype=np.int64)]

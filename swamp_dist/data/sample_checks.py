@@ -9,7 +9,8 @@ import numpy as np
 
 from swamp_dist.data.manifest import FieldSpec
 from swamp_dist.data.tar import MAX_MEMBER_BYTES
-from swamp_dist.records import BadEntry, Sample, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import Sample
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -64,6 +65,7 @@ def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldS
     specs = {}
     for name, array in sample.fields.items():
         check_name("field", name, _FIELD)
+        _check_is_array(f"entry {sample.key!r}", name, array)
         if array.dtype.kind not in "biuf" or array.dtype != np.dtype(array.dtype.name):
             raise UserError(f"entry {sample.key!r}, field {name!r}: dtype {array.dtype.str} cannot be stored")
         several = name in item_fields
@@ -87,14 +89,20 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
     if sample.label < -1:
         raise UserError(f"{where}: label {sample.label}; expected a class number, or -1 for none")
     for name, array in sample.fields.items():
+        _check_is_array(where, name, array)
         if not fields[name].fits(array.dtype, array.shape):
             raise UserError(
-                f"{where}, field {name!r}: expected {fields[name]} as in the first entry, found {array.dtype} "
-                f"{array.shape}"
+                f"{where}, field {name!r}: expected {fields[name]} as in the first entry, found "
+                f"{array.dtype} {array.shape}"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
             raise BadEntry(sample.key, "values not finite", f"field {name!r}: {count} values are not finite")
+
+
+def _check_is_array(where: str, name: str, array: object) -> None:
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{where}, field {name!r}: expected a numpy array, found {type(array).__name__}")
 
 
 def check_name(what: str, name: str, pattern: re.Pattern[str]) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from swamp_dist.data.lanes import permutation
 from swamp_dist.data.manifest import ManifestRecord
 from swamp_dist.data.sample_checks import SPLIT_NAME, check_keys, check_name
-from swamp_dist.records import RawSplit, Sample, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import RawSplit, Sample
 
-_VERSION = 1
+_VERSION = 2
 """Goes up when the same recipe gives other bytes, so that no build goes on from shards of an older rule."""
 
 

@@ -1,7 +1,7 @@
-"""The folder where a set grows: finished shards with their sidecars, one folder a plan.
+"""The folder where a set grows: finished shards with their sidecars, one folder per plan.
 
     .NAME.building/PLAN/set/       what becomes the shard set
-    .NAME.building/PLAN/finished/  a sidecar a finished shard, written after its tar
+    .NAME.building/PLAN/finished/  a sidecar per finished shard, written after its tar
     .NAME.building/PLAN/scratch/   files that are being written
 
 Everything gets its name by rename when it is whole, so that a build may be killed anywhere, and several
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from swamp_dist.data.durable import remove_left_over, renamed_into_place, sync_folder
+from swamp_dist.atomic_files import open_atomically, remove_left_over, sync_folder
 from swamp_dist.data.manifest import FieldSpec, ShardFile, size_fault
 from swamp_dist.data.shard_plan import BuildPlan, Unit
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import MANIFEST_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class UnitRecord(_Record):
     """Key, offset, size and class of its entries."""
     skipped: tuple[Skipped, ...] = ()
     tally: dict[str, int] = {}
-    """Sums of what the source counts an entry."""
+    """Sums of what the source counts per entry."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Staging:
 
     def put(self, path: Path, content: str) -> None:
         """Write a small file into place."""
-        with renamed_into_place(path, self.scratch) as file:
+        with open_atomically(path, self.scratch) as file:
             file.write(content.encode())
 
 
@@ -144,8 +146,17 @@ def finished_units(staging: Staging, plan: BuildPlan, may_skip: bool) -> dict[Un
 
 
 def publish(staging: Staging) -> None:
-    """Give the finished set its name, in place of another one if need be, and remove the staging folder."""
+    """Give the finished set its name, in place of another one if need be, and remove the staging folder.
+
+    Raises:
+        UserError: other files have come to its place since the build began; the finished shards stay.
+    """
     folder = staging.folder
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"{folder} was empty when the build began and now holds files that are no shard set: move them "
+            "away; the same command then goes on from its finished shards"
+        )
     sync_folder(staging.set)
     replaced = folder.parent / f".{folder.name}.replaced"
     shutil.rmtree(replaced, ignore_errors=True)

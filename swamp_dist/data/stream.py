@@ -5,27 +5,32 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from swamp_dist.config import ClipSettings
+from swamp_dist.config import DataSettings
 from swamp_dist.data.lanes import batch_entries, epoch_order, steps_per_epoch
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
-from swamp_dist.records import BatchPlan, Inputs, PairBatch, UserError, Words
+from swamp_dist.errors import UserError
+from swamp_dist.records import BatchPlan, Inputs, PairBatch, Words
 
 logger = logging.getLogger(__name__)
+_ENTRIES = 2**40
+"""More than any split has: item i of entry e is number e + i * 2^40, and e itself where entries are drawn."""
 
 
 class _Rows(NamedTuple):
     """A rank's share of a step, as loader processes hand it over (tensors can be pinned)."""
 
     ids: Tensor
+    items: Tensor
+    labels: Tensor
     a: Inputs
     b: Inputs
 
@@ -72,7 +77,8 @@ class PairStream:
         steps = range(first_step, last_step)
         for step, rows in zip(steps, self._rows(steps), strict=True):
             a, b = self._move_inputs(rows.a), self._move_inputs(rows.b)
-            yield PairBatch(step, self._move(rows.ids), self._entries, a, b)
+            ids, items, labels = (self._move(x) for x in (rows.ids, rows.items, rows.labels))
+            yield PairBatch(step, ids, self._entries, a, b, items, labels)
 
     def _rows(self, steps: range) -> Iterator[_Rows]:
         if self._workers == 0:
@@ -92,7 +98,8 @@ class PairStream:
             prefetch_factor=self._prefetch,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_ignore_job_signals,
-            generator=torch.Generator(),  # its own: the loader draws a seed, and training's state must not move
+            # its own: the loader draws a seed, and training's random state must not move
+            generator=torch.Generator(),
         )
 
     def _move_inputs(self, inputs: Inputs) -> Inputs:
@@ -114,41 +121,36 @@ class PairStream:
 def open_stream(
     manifest: Manifest,
     split: str,
-    a: str,
-    b: str,
+    data: DataSettings,
     plan: BatchPlan,
+    *,
     seed: int,
     rank: int,
     device: torch.device | str = "cpu",
-    cache: Literal["none", "memory"] = "none",
-    reading: Literal["seek", "stream"] = "seek",
-    workers: int = 0,
-    prefetch: int = 4,
-    full_shuffle_below: int = 8 * 2**30,
-    shuffle_block: int = 2048,
-    clips: ClipSettings | None = None,
 ) -> PairStream:
-    """A rank's stream of pairs of fields `a` and `b`; `plan` comes from `plan_batches`.
+    """A rank's stream of pairs of the fields `data.a` and `data.b`; `plan` comes from `plan_batches`.
 
-    With `clips`, entries are whole videos and one of the modalities is cut from their features. Fields
+    With `data.clips`, entries are whole videos and one of the modalities is cut from their features. Fields
     of word ids arrive as `Words`, gathered where the batch is read.
 
     Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes,
-    `clips` and the two shuffle settings; never on world size, `cache`, `reading`, `workers` or `prefetch`. With
-    `cache = memory` a batch is one gather in this process and no loader process is started.
+    `data.clips` and the two shuffle settings; never on world size or on how the data are read. With
+    `data.cache = memory` a batch is one gather in this process and no loader process is started.
 
     Raises:
-        UserError: no such split or field, or a set that `clips` does not fit. ShardError: as `open_reader`.
+        UserError: no such split or field, or a set that `data.clips` does not fit. ShardError: as
+        `open_reader`.
     """
-    index, maker = manifest.split(split), pair_maker(manifest, a, b, seed, clips)
-    full = index.bytes < full_shuffle_below
-    resident = 1 if cache == "memory" else resident_shards(index, plan, full, shuffle_block)
-    reader = open_reader(manifest, split, maker.fields, reading, cache, resident)
-    if reading == "stream" and cache == "none":
+    index, maker = manifest.split(split), pair_maker(manifest, data.a, data.b, seed, data.clips)
+    in_memory, workers = data.cache == "memory", data.workers
+    full = index.bytes < data.full_shuffle_below
+    resident = 1 if in_memory else resident_shards(index, plan, full, data.shuffle_block)
+    reader = open_reader(manifest, split, maker.fields, data.reading, data.cache, resident)
+    if data.reading == "stream" and not in_memory:
         size = resident * max(shard.bytes for shard in index.record.shards) * max(workers, 1)
         logger.info("split %s: streaming, up to %d shards, %.2f GB in memory", split, resident, size / 1e9)
-    steps = _Steps(reader, maker, plan, seed, rank, full_shuffle_below, shuffle_block)
-    return PairStream(steps, rank, torch.device(device), 0 if cache == "memory" else workers, prefetch)
+    steps = _Steps(reader, maker, plan, seed, rank, (data.full_shuffle_below, data.shuffle_block))
+    return PairStream(steps, rank, torch.device(device), 0 if in_memory else workers, data.prefetch)
 
 
 def resident_shards(split: SplitIndex, plan: BatchPlan, full_shuffle: bool, shuffle_block: int) -> int:
@@ -174,15 +176,15 @@ class _Steps(Dataset[Any]):
         plan: BatchPlan,
         seed: int,
         rank: int,
-        full_shuffle_below: int,
-        shuffle_block: int,
+        shuffle: tuple[int, int],
     ) -> None:
+        """`shuffle`: `full_shuffle_below` and `shuffle_block` of the settings."""
         self.reader = reader
         self.plan = plan
         self._maker = maker
         self._seed = seed
         self._rank = rank
-        self._shuffle = (full_shuffle_below, shuffle_block)
+        self._shuffle = shuffle
         self._steps_per_epoch = steps_per_epoch(len(reader.split), plan)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -198,8 +200,12 @@ class _Steps(Dataset[Any]):
         epoch, step_in_epoch = divmod(step, self._steps_per_epoch)
         indices = batch_entries(self._epoch_order(epoch), step_in_epoch, self.plan, self._rank)
         pairs = self.plan.pairs_per_entry
-        a, b = self._maker.make(self.reader, indices, epoch, pairs)
-        return _Rows(torch.from_numpy(np.repeat(indices, pairs)), a, b)
+        made = self._maker.make(self.reader, indices, epoch, pairs)
+        ids = np.repeat(indices, pairs)
+        items = ids + made.items * _ENTRIES
+        labels = self.reader.split.labels[ids]
+        id_rows, item_rows, label_rows = (torch.from_numpy(x) for x in (ids, items, labels))
+        return _Rows(id_rows, item_rows, label_rows, made.a, made.b)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -211,5 +217,5 @@ class _Steps(Dataset[Any]):
 
 def _ignore_job_signals(_worker: int) -> None:
     """The scheduler signals every process of a job; the training process decides what follows."""
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 64 * 2**20
 """A larger member is refused from its header, before it is read."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z0-9_]+\.(npy|json)")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+"""How files of gzip, bzip2, xz and zstd begin."""
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 
 
@@ -39,6 +41,22 @@ class InMemory:
         """As `ByteSource`; views of the bytes."""
         start, self._position = self._position, self._position + size
         return self._data[start : self._position]
+
+
+class Bounded:
+    """An open file of which no more is read than it is known to have."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = self._left = size
+
+    def read(self, size: int, /) -> bytes:
+        """As `ByteSource`; TarFault where the file goes on after its last byte."""
+        if not self._left and self._file.read(1):
+            raise TarFault(f"the file goes on after byte {self._size}, where the manifest has it end")
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 class Member(NamedTuple):
@@ -82,6 +100,8 @@ def _parse_header(block: bytes, offset: int) -> tuple[str, str, int]:
         raise TarFault(f"the file ends inside a header at byte {offset}")
     checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")  # its own field counts as blanks
     if block[148:156] != b"%06o\0 " % checksum:
+        if not offset and block.startswith(_COMPRESSED):
+            raise TarFault("the file is compressed; shards are plain tars, which are never unpacked")
         raise TarFault(f"damaged header at byte {offset}: its checksum does not match")
     if block[257:262] != b"ustar" or block[156:157] not in (b"0", b"\0") or block[345:346] != b"\0":
         raise TarFault(f"member at byte {offset} is not a plain file with a short name (a link or folder?)")

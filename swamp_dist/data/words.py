@@ -7,7 +7,6 @@ hold row numbers of this table; what a batch sends to its device are the vectors
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from swamp_dist.atomic_files import HashedFile
 from swamp_dist.data.manifest import Manifest, WordsRecord
-from swamp_dist.records import UserError, Words
+from swamp_dist.errors import UserError
+from swamp_dist.npy_files import map_npy
+from swamp_dist.records import Words
 
 WORDS_FILE = "words.npy"
 WORD_LIST_FILE = "words.txt"
 _ROWS_AT_A_TIME = 65_536
+_LONGEST_WORD = 4097
+"""Bytes of a word and its line end; published vectors have none longer."""
 
 
 def check_table_hash(folder: Path, record: WordsRecord) -> None:
@@ -64,7 +68,7 @@ class WordTable:
         """
         path, expected = self.folder / self.record.file, (self.record.rows, self.record.dim)
         try:
-            rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            rows = map_npy(path)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path}: cannot be read as a table of word vectors ({error}).\n{_MEND}"
@@ -78,17 +82,21 @@ class WordTable:
         """The words by row number; row 0, the padding, is the empty string.
 
         Raises:
-            UserError: the file is missing or does not have one line a row.
+            UserError: the file is missing or not the one that the manifest names.
         """
         path = self.folder / self.record.words_file
         try:
-            words = tuple(path.read_bytes().decode().split("\n")[:-1])  # no other line ends
+            with path.open("rb") as file:
+                content = file.read(self.record.rows * _LONGEST_WORD)
+            words = tuple(content.decode().split("\n")[:-1])  # no other line ends
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read as a list of words ({error}).\n{_MEND}") from None
         if len(words) != self.record.rows or words[0]:
             raise UserError(
                 f"{path}: expected {self.record.rows} lines, the first empty; found {len(words)}.\n{_MEND}"
             )
+        if hashlib.sha256(content).hexdigest() != self.record.words_sha256:
+            raise UserError(f"{path}: sha256 differs from the manifest.\n{_MEND}")
         return words
 
     def batch(self, ids: np.ndarray) -> Words:
@@ -107,8 +115,8 @@ class WordTable:
 
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.rows):
             raise UserError(
-                f"{self.folder / self.record.file}: word ids {int(ids.min())} to {int(ids.max())} in a caption; "
-                f"expected 0 to {len(self.rows) - 1}.\n{_MEND}"
+                f"{self.folder / self.record.file}: word ids {int(ids.min())} to {int(ids.max())} in a "
+                f"caption; expected 0 to {len(self.rows) - 1}.\n{_MEND}"
             )
         used = np.zeros(len(self.rows), dtype=bool)
         used[0] = True
@@ -143,11 +151,12 @@ def write_word_table(
         words: (V) distinct words; word i gets row i + 1.
         vectors: (V, dim) float32, finite: the vector of each word.
         source_sha256: sha256 of the file of vectors that these were cut from.
-        max_words: ids a caption has.
+        max_words: ids per caption.
         fields: fields of the entries that hold rows of this table.
 
     Raises:
-        UserError: words and vectors do not fit each other, or a word is empty, repeated or holds a line break.
+        UserError: words and vectors do not fit each other, or a word is empty, repeated or holds a line
+        break.
     """
     _check_words(words, vectors)
     rows, dim = len(vectors) + 1, int(vectors.shape[1])
@@ -186,11 +195,7 @@ def _npy_bytes(vectors: np.ndarray) -> Iterator[bytes]:
 
 def _write(path: Path, parts: Iterable[bytes]) -> str:
     """Write and sync a new file; its sha256."""
-    digest = hashlib.sha256()
-    with path.open("xb") as file:
+    with HashedFile(path) as file:
         for part in parts:
-            digest.update(part)
             file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+    return file.digest

@@ -27,7 +27,9 @@ from swamp_dist.data.manifest import (
 )
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging, building_folder, discard_others, publish
-from swamp_dist.records import RawSplit, Sample, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import METRICS_FILE, RESULT_FILE, WEIGHTS_FILE
+from swamp_dist.records import RawSplit, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def write_shards(
             logger.info("shard set %s is up to date", folder)
             return existing
         # The recipe does not say where these samples came from, so nothing half-built can be trusted.
-        shutil.rmtree(building_folder(folder), ignore_errors=True)
+        discard_building(folder)
         opened = BuildSource(
             {split: raw_split(list(samples)) for split, samples in samples_by_split.items()},
             frozenset(item_fields),
@@ -98,6 +100,11 @@ def building_alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def discard_building(folder: Path) -> None:
+    """Remove what any build of `folder` has left unfinished."""
+    shutil.rmtree(building_folder(folder), ignore_errors=True)
 
 
 def finish_set(
@@ -131,10 +138,16 @@ def find_existing(folder: Path, recipe: ManifestRecord, force: bool = False) -> 
 
     Raises:
         UserError: the folder holds a set of another recipe (without `force`), a damaged set (likewise),
-            or files that are not a shard set.
+            or files that are not a shard set, or a run beside it, which would go with it.
     """
     if not folder.exists():
         return None
+    of_a_run = [name for name in (RESULT_FILE, METRICS_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+    if force and of_a_run:
+        raise UserError(
+            f"{folder} holds a run beside the shard set ({', '.join(of_a_run)}), which replacing the set "
+            "would remove: move the run away, or write to another folder (--out)"
+        )
     if not (folder / MANIFEST_FILE).is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return None

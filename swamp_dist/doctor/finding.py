@@ -1,4 +1,4 @@
-"""What a check is asked about, what it finds, and how many are run within a bounded time."""
+"""What a check is asked about, and how many are run within a bounded time."""
 
 from __future__ import annotations
 
@@ -6,26 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
-from swamp_dist.launch.rundir import RunDir
-
-Level = Literal["ok", "warning", "problem"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    check: str
-    level: Level
-    """problem: runs would fail, hang or lose work; warning: they would be slower or less safe."""
-    message: str
-    fix: str = ""
-    """What to do, one line; empty where all is well."""
-    host: str = ""
-    """Where it was found; empty where that is clear."""
+from swamp_dist.config import ClusterSettings, StageSettings
+from swamp_dist.records import Finding
+from swamp_dist.runs.folder import RunDir
 
 
 @dataclass(frozen=True)
@@ -34,7 +18,7 @@ class Subject:
 
     job: StageSettings | None = None
     run_dir: RunDir | None = None
-    cluster: LocalCluster | RayCluster | SlurmCluster | None = None
+    cluster: ClusterSettings | None = None
     ranks: int = 2
     """Ranks of this machine."""
 

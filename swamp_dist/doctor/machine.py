@@ -10,8 +10,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.doctor.network import finding_of
 from swamp_dist.environment import read_environment
-from swamp_dist.launch.doctor.finding import Finding, Level, Subject
+from swamp_dist.records import Finding, Level
+from swamp_dist.rendezvous import RendezvousError, find_meeting_point, listen
 
 _GIB = 2**30
 _MEMORY_A_RANK = 1 * _GIB
@@ -98,17 +101,17 @@ def threads(subject: Subject) -> Iterator[Finding]:
         said = f"OMP_NUM_THREADS={given} on {subject.ranks} ranks, but {cores} cores"
         yield Finding("threads", "warning", said, fix)
     else:
-        yield Finding("threads", "ok", f"{given} threads a rank, {subject.ranks} ranks, {cores} cores")
+        yield Finding("threads", "ok", f"{given} threads per rank, {subject.ranks} ranks, {cores} cores")
 
 
 def name(_subject: Subject) -> Iterator[Finding]:
-    """Whether this host's name leads to an address: gloo looks for its own interface that way."""
+    """Whether this host's name leads to an address: ranks on other hosts look for rank 0 by its name."""
     host = socket.gethostname()
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
-        fix = f"add `127.0.0.1 {host}` to /etc/hosts, or set GLOO_SOCKET_IFNAME"
-        yield Finding("host name", "problem", f"{host} does not resolve: {error}", fix)
+        said = f"{host} does not resolve ({error}): ranks of several hosts could not meet here"
+        yield Finding("host name", "warning", said, f"add `ADDRESS {host}` to /etc/hosts of every host")
     else:
         yield Finding("host name", "ok", f"{host} resolves")
 
@@ -123,12 +126,8 @@ def port(_subject: Subject) -> Iterator[Finding]:
     if place.rank != 0:  # rank 0's host listens
         return
     try:
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("", number))
-    except OSError as error:
-        yield Finding(
-            "port", "problem", f"port {number} (MASTER_PORT) is taken: {error.strerror}", "unset MASTER_PORT"
-        )
+        listen(find_meeting_point(place).address, number).close()
+    except RendezvousError as error:
+        yield finding_of("port", error)
     else:
         yield Finding("port", "ok", f"port {number} is free" if number else "a free port is found")

@@ -1,4 +1,4 @@
-"""How fast ranks talk and whether their clocks agree. `python -m swamp_dist.launch.doctor.ranks` on each."""
+"""How fast ranks talk and whether their clocks agree. `python -m swamp_dist.doctor.ranks` on each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from swamp_dist.launch.doctor.finding import Finding, Subject
-from swamp_dist.launch.local import free_port, rank_environment
+from swamp_dist.backends.rank_process import free_port, local_environment
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.records import Finding
 
 if TYPE_CHECKING:
     from swamp_dist.distributed import World  # brings torch, which the command line does without
@@ -22,11 +23,11 @@ _BYTES = 16 * 2**20
 _ROUNDS = 3
 _SMALL_ROUNDS = 20
 _BUSY = 2.0
-"""Processes a core that want to run; two ranks may then need longer than this to import torch."""
+"""Processes per core that want to run; two ranks may then need longer than this to import torch."""
 SECONDS = 24.0
 """For two ranks to start, measure and end."""
 SLOW_BANDWIDTH, SLOW_LATENCY, SKEW = 0.1e9, 5e-3, 2.0
-"""Bytes a second, seconds, seconds: what is worse than these is warned about."""
+"""Bytes per second, seconds, seconds: what is worse than these is warned about."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Measured:
 
     ranks: int
     bandwidth: float
-    """Bytes a second through each rank's link: 2 (n - 1) / n times the size over the time of 16 MiB."""
+    """Bytes per second through each rank's link: 2 (n - 1) / n times the size over the time of 16 MiB."""
     latency: float
     """Seconds of an all-reduce of 4 bytes, median."""
     skew: float
@@ -69,9 +70,8 @@ def measure(world: World) -> Measured:
 
 def judge(measured: Measured) -> Iterator[Finding]:
     """Findings of a measurement."""
-    said = (
-        f"{measured.ranks} ranks: {measured.bandwidth / 1e9:.2f} GB/s, {measured.latency * 1e3:.2f} ms a call"
-    )
+    rate, call = measured.bandwidth / 1e9, measured.latency * 1e3
+    said = f"{measured.ranks} ranks: {rate:.2f} GB/s, {call:.2f} ms per call"
     if measured.bandwidth < SLOW_BANDWIDTH or measured.latency > SLOW_LATENCY:
         fix = "look for busy cores, or choose the fast network (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)"
         yield Finding("all-reduce", "warning", said, fix)
@@ -90,7 +90,7 @@ def two_here(_subject: Subject) -> Iterator[Finding]:
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", __spec__.name if __spec__ else __name__],
-            env=rank_environment(rank, 2, port) | {"OMP_NUM_THREADS": "1"},
+            env=local_environment(rank, 2, port) | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

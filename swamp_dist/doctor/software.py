@@ -12,7 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from swamp_dist.launch.doctor.finding import Finding, Subject
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.records import Finding
 
 PACKAGE = "swamp-dist"
 TORCH_FLOORS = {"2.6": "CVE-2025-32434", "2.10": "CVE-2026-24747"}
@@ -26,7 +27,7 @@ def versions(_subject: Subject) -> Iterator[Finding]:
     wanted = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or ()]
     wrong = list(_wrong(wanted))
     yield from wrong
-    torch = Version(installed("torch") or "0")
+    torch = Version(installed_version("torch") or "0")
     for floor, advisory in TORCH_FLOORS.items():
         if torch.release < Version(floor).release:
             yield Finding(
@@ -39,7 +40,7 @@ def versions(_subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "versions",
             "ok",
-            f"python {platform.python_version()}, torch {torch}, deepspeed {installed('deepspeed')}",
+            f"python {platform.python_version()}, torch {torch}, deepspeed {installed_version('deepspeed')}",
         )
 
 
@@ -48,7 +49,9 @@ def _wrong(wanted: list[Requirement]) -> Iterator[Finding]:
     needs: list[tuple[Requirement, str | None]] = [
         (Requirement(f"python{python}"), platform.python_version())
     ]
-    needs += [(r, installed(r.name)) for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    needs += [
+        (r, installed_version(r.name)) for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})
+    ]
     for requirement, version in needs:
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             found = "not installed" if version is None else f"version {version}"
@@ -58,7 +61,7 @@ def _wrong(wanted: list[Requirement]) -> Iterator[Finding]:
             )
 
 
-def installed(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     """Version of an installed package; None where it is not there."""
     try:
         return importlib.metadata.version(name)
@@ -76,7 +79,8 @@ def extensions(_subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "extensions",
             "warning",
-            "this DeepSpeed compiles deepspeed_shm_comm at its first start on a CPU: a minute, c++ and ninja needed",
+            "this DeepSpeed compiles deepspeed_shm_comm at its first start on a CPU: a minute, c++ and "
+            "ninja needed",
             "install the deepspeed version that setup.py asks for",
         )
     elif not stale:
@@ -90,7 +94,8 @@ def extensions_folder() -> Path:
 
 
 def _locks(folder: Path) -> Iterator[Finding]:
-    """torch waits for ever, without a word, for the owner of a lock; it holds the file open while it lives."""
+    """torch waits for ever, without a word, for the owner of a lock; it holds the file open while it
+    lives."""
     for lock in sorted(folder.rglob("lock")):
         owner = holder(lock)
         if owner is None:
@@ -143,7 +148,8 @@ def environment(_subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "environment",
             "warning",
-            f"TORCH_FORCE_WEIGHTS_ONLY_LOAD={forced}: ranks of your own launcher would load checkpoints unguarded",
+            f"TORCH_FORCE_WEIGHTS_ONLY_LOAD={forced}: ranks of your own launcher would load checkpoints "
+            "unguarded",
             "export TORCH_FORCE_WEIGHTS_ONLY_LOAD=1",
         )
     if good:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swamp_dist.config import StageSettings
-from swamp_dist.launch.doctor.finding import Finding, Subject
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
-from swamp_dist.train.commit_folder import newest_size
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.errors import UserError
+from swamp_dist.records import Finding
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.train.checkpoint_folder import newest_size
 
 HASH_SECONDS = 6.0
 _ADAM_COPIES = 3
@@ -23,10 +24,10 @@ def job(subject: Subject) -> Iterator[Finding]:
     """Everything that `swamp run` would refuse."""
     if subject.job is None:
         return
-    from swamp_dist.launch.preflight import check_stage
+    from swamp_dist.stage.resolve import resolve
 
     try:
-        check_stage(subject.job, _run_dir(subject, subject.job), subject.ranks)
+        resolve(subject.job, _run_dir(subject, subject.job), subject.ranks)
     except UserError as error:
         lines = str(error).splitlines()
         yield Finding(
@@ -99,16 +100,18 @@ def free_bytes(folder: Path) -> int:
 
 def checkpoint_bytes(settings: StageSettings) -> int:
     """Bytes of a first checkpoint: weights with their moments, and the queue."""
+    from swamp_dist.data.inputs import input_specs
     from swamp_dist.data.manifest import load_manifest
-    from swamp_dist.launch.embedding_dim import with_embedding_dim
-    from swamp_dist.launch.task import build_model
+    from swamp_dist.model.dual_encoder import build_dual_encoder
+    from swamp_dist.train.weights_header import stage_embedding_dim, with_embedding_dim
 
-    settings = with_embedding_dim(settings)
-    assert settings.model.embedding_dim is not None
-    model = build_model(settings, load_manifest(settings.data.shards, settings.data.recipe))
+    dim, swamp = stage_embedding_dim(settings), settings.objective.swamp
+    specs = input_specs(load_manifest(settings.data.shards, settings.data.recipe), settings.data)
+    prototypes = swamp.prototypes if swamp.weight > 0 else None
+    encoders = with_embedding_dim(settings).model
+    model = build_dual_encoder(encoders, *specs, prototypes, swamp.normalize_prototypes, settings.seed)
     weights = sum(p.numel() for p in model.parameters()) * 4 * _ADAM_COPIES
-    swamp = settings.objective.swamp
-    queue = swamp.queue.size * 2 * settings.model.embedding_dim * 4 if swamp.weight > 0 else 0
+    queue = swamp.queue.size * 2 * dim * 4 if swamp.weight > 0 else 0
     return weights + queue
 
 

@@ -23,7 +23,9 @@ def chance(num_items: int, relevant: Tensor, cutoffs: Sequence[int] | None = Non
         cutoffs: values of k for P@k and mAP@k, or None to leave out all precision figures.
     """
     sizes, weights = _distribution(relevant)
-    missed = sum((w * _missed(num_items, r) for r, w in zip(sizes, weights, strict=True)), torch.zeros(1))
+    missed = sum(
+        (w * _miss_probability(num_items, r) for r, w in zip(sizes, weights, strict=True)), torch.zeros(1)
+    )
     recalls = [100 * (1 - float(missed[min(k, num_items)])) for k in RECALL_AT]
     median = float((missed > 0.5 + 1e-9).sum())  # missed[k] falls from 1 at k = 0: the first k at <= 1/2
     if cutoffs is None:
@@ -47,7 +49,7 @@ def _distribution(relevant: Tensor) -> tuple[list[int], list[float]]:
     return sizes.tolist(), (counts[sizes].double() / len(relevant)).tolist()
 
 
-def _missed(num_items: int, relevant: int) -> Tensor:
+def _miss_probability(num_items: int, relevant: int) -> Tensor:
     """(m + 1,) float64: probability that the first k places hold no relevant item, k = 0 .. m."""
     taken = torch.arange(num_items, dtype=torch.float64)
     stays = ((num_items - relevant - taken) / (num_items - taken)).clamp(min=0)

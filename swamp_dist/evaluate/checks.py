@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swamp_dist.config import DataSettings, EvaluateSettings
 from swamp_dist.data.manifest import Manifest
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 
 def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: str) -> None:
@@ -22,8 +22,9 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
     unlabelled = int((split.labels < 0).sum()) if "class" in settings.relevance else 0
     if unlabelled:
         raise UserError(
-            f"evaluate: relevance has class, but {unlabelled} of {len(split)} entries of split {settings.split!r} in "
-            f"{manifest.folder} have no class.\nFix: relevance = [pair], or a shard set with classes."
+            f"evaluate: relevance has class, but {unlabelled} of {len(split)} entries of split "
+            f"{settings.split!r} in {manifest.folder} have no class.\nFix: relevance = [pair], or a shard "
+            "set with classes."
         )
 
 
@@ -35,8 +36,8 @@ def check_single_pairing(data: DataSettings, split: str) -> None:
     """
     if data.clips is not None:
         raise UserError(
-            f"evaluate, train.validate_on: split {split!r} of a set read with data.clips holds whole videos, whose pairs "
-            "are drawn anew in every epoch, so there is no one set of pairs to rank.\n"
+            f"evaluate, train.validate_on: split {split!r} of a set read with data.clips holds whole videos, "
+            "whose pairs are drawn anew in every epoch, so there is no one set of pairs to rank.\n"
             "Fix: evaluate = [], train.validate_on = null, and evaluate the weights in a stage of its own "
             "(weights, train = null) over a set of single clips."
         )
@@ -55,6 +56,6 @@ def check_settings(settings: EvaluateSettings) -> None:
         )
     if settings.precision_at and "class" not in settings.relevance:
         raise UserError(
-            f"evaluate: precision_at = {list(settings.precision_at)} needs class relevance, found relevance = "
-            f"{list(settings.relevance)}.\nFix: add class to relevance, or remove precision_at."
+            f"evaluate: precision_at = {list(settings.precision_at)} needs class relevance, found relevance "
+            f"= {list(settings.relevance)}.\nFix: add class to relevance, or remove precision_at."
         )

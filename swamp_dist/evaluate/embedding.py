@@ -122,7 +122,7 @@ def _marks(items: np.ndarray) -> Tensor:
 def _embed_round(
     embed: Embed, block: _Block, chunk: int, world: World, words: WordTable | None
 ) -> tuple[Tensor, Tensor]:
-    """Embed one block a rank; all ranks' rows and owners in rank order, which is the order of the blocks."""
+    """Embed one block per rank; rows and owners of all ranks in rank order, the order of the blocks."""
     mine = torch.tensor([len(block.owner)], device=world.device)
     counts = gather(mine, world).tolist()
     calls = max(1, -(-max(counts) // chunk))

@@ -14,15 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from swamp_dist.evaluate.counts import count_ahead
+from swamp_dist.evaluate.gallery import Gallery, RelevantPairs, relevant_pairs
+from swamp_dist.evaluate.scores import float64_scores
+
 Ties = Literal["pessimistic", "miech"]
 
-QUERY_TILE = 128
-"""Queries ranked together; a stripe of QUERY_TILE x m scores is the largest thing held."""
-GALLERY_TILE = 4096
-"""Gallery items scored together."""
+QUERY_TILE = 256
+"""Queries ranked together; a few stripes of QUERY_TILE x m scores are the largest thing held."""
 RECALL_AT = (1, 5, 10)
 
 
@@ -39,87 +42,76 @@ class Figures:
     map_at: Mapping[int, float] = field(default_factory=dict)
 
 
-def score_stripe(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Cosine scores of unit-length rows: (t, D), (m, D) -> (t, m) float32; NaN becomes -inf.
+def places_of_relevant(scores: Tensor, relevant: RelevantPairs) -> tuple[Tensor, Tensor]:
+    """Where the relevant items stand, irrelevant before relevant among equals; spends `scores` (t, m).
 
-    The product is taken in float64 and rounded once to float32. Equal inputs then score equal
-    wherever they stand: a float32 product of the same two rows differs with its place in the tile,
-    which would split ties at random.
-    """
-    left = queries.double()
-    starts = range(0, len(gallery), GALLERY_TILE)
-    tiles = [(left @ gallery[i : i + GALLERY_TILE].double().T).float() for i in starts]
-    return torch.cat(tiles, dim=1).nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-
-
-def count_ahead(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
-    """Irrelevant items that beat, and that tie with, the best relevant one.
-
-    Args:
-        scores: (t, m), -inf where the score is not a number.
-        relevant: (t, m) bool, with at least one True a row.
+    Only the scores of the irrelevant items are sorted, without their indices; a binary search finds how many
+    of them stand before each relevant one.
 
     Returns:
-        ahead: (t,) int64, irrelevant items with a greater score.
-        tied: (t,) int64, irrelevant items with exactly that score. A query whose relevant items all
-            score -inf stands behind every irrelevant item under any rule of ties: no figure may
-            profit from a NaN.
+        ranks: (t, 2) int64, irrelevant items ahead of and tied with the best relevant one. Items that score
+            -inf (NaN) stand behind every irrelevant item and tie with none.
+        places: (t, R) int64, 1-based, in ascending order; R is the largest number of relevant items of a
+            query, and 0 fills up rows that have fewer.
     """
-    best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
-    ahead = ((scores > best) & ~relevant).sum(dim=1)
-    tied = ((scores == best) & ~relevant).sum(dim=1)
-    lost = best.squeeze(1) == -torch.inf
-    return torch.where(lost, ahead + tied, ahead), torch.where(lost, 0, tied)
+    m = scores.shape[1]
+    best_first = scores.new_full((len(scores), int(relevant.counts.max())), -torch.inf)
+    best_first[relevant.query, relevant.nth] = scores[relevant.query, relevant.item]
+    best_first = -_sort_rows(-best_first)
+    scores[relevant.query, relevant.item] = -torch.inf
+    ordered = _sort_rows(scores)
+    irrelevant = m - relevant.counts[:, None]
+    before = (m - torch.searchsorted(ordered, best_first)).minimum(irrelevant)
+    best = best_first[:, :1].contiguous()
+    ahead = (m - torch.searchsorted(ordered, best, right=True)).minimum(irrelevant)
+    ahead = torch.where(best == -torch.inf, irrelevant, ahead)
+    nth = torch.arange(1, best_first.shape[1] + 1, device=scores.device)
+    places = torch.where(nth <= relevant.counts[:, None], before + nth, 0)
+    return torch.cat([ahead, before[:, :1] - ahead], dim=1), places
 
 
-def hits_in_order(scores: Tensor, relevant: Tensor) -> Tensor:
-    """Relevance of the gallery in ranked order, irrelevant before relevant among equals: (t, m) bool.
-
-    One sort does both: the score's bits as an order-preserving integer, with relevance as the bit
-    below the lowest.
-    """
-    bits = (scores.float() + 0.0).view(torch.int32).long()  # + 0.0: -0.0 and 0.0 are one score
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    keys = ordered * 2 + (~relevant).long()
-    return keys.sort(dim=1, descending=True).values % 2 == 0
+def _sort_rows(values: Tensor) -> Tensor:
+    """Each row in ascending order. By numpy on a CPU: torch sorts the indices too, ten times as long."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=1))
+    return values.sort(dim=1).values
 
 
-def precisions(hits: Tensor, cutoffs: Sequence[int]) -> Tensor:
-    """AP, P@k and AP@k of every query: (t, m) bool -> (t, 1 + 2c) float64, shares of 1.
+def precisions(places: Tensor, cutoffs: Sequence[int]) -> Tensor:
+    """AP, P@k and AP@k of every query from `places_of_relevant`: (t, R) -> (t, 1 + 2c) float64, shares of 1.
 
     AP is the mean over relevant items of the precision at their places, over the whole gallery.
     P@k divides by k (places beyond the end of the gallery are misses). AP@k sums the precision at
     the hits among the first k and divides by min(k, number of relevant items).
     """
-    found = hits.double().cumsum(dim=1)
-    num_relevant = found[:, -1]
-    places = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64, device=hits.device)
-    gained = (found / places * hits).cumsum(dim=1)
-    columns = [gained[:, -1] / num_relevant]
-    last = [min(k, hits.shape[1]) - 1 for k in cutoffs]
-    columns += [found[:, i] / k for i, k in zip(last, cutoffs, strict=True)]
-    columns += [gained[:, i] / num_relevant.clamp(max=k) for i, k in zip(last, cutoffs, strict=True)]
+    found = places > 0
+    num_relevant = found.sum(dim=1)
+    nth = torch.arange(1, places.shape[1] + 1, dtype=torch.float64, device=places.device)
+    gained = torch.where(found, nth / places, 0)
+    hits = [found & (places <= k) for k in cutoffs]
+    columns = [gained.sum(dim=1) / num_relevant]
+    columns += [hit.double().sum(dim=1) / k for hit, k in zip(hits, cutoffs, strict=True)]
+    columns += [
+        (gained * hit).sum(dim=1) / num_relevant.clamp(max=k) for hit, k in zip(hits, cutoffs, strict=True)
+    ]
     return torch.stack(columns, dim=1)
 
 
-def rank_tile(
-    queries: Tensor, groups: Tensor, gallery: Tensor, gallery_groups: Tensor, cutoffs: Sequence[int] | None
-) -> Tensor:
-    """One row of raw figures a query: (t, 2) or, where `cutoffs` is given, (t, 3 + 2c), float64.
+def rank_tile(queries: Tensor, groups: Tensor, gallery: Gallery, cutoffs: Sequence[int] | None) -> Tensor:
+    """One row of raw figures per query: (t, 2) or, where `cutoffs` is given, (t, 3 + 2c), float64.
 
     Columns: irrelevant items ahead, items tied (both exact integers), then those of `precisions`.
 
     Args:
         queries: (t, D) unit-length rows. groups: (t,) int64.
-        gallery: (m, D) unit-length rows. gallery_groups: (m,) int64; holds every query's group.
-        cutoffs: values of k, or None for ranks alone (saves the sort).
+        gallery: m items; holds every query's group.
+        cutoffs: values of k, or None for ranks alone: without places a float32 product is enough.
     """
-    scores = score_stripe(queries, gallery)
-    relevant = groups[:, None] == gallery_groups[None, :]
-    ranks = torch.stack(count_ahead(scores, relevant), dim=1).double()
     if cutoffs is None:
-        return ranks
-    return torch.cat([ranks, precisions(hits_in_order(scores, relevant), cutoffs)], dim=1)
+        return count_ahead(queries, groups, gallery).double()
+    scores = float64_scores(queries, gallery.rows)
+    ranks, places = places_of_relevant(scores, relevant_pairs(groups, gallery))
+    return torch.cat([ranks.double(), precisions(places, cutoffs)], dim=1)
 
 
 def place_counts(ahead: Tensor, tied: Tensor, num_items: int, ties: Ties) -> Tensor:

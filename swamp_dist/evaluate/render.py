@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swamp_dist.evaluate.intervals import Summary
 from swamp_dist.evaluate.table import Comparison, ResultRow, ResultTable
+from swamp_dist.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 MISSING = "-"
+_MARKDOWN = re.compile(r"[\\`*|~$<]|!(?=\[)|\](?=[(\[:])|(?<!\w)_|_(?!\w)|&(?=#|\w+;)")
+"""What Markdown takes for more than itself; brackets alone, as those of an interval, are none."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +92,35 @@ def _comparison(comparison: Comparison, heading: str) -> tuple[str, ...]:
 
 
 def _markdown(grid: Grid) -> str:
-    lines = [f"### {grid.title}", ""] if grid.title else []
-    lines += [_markdown_row(grid.header), _markdown_row(("---", *["---:"] * (len(grid.header) - 1)))]
-    lines += [_markdown_row(row) for row in grid.rows]
-    return "\n".join([*lines, "", *(f"{note}  " for note in grid.notes), ""])
+    lines = [f"### {_as_written(grid.title)}", ""] if grid.title else []
+    lines += [_markdown_row(map(_as_written, grid.header))]
+    lines += [_markdown_row(("---", *["---:"] * (len(grid.header) - 1)))]
+    lines += [_markdown_row(map(_as_written, row)) for row in grid.rows]
+    return "\n".join([*lines, "", *(f"{_note(note)}  " for note in grid.notes), ""])
 
 
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _note(text: str) -> str:
+    """A line of its own, whose first letter makes no list, quotation or heading."""
+    return re.sub("^[-+>#=]", r"\\\g<0>", _as_written(text))
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _as_written(text: str) -> str:
+    """Text that Markdown shows as it is: no link, no tag, no emphasis, no cell or line of its own."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text, one_line=True))
 
 
 def _rich(grid: Grid) -> RichTable:
     from rich.table import Table
-    from rich.text import Text
 
-    drawn = Table(title=Text(grid.title) if grid.title else None, caption=Text("\n".join(grid.notes)))
+    from swamp_dist.console import block, cell
+
+    drawn = Table(title=cell(grid.title) if grid.title else None, caption=block("\n".join(grid.notes)))
     for i, name in enumerate(grid.header):
-        drawn.add_column(Text(name), justify="right" if i else "left")
+        drawn.add_column(cell(name), justify="right" if i else "left")
     for row in grid.rows:
-        drawn.add_row(*(Text(cell) for cell in row))  # Text: brackets of intervals are not markup
+        drawn.add_row(*map(cell, row))
     return drawn

@@ -7,17 +7,24 @@ are r_at_1, r_at_5, r_at_10 and median_rank, for class relevance also map, p_at_
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import EvaluateSettings
-from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import RESULT_FILE
+from swamp_dist.plain_files import parse_json, read_plain_file
+from swamp_dist.records import Alarm, EvaluationResult, RetrievalMetrics, StageResult
 
 FORMAT = 1
 """Version of result.json."""
-RESULT_FILE = "result.json"
+_MOST_BYTES = 2**24
+"""Of result.json."""
+_DIRECTIONS = ("a_to_b", "b_to_a")
 _ALWAYS = ("r_at_1", "r_at_5", "r_at_10", "median_rank")
 
 
@@ -42,7 +49,7 @@ def named_metrics(metrics: Mapping[str, RetrievalMetrics], name: str) -> float:
     """The figure called `name` among metrics keyed `<pair|class>/<a_to_b|b_to_a>`."""
     check_metric_name(name, metric_names(metrics), "this evaluation")
     relevance, direction, figure = name.split("/")
-    directions = ("a_to_b", "b_to_a") if direction == "mean" else (direction,)
+    directions = _DIRECTIONS if direction == "mean" else (direction,)
     values = [_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
     return sum(values) / len(values)
 
@@ -51,8 +58,10 @@ def metric_names(metrics: Mapping[str, RetrievalMetrics]) -> list[str]:
     """Every name that `named_metrics` accepts for these metrics."""
     names = []
     for relevance in dict.fromkeys(key.split("/")[0] for key in metrics):
-        figures = list(_figures(metrics[f"{relevance}/a_to_b"]))
-        names += [f"{relevance}/{d}/{figure}" for d in ("a_to_b", "b_to_a", "mean") for figure in figures]
+        found = {d: _figures(metrics[key]) for d in _DIRECTIONS if (key := f"{relevance}/{d}") in metrics}
+        figures = [f for f in next(iter(found.values()), {}) if all(f in each for each in found.values())]
+        directions = [*found, *(["mean"] if len(found) == len(_DIRECTIONS) else [])]
+        names += [f"{relevance}/{d}/{figure}" for d in directions for figure in figures]
     return names
 
 
@@ -108,7 +117,9 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> EvaluationResult:
-    """The evaluation that `to_json` wrote. Raises KeyError or TypeError where it did not."""
+    """The evaluation that `to_json` wrote. Raises KeyError, TypeError or ValueError where it did not."""
+    if not isinstance(values["split"], str):
+        raise TypeError("the name of a split is no text")
     metrics, by_chance = (
         {key: _metrics_from_json(m) for key, m in values[part].items()} for part in ("metrics", "chance")
     )
@@ -124,10 +135,12 @@ def result_to_json(result: StageResult) -> dict[str, Any]:
         "format": FORMAT,
         "name": result.name,
         "weights": None if weights is None else str(weights),
+        "weights_sha256": result.weights_sha256,
         "selected_step": result.selected_step,
         "steps": result.steps,
         "evaluations": [to_json(e) for e in result.evaluations],
         "provenance": dict(result.provenance),
+        "alarms": [dict(vars(alarm)) for alarm in result.alarms],
     }
 
 
@@ -141,7 +154,8 @@ def result_from_json(values: Mapping[str, Any], run_dir: Path) -> StageResult:
     if values.get("format") != FORMAT:
         raise UserError(
             f"{where}: expected a result of format {FORMAT}, found format {values.get('format')!r}.\n"
-            "Run the stage again in an empty folder with this version, or read the file with the version that wrote it."
+            "Run the stage again in an empty folder with this version, or read the file with the version "
+            "that wrote it."
         )
     try:
         weights = values["weights"]
@@ -153,20 +167,42 @@ def result_from_json(values: Mapping[str, Any], run_dir: Path) -> StageResult:
             steps=values["steps"],
             evaluations=tuple(from_json(e) for e in values["evaluations"]),
             provenance=values["provenance"],
+            weights_sha256=values.get("weights_sha256"),
+            alarms=tuple(alarm_from_json(alarm) for alarm in values.get("alarms", ())),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not a complete stage result ({error!r}). Run the stage again.") from error
+
+
+def alarm_from_json(values: Mapping[str, Any]) -> Alarm:
+    """The alarm whose fields were written. Raises KeyError, TypeError or ValueError where they were not."""
+    alarm = Alarm(**values)
+    texts, steps = (alarm.name, alarm.message), (alarm.since, alarm.raised, alarm.times, alarm.cleared or 0)
+    if not all(isinstance(text, str) for text in texts) or not all(type(step) is int for step in steps):
+        raise ValueError(f"not an alarm: {values!r}")
+    return alarm
+
+
+def result_text(result: StageResult) -> str:
+    """What result.json holds, with a hash of itself: a figure that changed on the disk is none that was
+    measured."""
+    values = result_to_json(result)
+    return json.dumps(values | {"sha256": _digest(values)}, indent=2) + "\n"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_result(run_dir: Path) -> StageResult:
     """The result of the stage in `run_dir`.
 
     Raises:
-        UserError: no result.json (the stage is not done), or one that cannot be read.
+        UserError: no result.json (the stage is not done), or one that cannot be read or was changed.
     """
     where = run_dir / RESULT_FILE
     try:
-        values = json.loads(where.read_text(encoding="utf-8"))
+        values = parse_json(read_plain_file(where, _MOST_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{where} does not exist: the stage is not done, or the folder is not a run."
@@ -175,6 +211,11 @@ def read_result(run_dir: Path) -> StageResult:
         raise UserError(f"{where} cannot be read: {error}. Run the stage again.") from error
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected an object, found {type(values).__name__}. Run the stage again.")
+    if values.pop("sha256", None) not in (None, _digest(values)):
+        raise UserError(
+            f"{where} was changed after it was written: its figures are not those that were measured.\n"
+            "Restore the file, or remove it: the stage's own command makes it anew from the checkpoints."
+        )
     return result_from_json(values, run_dir)
 
 
@@ -195,4 +236,8 @@ def _metrics_to_json(metrics: RetrievalMetrics) -> dict[str, Any]:
 
 def _metrics_from_json(values: Mapping[str, Any]) -> RetrievalMetrics:
     by_cutoff = {name: {int(k): v for k, v in values[name].items()} for name in ("precision_at", "map_at")}
-    return RetrievalMetrics(**{**values, **by_cutoff})
+    metrics = RetrievalMetrics(**{**values, **by_cutoff})
+    figures = _figures(metrics).values()
+    if not all(isinstance(f, int | float) and not isinstance(f, bool) and math.isfinite(f) for f in figures):
+        raise ValueError("a figure is no number")
+    return metrics

@@ -10,12 +10,14 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.words import open_words
 from swamp_dist.distributed import World, sum_over_ranks
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
 from swamp_dist.evaluate.checks import check_evaluation, check_settings
 from swamp_dist.evaluate.embedding import Embed, Embedded, embed_split
+from swamp_dist.evaluate.gallery import Gallery, open_gallery
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
-from swamp_dist.records import EvaluationResult, RetrievalMetrics, UserError
+from swamp_dist.records import EvaluationResult, RetrievalMetrics
 
 __all__ = [
     "better",
@@ -55,7 +57,7 @@ def evaluate_split(
             loop decode a cached split only once.
 
     Raises:
-        UserError: as `check_evaluation`, or several items an entry under `ties: miech`.
+        UserError: as `check_evaluation`, or several items per entry under `ties: miech`.
     """
     check_evaluation(manifest, settings, a, b)
     num_entries = len(manifest.split(settings.split))
@@ -74,7 +76,7 @@ def evaluate_embedded(
     Every entry has items on both sides, and with class relevance every label is >= 0.
 
     Raises:
-        UserError: settings that contradict each other, or several items an entry under `ties: miech`.
+        UserError: settings that contradict each other, or several items per entry under `ties: miech`.
     """
     check_settings(settings)
     sides, names = {"a": side_a, "b": side_b}, {"a": a, "b": b}
@@ -94,8 +96,8 @@ def evaluate_embedded(
 def _check_one_item_an_entry(side: Embedded, field: str, settings: EvaluateSettings) -> None:
     if settings.ties == "miech" and int(torch.bincount(side.entry).max()) > 1:
         raise UserError(
-            f"evaluate: ties = miech needs one item an entry (the published code compares with the diagonal), but "
-            f"{field!r} has several in split {settings.split!r}.\nFix: ties = pessimistic."
+            "evaluate: ties = miech needs one item per entry (the published code compares with the "
+            f"diagonal), but {field!r} has several in split {settings.split!r}.\nFix: ties = pessimistic."
         )
 
 
@@ -105,19 +107,15 @@ def _figures(
     """Measured figures of one direction, and those of a random ranking."""
     groups, gallery_groups = (x.entry if relevance == "pair" else x.label for x in (query, gallery))
     cutoffs = settings.precision_at if relevance == "class" else None
-    raw = _rank_queries(query.rows, groups, gallery.rows, gallery_groups, cutoffs, world)
+    items = open_gallery(gallery.rows, gallery_groups)
+    raw = _rank_queries(query.rows, groups, items, cutoffs, world)
     num_items = len(gallery_groups)
     found = ranking.figures(raw, num_items, settings.ties, cutoffs or ())
     return found, chance(num_items, ranking.relevant_counts(groups, gallery_groups).cpu(), cutoffs)
 
 
 def _rank_queries(
-    queries: Tensor,
-    groups: Tensor,
-    gallery: Tensor,
-    gallery_groups: Tensor,
-    cutoffs: tuple[int, ...] | None,
-    world: World,
+    queries: Tensor, groups: Tensor, gallery: Gallery, cutoffs: tuple[int, ...] | None, world: World
 ) -> Tensor:
     """Rows of `ranking.rank_tile` of all queries on all ranks; tile t is ranked by rank t mod W.
 
@@ -128,7 +126,7 @@ def _rank_queries(
     step = ranking.QUERY_TILE
     for start in range(world.rank * step, len(queries), world.size * step):
         rows = slice(start, start + step)
-        raw[rows] = ranking.rank_tile(queries[rows], groups[rows], gallery, gallery_groups, cutoffs)
+        raw[rows] = ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs)
     return sum_over_ranks(raw, world).cpu()
 
 

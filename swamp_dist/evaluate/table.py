@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swamp_dist.config import TableRow, TableSettings
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.intervals import Summary, summarize
 from swamp_dist.evaluate.results import better, chance_value, check_metric_name, metric_names, metric_value
-from swamp_dist.records import EvaluationResult, StageResult, UserError
+from swamp_dist.records import EvaluationResult, StageResult
 
 Results = Mapping[str, Sequence[StageResult | None]]
 """Stage name -> its results over matrix cells, the same cells in the same order for every stage;
@@ -105,7 +106,8 @@ def _check_rows(settings: TableSettings, results: Results) -> None:
         said = [row.stage is not None, bool(row.published), row.chance]
         if sum(said) != 1:
             raise UserError(
-                f"table row {row.label!r}: expected exactly one of stage, published, chance; found {sum(said)}."
+                f"table row {row.label!r}: expected exactly one of stage, published, chance; found "
+                f"{sum(said)}."
             )
         extra = sorted(row.published.keys() - set(settings.metrics))
         if extra:
@@ -120,7 +122,8 @@ def _check_rows(settings: TableSettings, results: Results) -> None:
     compared = any(_against(settings, row) for row in settings.rows)
     if compared and len({len(results[stage]) for stage in named}) > 1:
         raise UserError(
-            "table: a comparison needs the same matrix cells for every stage, found different numbers of runs."
+            "table: a comparison needs the same matrix cells for every stage, found different numbers of "
+            "runs."
         )
 
 

@@ -1,1 +1,1 @@
-"""Encoders, prototypes, and the dual encoder that holds them."""
+"""Encoders, prototypes, logits, and the dual encoder that holds them."""

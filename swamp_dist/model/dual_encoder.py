@@ -1,4 +1,4 @@
-"""Two encoders and the shared prototypes: what DeepSpeed wraps."""
+"""Two encoders, the shared prototypes and the logit scale: what DeepSpeed wraps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, ModelSettings, WordsSettings
-from swamp_dist.model.gated import GatedUnit
-from swamp_dist.model.mlp import Mlp
-from swamp_dist.model.words import WordsEncoder
-from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, UserError, Words
+from swamp_dist.config import ModelSettings
+from swamp_dist.encoders.encoder import Encoder, check_input
+from swamp_dist.encoders.networks.words import WordsNetwork
+from swamp_dist.errors import UserError
+from swamp_dist.model.logits import Logits, LogitStart, at_least_float32
+from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, Words
 
 
 class Prototypes(nn.Module):
@@ -29,18 +30,25 @@ class Prototypes(nn.Module):
 
     def forward(self) -> Tensor:
         """(K, D) float32 (float64 of a float64 model), of unit length unless `normalize` is off."""
-        weight = _at_least_float32(self.weight)
+        weight = at_least_float32(self.weight)
         return functional.normalize(weight, dim=1) if self.normalize else weight
 
 
 class DualEncoder(nn.Module):
     """phi_A, phi_B and the prototypes P (paper, section 2): two inputs -> unit-length embeddings."""
 
-    def __init__(self, encoder_a: nn.Module, encoder_b: nn.Module, prototypes: Prototypes | None) -> None:
+    def __init__(
+        self,
+        encoder_a: nn.Module,
+        encoder_b: nn.Module,
+        prototypes: Prototypes | None,
+        logits: Logits | None = None,
+    ) -> None:
         super().__init__()
         self.a = encoder_a
         self.b = encoder_b
         self.prototypes = prototypes
+        self.logits = logits  # last: an optimiser's group of its own follows the order of the model
 
     def forward(
         self, a: Inputs | None, b: Inputs | None, on_a: Callable[[Tensor], None] | None = None
@@ -57,64 +65,33 @@ class DualEncoder(nn.Module):
                 raise ValueError("at least one modality is needed")
             return self._embed(self.a, a) if b is None else self._embed(self.b, b)
         prototypes = None if self.prototypes is None else self.prototypes()
+        scale, bias = (None, None) if self.logits is None else self.logits()
         rows_a = self._embed(self.a, a)
         if on_a is not None:
             on_a(rows_a)
-        return PairEmbeddings(rows_a, self._embed(self.b, b), prototypes)
+        return PairEmbeddings(rows_a, self._embed(self.b, b), prototypes, scale, bias)
 
     @staticmethod
     def _embed(encoder: nn.Module, x: Inputs | None) -> Tensor:
-        if isinstance(x, Words) != isinstance(encoder, WordsEncoder):
+        if isinstance(x, Words) != isinstance(encoder, WordsNetwork):
             takes, given = ("an array", "words") if isinstance(x, Words) else ("words", "an array")
             raise UserError(
-                f"{type(encoder).__name__} takes {takes} and was given {given}.\nFix: model.a belongs to data.a and "
-                "model.b to data.b; kind words is for a field of words, gated and mlp are for vectors."
+                f"{type(encoder).__name__} takes {takes} and was given {given}.\n"
+                "Fix: model.a belongs to data.a and model.b to data.b; "
+                "kind words is for a field of words, gated and mlp are for vectors."
             )
         rows: Tensor = encoder(x)
-        return functional.normalize(_at_least_float32(rows), dim=1)
+        return functional.normalize(at_least_float32(rows), dim=1)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def build_encoder(settings: EncoderSettings, spec: InputSpec, embedding_dim: int) -> nn.Module:
-    """The encoder that `settings` describe for inputs like `spec`.
+def build_encoder(encoder: Encoder, spec: InputSpec, embedding_dim: int) -> nn.Module:
+    """The network that an encoder's settings describe for inputs like `spec`.
 
     Raises:
-        UserError: words for an encoder of vectors or the reverse, not one vector an item, or parts that
-            are not as wide as the vector.
+        UserError: the encoder does not take such inputs.
     """
-    _check_input(settings, spec)
-    match settings:
-        case MlpSettings():
-            return Mlp(spec.shape[0], settings.hidden, embedding_dim, settings.dropout, settings.layer_norm)
-        case GatedSettings():
-            return GatedUnit(spec.shape[0], embedding_dim, settings.unit_parts)
-        case WordsSettings():
-            assert spec.word_dim is not None
-            return WordsEncoder(spec.word_dim, settings.sentence_dim or embedding_dim, embedding_dim)
-
-
-def _check_input(settings: EncoderSettings, spec: InputSpec) -> None:
-    takes_words = isinstance(settings, WordsSettings)
-    if takes_words != (spec.word_dim is not None):
-        found, kind = ("an array", "gated or mlp") if takes_words else ("words of a word table", "words")
-        raise UserError(
-            f"encoder {settings.kind!r} takes {'words' if takes_words else 'one vector an item'}, but the field "
-            f"holds {found} of shape {spec.shape}.\nFix: set the kind of this modality's encoder (model.a for "
-            f"data.a, model.b for data.b) to {kind}, or name another field."
-        )
-    if len(spec.shape) != 1:
-        raise UserError(
-            f"encoder {settings.kind!r} takes one vector an item, but the field holds arrays of shape {spec.shape}"
-        )
-    parts = settings.unit_parts if isinstance(settings, GatedSettings) else None
-    if parts is not None and sum(parts) != spec.shape[0]:
-        raise UserError(
-            f"unit_parts = {list(parts)}: expected widths that add up to the {spec.shape[0]} values of the "
-            f"field, found {sum(parts)}"
-        )
+    check_input(encoder, spec)
+    return encoder.build(spec, embedding_dim)
 
 
 def build_dual_encoder(
@@ -124,11 +101,12 @@ def build_dual_encoder(
     num_prototypes: int | None,
     normalize_prototypes: bool,
     seed: int,
+    logits: LogitStart | None = None,
 ) -> DualEncoder:
     """A freshly initialised model; the same seed gives the same weights on every rank and world size.
 
     Encoders are drawn before the prototypes, so stages with and without the SwAMP term start from
-    the same encoders. A spec that is a bare shape is one of arrays.
+    the same encoders. A spec that is a bare shape is one of arrays. `logits`: None makes none.
     """
     assert model.embedding_dim is not None, "a stage takes it from the weights before it builds the model"
     with torch.random.fork_rng(devices=[]):
@@ -138,7 +116,7 @@ def build_dual_encoder(
         prototypes = None
         if num_prototypes is not None:
             prototypes = Prototypes(num_prototypes, model.embedding_dim, normalize_prototypes)
-        return DualEncoder(encoder_a, encoder_b, prototypes)
+        return DualEncoder(encoder_a, encoder_b, prototypes, None if logits is None else Logits(logits))
 
 
 def _spec(spec: InputSpec | tuple[int, ...]) -> InputSpec:

@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swamp_dist.launch import scheduler
-from swamp_dist.launch.graph import read_builds, read_graph
-from swamp_dist.launch.journal import attempts, number
-from swamp_dist.launch.processes import ProcessMark, life, mark_from, send
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.status import job_id
-from swamp_dist.launch.survey import is_run, places
-from swamp_dist.records import UserError
+from swamp_dist.backends.jobs import works_on
+from swamp_dist.backends.protocols import SchedulerError
+from swamp_dist.backends.registry import scheduler_of
+from swamp_dist.errors import UserError
+from swamp_dist.monitor.survey import is_run, run_entries
+from swamp_dist.records import JobState
+from swamp_dist.runs.events import attempts, job_id, number
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.graph import read_builds, read_graph
+from swamp_dist.runs.processes import ProcessMark, life, mark_from, send
 
 _DRIVER_SECONDS = 20.0
 _POLL_SECONDS = 0.1
@@ -57,13 +59,13 @@ def cancel(folder: Path, now: bool, wait: float) -> list[Cancelled]:
 
 def _cancel_pipeline(folder: Path, now: bool, wait: float) -> list[Cancelled]:
     """Driver first, so that nothing is started again."""
-    driver = mark_from(RunDir(folder).read_owner())
+    driver = mark_from(RunDir(folder).read_holder())
     done = []
     if driver is not None:
         done.append(_cancel_driver(folder, driver))
         if not done[0].stopped:
             return done
-    stages = [place.run_dir for _, _, inside in places(folder) for place in inside]
+    stages = [entry.run_dir for _, _, inside in run_entries(folder) for entry in inside]
     live = [stage for stage in stages if not stage.done and (_targets(stage) or job_id(stage.read_events()))]
     done += [_cancel_build(folder, job, now) for job in read_builds(folder)]
     # the driver's end asks its stages to save by itself; asking twice does no harm
@@ -99,12 +101,12 @@ def _cancel_run(run_dir: RunDir, now: bool, wait: float) -> Cancelled:
         return Cancelled(run_dir.path, "nothing works on this run", True)
     run_dir.append_event("cancelled", now=now, by=os.getpid())
     # The process that started the ranks passes SIGTERM on to all of them; killed, it could not.
-    chosen = [m for m in reachable if send(m, signal.SIGKILL)] if now else _asked(reachable)
+    chosen = [m for m in reachable if send(m, signal.SIGKILL)] if now else _ask_to_save(reachable)
     ended = _wait(reachable, wait)
-    return Cancelled(run_dir.path, _told(run_dir, chosen, now, ended, wait), True)
+    return Cancelled(run_dir.path, _describe_cancel(run_dir, chosen, now, ended, wait), True)
 
 
-def _asked(reachable: Sequence[ProcessMark]) -> list[ProcessMark]:
+def _ask_to_save(reachable: Sequence[ProcessMark]) -> list[ProcessMark]:
     """SIGTERM to the first that takes it; a suspended one is woken so that it can save."""
     for mark in reachable:
         if send(mark, signal.SIGTERM):
@@ -115,7 +117,9 @@ def _asked(reachable: Sequence[ProcessMark]) -> list[ProcessMark]:
     return []
 
 
-def _told(run_dir: RunDir, chosen: Sequence[ProcessMark], now: bool, ended: bool, wait: float) -> str:
+def _describe_cancel(
+    run_dir: RunDir, chosen: Sequence[ProcessMark], now: bool, ended: bool, wait: float
+) -> str:
     who = ", ".join(str(mark.pid) for mark in chosen)
     if now:
         return f"killed (processes {who}); what was committed stays" if who else "ended by itself meanwhile"
@@ -133,39 +137,55 @@ def _told(run_dir: RunDir, chosen: Sequence[ProcessMark], now: bool, ended: bool
 def _cancel_job(run_dir: RunDir, job: str, now: bool) -> Cancelled | None:
     """None where the job has ended: whatever works on the run now was started otherwise."""
     try:
+        scheduler = scheduler_of(run_dir)
         known = scheduler.jobs([job]).get(job)
-        if known is None or not (known.waiting or known.running):
+        if known is None or known.phase == "ended" or not works_on(run_dir, known):
             return None
         scheduler.cancel(job, now)
         run_dir.append_event("cancelled", now=now, job=job)  # not before: a refused job goes on
-    except scheduler.SchedulerError as error:
+    except SchedulerError as error:
         return Cancelled(run_dir.path, f"job {job} could not be cancelled: {error}", False)
-    how = "killed" if now else "taken out of the queue" if known.waiting else "asked to save and stop"
-    return Cancelled(run_dir.path, f"job {job} was {how} by scancel and is not requeued", True)
+    how = (
+        "killed"
+        if now
+        else "taken out of the queue"
+        if known.phase == "waiting"
+        else "asked to save and stop"
+    )
+    return Cancelled(run_dir.path, f"job {job} was {how} and is not requeued", True)
 
 
 def _cancel_build(folder: Path, job: str, now: bool) -> Cancelled:
     try:
+        scheduler = scheduler_of(RunDir(folder))
         known = scheduler.jobs([job]).get(job)
-        if known is None or not (known.waiting or known.running):
+        if known is None or known.phase == "ended" or not _builds(known):
             return Cancelled(folder, f"its shard job {job} had ended already", True)
         scheduler.cancel(job, now)
-    except scheduler.SchedulerError as error:
+    except SchedulerError as error:
         return Cancelled(folder, f"its shard job {job} could not be cancelled: {error}", False)
     return Cancelled(folder, f"its shard job {job} was cancelled", True)
+
+
+def _builds(known: JobState) -> bool:
+    """Whether a job is the one that was noted beside the shard set that it names."""
+    if known.owner is None:
+        return True
+    noted = RunDir(Path(known.owner)).read_events() if known.owner else []
+    return any(e["event"] == "submitted" and e.get("job") == known.id for e in noted)
 
 
 def _targets(run_dir: RunDir) -> list[ProcessMark]:
     """Processes of the newest start that are not known to be dead: who started the ranks first."""
     tries = attempts(run_dir.read_events())
-    owner = mark_from(run_dir.read_owner())
-    named = [*(tries[-1].marks if tries else []), *([owner] if owner else [])]
+    holder = mark_from(run_dir.read_holder())
+    named = [*(tries[-1].marks if tries else []), *([holder] if holder else [])]
     return [mark for mark in dict.fromkeys(named) if life(mark) != "dead"]
 
 
 def _refuse_inside_a_live_pipeline(folder: Path) -> None:
     for above in _parents(folder):
-        driver = mark_from(RunDir(above).read_owner())
+        driver = mark_from(RunDir(above).read_holder())
         if read_graph(above) is not None and driver is not None and life(driver) != "dead":
             raise UserError(
                 f"{folder} belongs to the pipeline in {above}, which is running and would start it again.\n"

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from swamp_dist.launch.journal import Attempt, attempts, number
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.runs.events import Attempt, attempts, number
+from swamp_dist.runs.folder import RunDir
 
 _LOOK_SECONDS = 0.3
+_LAST_SECOND = 253402300799.0
+"""Of the year 9999: dates beyond are no dates."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def _size_at_start(attempt: Attempt, name: str) -> float | None:
 
 def _headline(tries: Sequence[Attempt], attempt: Attempt) -> str:
     """`---- start 2, 2026-01-31 12:00:00 on HOST, 2 ranks (start 1 was preempted at step 12) ----`"""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.began))
+    began = min(max(attempt.began, 0.0), _LAST_SECOND)
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began))
     where = f" on {attempt.marks[0].host}" if attempt.marks else ""
     ranks = next((int(n) for e in attempt.events if (n := number(e, "world_size")) is not None), None)
     size = f", {ranks} rank{'s' if ranks != 1 else ''}" if ranks else ""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swamp_dist.launch.journal import ENDINGS, Attempt, Record, number
-from swamp_dist.launch.processes import Life
-from swamp_dist.launch.scheduler import Job
+from swamp_dist.records import JobState
+from swamp_dist.runs.events import ENDINGS, OPENINGS, Attempt, Record, number, reason_line
+from swamp_dist.runs.processes import Life
 
 State = Literal[
     "waiting",
@@ -21,23 +21,25 @@ State = Literal[
     "cancelled",
     "failed",
     "blocked",
+    "stuck",
+    "unreadable",
     "done",
 ]
 LIVE: frozenset[State] = frozenset({"queued", "starting", "running", "stalled", "requeued"})
 """States in which something still works on the run, or will without being asked."""
 _LAUNCH_SECONDS = 60.0
-"""Between a pipeline's `launched` and the first word of the process it starts; a python start takes seconds."""
+"""Between a pipeline's `launched` and the first event of the process it starts; Python takes seconds."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """All that a verdict needs."""
 
     done: bool
     events: Sequence[Record]
     attempt: Attempt | None
     """The newest start."""
-    owner: Life | None
+    holder: Life | None
     """Of the process that holds the folder; None where nobody does."""
     starter: Life | None
     """Of the processes that the newest start named, the liveliest; None where it named none."""
@@ -45,8 +47,10 @@ class Facts:
     """Where they are, or were."""
     job_id: str
     """Of the newest submission; empty where it was never submitted."""
-    job: Job | None
+    job: JobState | None
     """What the scheduler says of it; None where it knows it not, or no longer."""
+    scheduler: str
+    """Its name, for people."""
     scheduler_error: str
     """Why the scheduler could not be asked; empty where it could."""
     step: int | None
@@ -63,30 +67,56 @@ class Facts:
         return self.events[-1] if self.events else None
 
 
-def judge(facts: Facts) -> tuple[State, str]:
+def run_state(facts: RunFacts) -> tuple[State, str]:
     """State and reason; a reason is one line, empty where there is nothing to say."""
     if facts.done:
         return "done", ""
-    if facts.job is not None and facts.job.waiting:
+    if facts.job is not None and facts.job.stuck:
+        never = f"job {facts.job_id} can never start: {facts.job.reason}"
+        return "stuck", f"{never}; {facts.job.fix}" if facts.job.fix else never
+    if facts.job is not None and facts.job.phase == "waiting":
         why = f"job {facts.job_id} waits" + (f": {facts.job.reason}" if facts.job.reason else "")
         return ("requeued" if facts.attempt else "queued"), why
-    if facts.owner == "suspended" or (facts.owner is None and facts.starter == "suspended"):
+    if facts.holder == "suspended" or (facts.holder is None and facts.starter == "suspended"):
         return "stalled", "its process is suspended (SIGSTOP or Ctrl-Z); SIGCONT lets it go on"
-    if facts.owner == "alive" or (facts.job is not None and facts.job.running):
+    if facts.last is not None and facts.last["event"] == "waits" and (facts.job or facts.scheduler_error):
+        ran = any(e["event"] in ("launched", *OPENINGS) for e in facts.events)
+        return ("requeued" if ran else "stuck"), str(facts.last.get("reason"))
+    if facts.holder == "alive":
         return _live(facts)
+    if facts.job is not None and facts.job.phase == "running":
+        return _live(facts) if _goes_on(facts) else _between_starts(facts)
     if facts.last is None or facts.last["event"] in (*ENDINGS, "cancelled"):
         return _ended(facts)
     if facts.starter == "alive":
         return "starting", _phase(facts)
     if facts.last["event"] == "launched" and _age(facts.now, facts.last) < _LAUNCH_SECONDS:
         return "starting", ""
-    if {"elsewhere", "unknown"} & {facts.owner, facts.starter} and facts.job is None:
+    if {"elsewhere", "unknown"} & {facts.holder, facts.starter} and facts.job is None:
         return _unseen(facts)
     return _ended(facts)
 
 
-def _live(facts: Facts) -> tuple[State, str]:
-    job_seconds = facts.job.seconds if facts.job is not None and facts.owner is None else None
+def _goes_on(facts: RunFacts) -> bool:
+    """Whether the newest start of a job that holds machines has not ended yet."""
+    ended = facts.attempt is not None and facts.attempt.ending is not None
+    again = facts.last is not None and facts.last["event"] in ("launched", "submitted", *OPENINGS)
+    return (again or not ended) and not (facts.holder == "dead" and not again)
+
+
+def _between_starts(facts: RunFacts) -> tuple[State, str]:
+    """Its ranks have ended and its job has not: whoever started them still has to say what follows."""
+    ending = facts.attempt.ending if facts.attempt is not None else None
+    if ending is not None and ending["event"] == "failed" and ending.get("job"):
+        return _ended(facts)  # the job's own last word
+    if ending is not None and ending["event"] in ("preempted", "requeued"):
+        return "requeued", f"{ending.get('reason') or 'asked to stop'}; waits for {facts.scheduler}"
+    said = reason_line(ending.get("reason")) if ending is not None else ""
+    return "requeued", f"lost a rank; waits for {facts.scheduler}" + (f" ({said})" if said else "")
+
+
+def _live(facts: RunFacts) -> tuple[State, str]:
+    job_seconds = facts.job.seconds if facts.job is not None and facts.holder is None else None
     # of a job that started again: its signs of before are old without its being stuck
     since = None if facts.seen is None else facts.now - facts.seen
     quiet = min((seconds for seconds in (job_seconds, since) if seconds is not None), default=0.0)
@@ -98,7 +128,7 @@ def _live(facts: Facts) -> tuple[State, str]:
     )
 
 
-def _unseen(facts: Facts) -> tuple[State, str]:
+def _unseen(facts: RunFacts) -> tuple[State, str]:
     """Its process cannot be seen from here and no scheduler tells of it: only its signs can be judged."""
     if facts.seen is not None and facts.now - facts.seen <= facts.patience:
         return "running", _phase(facts)
@@ -106,15 +136,16 @@ def _unseen(facts: Facts) -> tuple[State, str]:
     return "stalled", f"{quiet}; its process is, or was, on host {facts.host}: look there"
 
 
-def _phase(facts: Facts) -> str:
+def _phase(facts: RunFacts) -> str:
     if facts.last is not None and facts.last["event"] == "cancelled":
         return "asked to stop; saves at the next step"
-    if facts.attempt is None or facts.attempt.last("started") is None:
+    again = facts.last is not None and facts.last["event"] == "launched"
+    if again or facts.attempt is None or facts.attempt.last("started") is None:
         return "its ranks are getting ready"
     return "evaluating" if facts.step is not None and facts.step == facts.total else ""
 
 
-def _ended(facts: Facts) -> tuple[State, str]:
+def _ended(facts: RunFacts) -> tuple[State, str]:
     """Nothing works on it: what its last word says, or that it had none."""
     last = facts.last
     kind = last["event"] if last is not None else None
@@ -137,20 +168,20 @@ def _ended(facts: Facts) -> tuple[State, str]:
             f"{last.get('reason')}; job {facts.job_id} left the queue; submit again to continue",
         )
     if kind == "failed":
-        return "failed", str(last.get("reason") or "no reason noted").splitlines()[0]
-    job = f" (job {facts.job_id}: {facts.job.state})" if facts.job is not None else ""
+        return "failed", reason_line(last.get("reason")) or "no reason noted"
+    job = f" (job {facts.job_id}: {facts.job.word})" if facts.job is not None else ""
     return "failed", f"stopped without a word {_where(facts)}{job}; the same command continues"
 
 
-def _submitted(facts: Facts) -> tuple[State, str]:
+def _submitted(facts: RunFacts) -> tuple[State, str]:
     if facts.scheduler_error:
         return "queued", f"submitted as job {facts.job_id}; {facts.scheduler_error}"
     if facts.job is not None:
-        return "failed", f"job {facts.job_id} ended before its ranks began: {facts.job.state}"
+        return "failed", f"job {facts.job_id} ended before its ranks began: {facts.job.word}"
     return "failed", f"job {facts.job_id} left the scheduler and its ranks never began"
 
 
-def _where(facts: Facts) -> str:
+def _where(facts: RunFacts) -> str:
     if facts.step is not None:
         return f"at step {facts.step}"
     begun = facts.attempt is not None and facts.attempt.last("started") is not None

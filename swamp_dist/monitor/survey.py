@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swamp_dist.launch import scheduler
-from swamp_dist.launch.graph import read_graph
-from swamp_dist.launch.processes import Life
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.status import STALLED_AFTER, Asked, RunStatus, job_id, look, owner_life
-from swamp_dist.records import UserError
+from swamp_dist.backends.jobs import works_on
+from swamp_dist.backends.protocols import JobBackend, SchedulerError
+from swamp_dist.backends.registry import scheduler_of
+from swamp_dist.errors import UserError
+from swamp_dist.monitor.status import STALLED_AFTER, RunStatus, SchedulerAnswer, holder_life, look, unreadable
+from swamp_dist.runs.events import job_id
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.graph import read_graph
+from swamp_dist.runs.processes import Life
 
 _DEPTH = 5
 
@@ -29,7 +32,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunEntry:
     """A run folder: its name in its group, and the stages it waits for."""
 
     key: str
@@ -45,30 +48,30 @@ def survey(paths: Sequence[Path], stalled_after: float = STALLED_AFTER) -> tuple
     Raises:
         UserError: a path does not exist or holds no run.
     """
-    found = [group for root in dict.fromkeys(paths) for group in places(root)]
-    asked = _ask([place for _, _, inside in found for place in inside])
+    found = [group for root in dict.fromkeys(paths) for group in run_entries(root)]
+    asked = _ask([entry for _, _, inside in found for entry in inside])
     groups = []
     for path, pipeline, inside in found:
-        runs = [
-            look(
-                p.run_dir,
-                key=p.key,
-                after=p.after,
-                asked=asked.get(p.run_dir.path),
-                stalled_after=stalled_after,
-            )
-            for p in inside
-        ]
-        driver = owner_life(path) if pipeline else None
+        runs = [_look(entry, asked.get(entry.run_dir.path), stalled_after) for entry in inside]
+        driver = holder_life(path) if pipeline else None
         groups.append(Group(path, pipeline, driver, tuple(_blocked(runs))))
     errors = [each.error for each in asked.values() if each.error]
     return groups, errors[0] if errors else ""
 
 
+def _look(entry: RunEntry, asked: SchedulerAnswer | None, stalled_after: float) -> RunStatus:
+    """How a run stands. Whatever its folder holds, the other runs are shown: what is met there becomes its
+    status."""
+    try:
+        return look(entry.run_dir, key=entry.key, after=entry.after, asked=asked, stalled_after=stalled_after)
+    except Exception as error:  # not ours to foresee: the folder may be anybody's
+        return unreadable(entry.run_dir, entry.key, entry.after, error)
+
+
 def status_of(folder: Path) -> RunStatus:
     """How the run in one folder stands, the scheduler asked where it was submitted."""
-    place = Place(str(folder), RunDir(folder))
-    return look(place.run_dir, key=place.key, asked=_ask([place]).get(folder))
+    entry = RunEntry(str(folder), RunDir(folder))
+    return look(entry.run_dir, key=entry.key, asked=_ask([entry]).get(folder))
 
 
 def is_run(folder: Path) -> bool:
@@ -77,7 +80,7 @@ def is_run(folder: Path) -> bool:
     return any(p.is_file() for p in (names.stage_yaml, names.result_json, names.events_jsonl))
 
 
-def places(root: Path) -> list[tuple[Path, bool, list[Place]]]:
+def run_entries(root: Path) -> list[tuple[Path, bool, list[RunEntry]]]:
     """Groups of run folders below `root`: folder, whether it is a pipeline's, its runs.
 
     Raises:
@@ -89,35 +92,52 @@ def places(root: Path) -> list[tuple[Path, bool, list[Place]]]:
             "runs.\nFix: correct the path, or start a run first: swamp run JOB"
         )
     if is_run(root):
-        return [(root, False, [Place(str(root), RunDir(root))])]
+        return [(root, False, [RunEntry(str(root), RunDir(root))])]
     walked = list(_walk(root, 0))
     groups = [(folder, True, _stages(folder)) for folder, pipeline in walked if pipeline]
     loose = [
-        Place(str(folder.relative_to(root)), RunDir(folder)) for folder, pipeline in walked if not pipeline
+        RunEntry(str(folder.relative_to(root)), RunDir(folder)) for folder, pipeline in walked if not pipeline
     ]
     if not walked:
         raise UserError(f"no run in {root}: expected folders with a stage.yaml.\nStart one: swamp run JOB")
     return [*groups, *([(root, False, loose)] if loose else [])]
 
 
-def _ask(found: Sequence[Place]) -> dict[Path, Asked]:
-    """What the scheduler says of every unfinished run that was submitted; one question for all of them."""
-    ids = {p.run_dir.path: job_id(p.run_dir.read_events()) for p in found if not p.run_dir.done}
-    ids = {path: each for path, each in ids.items() if each}
-    if not ids:
-        return {}
+def _ask(found: Sequence[RunEntry]) -> dict[Path, SchedulerAnswer]:
+    """What the schedulers say of every unfinished run that was submitted; one question to each."""
+    submitted: dict[str, tuple[JobBackend, dict[Path, str]]] = {}
+    for entry in found:
+        try:
+            job = "" if entry.run_dir.done else job_id(entry.run_dir.read_events())
+            backend = scheduler_of(entry.run_dir) if job else None
+        except OSError:  # an unreadable folder, which `look` tells
+            continue
+        if backend is not None:
+            submitted.setdefault(backend.title, (backend, {}))[1][entry.run_dir.path] = job
+    answers: dict[Path, SchedulerAnswer] = {}
+    for backend, ids in submitted.values():
+        answers |= _ask_one(backend, ids)
+    return answers
+
+
+def _ask_one(backend: JobBackend, ids: Mapping[Path, str]) -> dict[Path, SchedulerAnswer]:
     try:
-        known = scheduler.jobs(list(ids.values()))
-    except scheduler.SchedulerError as error:
-        return {path: Asked(error=str(error)) for path in ids}
-    return {path: Asked(known.get(each)) for path, each in ids.items()}
+        known = backend.jobs(list(ids.values()))
+    except SchedulerError as error:
+        return {path: SchedulerAnswer(error=str(error), scheduler=backend.title) for path in ids}
+    return {
+        path: SchedulerAnswer(
+            known[each] if works_on(RunDir(path), known.get(each)) else None, scheduler=backend.title
+        )
+        for path, each in ids.items()
+    }
 
 
 def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
     """Run folders and pipeline folders, the flag telling which; nothing inside them, no links."""
     if read_graph(folder) is not None:
         yield folder, True
-    elif is_run(folder):
+    elif _may_be_run(folder):
         yield folder, False
     elif depth < _DEPTH:
         try:
@@ -129,17 +149,28 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
             yield from _walk(Path(path), depth + 1)
 
 
-def _stages(folder: Path) -> list[Place]:
-    return [Place(node.key, RunDir(folder / node.key), node.after) for node in read_graph(folder) or ()]
+def _may_be_run(folder: Path) -> bool:
+    try:
+        return is_run(folder)
+    except OSError:  # it may not be looked into: shown as such
+        return True
+
+
+def _stages(folder: Path) -> list[RunEntry]:
+    return [RunEntry(node.key, RunDir(folder / node.key), node.after) for node in read_graph(folder) or ()]
 
 
 def _blocked(runs: Sequence[RunStatus]) -> Iterator[RunStatus]:
-    """A waiting stage is blocked where one before it has ended without being done, or is blocked itself."""
+    """A waiting stage is blocked where one before it has ended without being done, or is blocked itself.
+
+    So is one whose job the scheduler took out of the queue for that reason.
+    """
     ended: dict[str, str] = {}
     for run in runs:
         blocker = next((key for key in run.after if key in ended), None)
-        if run.state == "waiting" and blocker is not None:
+        never_began = run.state == "failed" and bool(run.job_id) and run.world_size is None
+        if blocker is not None and (run.state == "waiting" or never_began):
             run = replace(run, state="blocked", reason=f"waits for {blocker}, which is {ended[blocker]}")
-        if run.state in ("failed", "cancelled", "preempted", "blocked"):
+        if run.state in ("failed", "cancelled", "preempted", "blocked", "stuck"):
             ended[run.key] = run.state
         yield run

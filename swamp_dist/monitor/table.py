@@ -1,18 +1,15 @@
-"""The table of `swamp status`."""
+"""Runs as rows of a table, which `swamp status` prints and a running pipeline keeps up to date."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group as Stack
-from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
-from swamp_dist.launch.console import duration
-from swamp_dist.launch.status import RunStatus
-from swamp_dist.launch.survey import Group
-from swamp_dist.launch.verdict import State
+from swamp_dist.console import cell
+from swamp_dist.monitor.state import State
+from swamp_dist.monitor.status import RunStatus
+from swamp_dist.progress import duration
 
 _COLOURS: dict[State, str] = {
     "waiting": "dim",
@@ -25,43 +22,32 @@ _COLOURS: dict[State, str] = {
     "cancelled": "yellow",
     "failed": "red",
     "blocked": "yellow",
+    "stuck": "red",
+    "unreadable": "red",
     "done": "green",
 }
+_LEAST = {"run": 8}
+_MOST = {"metric": 60}
+"""Columns of a heading: a long name of a metric leaves room for the name of its run."""
 _HEADINGS = ("run", "state", "step", "speed", "left", "restarts", "metric", "last", "best")
 
 
-def status_grid(groups: Sequence[Group], scheduler_error: str) -> RenderableType:
-    """One table a group, its reasons beneath; a warning where the scheduler could not be asked."""
-    parts: list[RenderableType] = []
-    for group in groups:
-        parts.append(Text(_title(group), style="bold"))
-        parts.append(_table(group.runs))
-        parts += [Text(line) for line in _reasons(group.runs)]
-    if scheduler_error:
-        parts.append(Text(f"the scheduler could not be asked: {scheduler_error}", style="yellow"))
-    return Stack(*parts)
-
-
-def _title(group: Group) -> str:
-    if not group.pipeline:
-        return str(group.path)
-    drivers = {"alive": "running", "suspended": "suspended", "elsewhere": "driven on another host"}
-    how = drivers.get(group.driver or "", "")
-    if not how:
-        finished = all(run.state == "done" for run in group.runs)
-        how = "done" if finished else "not running; the same command continues it"
-    return f"{group.path} (pipeline, {how})"
-
-
-def _table(runs: Sequence[RunStatus]) -> Table:
+def runs_table(runs: Sequence[RunStatus]) -> Table:
+    """One row per run: state, step, speed, time left, restarts, and its metric."""
     table = Table(box=None, pad_edge=False)
     for heading in _HEADINGS:
         right = heading in ("step", "speed", "left", "restarts", "last", "best")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "run")
+        table.add_column(
+            heading,
+            justify="right" if right else "left",
+            no_wrap=heading != "run",
+            min_width=_LEAST.get(heading),
+            max_width=_MOST.get(heading),
+        )
     for run in runs:
         after = f"  after {', '.join(_short(key, run.key) for key in run.after)}" if run.after else ""
-        name = Text(run.key).append(after, style="dim")
-        table.add_row(name, Text(run.state, style=_COLOURS[run.state]), *_figures(run))
+        name = cell(run.key) + cell(after, "dim")
+        table.add_row(name, cell(run.state, _COLOURS[run.state]), *map(cell, _figures(run)))
     return table
 
 
@@ -81,10 +67,6 @@ def speed(seconds_per_step: float) -> str:
     if seconds_per_step > 1:
         return f"{seconds_per_step:.1f} s/step"
     return f"{1 / seconds_per_step:.3g} steps/s" if seconds_per_step > 0 else ""
-
-
-def _reasons(runs: Sequence[RunStatus]) -> Iterator[str]:
-    return (f"  {run.key}: {run.state}: {run.reason}" for run in runs if run.reason)
 
 
 def _short(key: str, beside: str) -> str:

@@ -1,6 +1,7 @@
 """Scores, swapped targets, the cross-entropy against them, and the figures that show a collapse early.
 
-Shape letters: b pairs on this rank, B in the global batch, n rows of the queue, D embedding size, K prototypes.
+Shape letters: b pairs on this rank, B in the global batch, n rows of the queue, D embedding size, K
+prototypes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from swamp_dist.distributed import World, sum_over_ranks
-from swamp_dist.objective.masses import ScorePrecision, operand, score_product
 from swamp_dist.objective.queue import Queue
-from swamp_dist.objective.sinkhorn import SinkhornSolution, assign
+from swamp_dist.objective.solve.scores import ScorePrecision, operand, score_product
+from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, assign
 from swamp_dist.records import SoftTargets
 
 
@@ -43,7 +44,8 @@ def queue_scores(
     out: Tensor | None = None,
     precision: ScorePrecision = "float32",
 ) -> Tensor:
-    """Similarities (2, n, K) of the queue's rows with prototypes (K, D), modality A, then B; in `out` if given."""
+    """Similarities (2, n, K) of the queue's rows with prototypes (K, D), modality A, then B; in `out` if
+    given."""
     sides = [side[rows] for side in (queue.operands if precision == "bfloat16" else (queue.a, queue.b))]
     if out is None:
         out = prototypes.new_empty(2, len(sides[0]), len(prototypes))

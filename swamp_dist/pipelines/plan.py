@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import graphlib
-import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, StageSettings, TableSettings
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
-from swamp_dist.explaining import nearest
-from swamp_dist.launch.embedding_dim import starting_points
-from swamp_dist.launch.finished import check_finished
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import load
-from swamp_dist.records import UserError
+from swamp_dist.pipelines.matrix import cells, substitute
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.graph import GraphNode
+from swamp_dist.stage.open import check_finished
+from swamp_dist.train.weights_header import starting_points
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
-_UNSAFE = re.compile(r"[^\w.+-]")
 _MOST_PROBLEMS = 10
+"""Problems in one message; more of them would push the first off the screen."""
 
 
 @dataclass(frozen=True)
@@ -47,74 +46,64 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PipelinePlan:
     """The whole graph; stages stand after those they depend on."""
 
     run_dir: Path
     shards: tuple[PlannedShards, ...]
     stages: tuple[PlannedStage, ...]
 
+    @property
+    def nodes(self) -> list[GraphNode]:
+        """The graph as those who watch it read it."""
+        return [GraphNode(stage.key, stage.after) for stage in self.stages]
+
     def run_dirs(self, name: str) -> list[Path]:
         """Folders of one stage over the cells, in matrix order."""
         return [s.run_dir for s in self.stages if s.name == name]
 
 
-def plan_pipeline(settings: PipelineSettings, run_dir: Path) -> Plan:
-    """Expand the matrix, replace `{names}`, load and check every recipe and job.
+@dataclass(frozen=True)
+class _Cell:
+    """One combination of the matrix values."""
+
+    name: str
+    """Folder of its runs below the pipeline's; empty where the matrix is."""
+    folder: Path
+    values: Mapping[str, str]
+
+    def key(self, stage: str) -> str:
+        return f"{self.name}/{stage}" if self.name else stage
+
+
+def plan_pipeline(settings: PipelineSettings, run_dir: Path) -> PipelinePlan:
+    """Repeat the graph for every cell, replace `{names}`, load and check every recipe and job.
 
     Raises:
         UserError: all problems of all stages in one message.
     """
     order = _order(settings)
-    grid = cells(settings.matrix)
+    grid = [_Cell(name, run_dir / name, values) for name, values in cells(settings.matrix)]
     problems: list[str] = []
-    if len({name for name, _ in grid}) < len(grid):
-        problems.append(f"matrix: two cells would share a folder: {', '.join(name for name, _ in grid)}")
+    if len({cell.name for cell in grid}) < len(grid):
+        problems.append(f"matrix: two cells would share a folder: {', '.join(cell.name for cell in grid)}")
+
+    # Load what each cell needs, with the cell's values in place of their names.
     shards: list[PlannedShards] = []
     stages: list[PlannedStage] = []
-    for cell, values in grid:
-        folder = run_dir / cell if cell else run_dir
-        shards += _cell_shards(settings, values, problems)
-        for name in order:
-            stage = _cell_stage(settings, name, order, cell, folder, values, problems)
-            stages += [stage] if stage else []
-    plan = Plan(run_dir, tuple(_distinct(shards, problems)), tuple(stages))
+    for cell in grid:
+        shards += _cell_shards(settings, cell, problems)
+        stages += _cell_stages(settings, order, cell, problems)
+    plan = PipelinePlan(run_dir, tuple(_distinct(shards, problems)), tuple(stages))
+
+    # Compare stages with the disk, with each other and with the tables; half a plan would look wrong here.
     if not problems:
+        problems += _shared_folders(plan)
         problems += _missing_inputs(plan)
         problems += _finished_otherwise(plan)
         problems += [p for table in settings.tables for p in _table_problems(table, settings.stages, plan)]
-    _raise(settings.name, problems)
+    _raise_if_any(settings.name, problems)
     return plan
-
-
-def cells(matrix: Mapping[str, Sequence[int | float | str]]) -> list[tuple[str, dict[str, str]]]:
-    """Folder name and values of every cell: {seed: [0, 1]} -> seed-0, seed-1; an empty matrix is one
-    cell without a name."""
-    named = []
-    for values in itertools.product(*matrix.values()):
-        cell = dict(zip(matrix, map(str, values), strict=True))
-        named.append(("_".join(f"{name}-{_UNSAFE.sub('-', v)}" for name, v in cell.items()), cell))
-    return named
-
-
-def substitute(text: str, values: Mapping[str, str]) -> str:
-    """`text` with every `{name}` replaced; braces around anything else (YAML sections) stay.
-
-    Raises:
-        UserError: a name that has no value; lists those that have.
-    """
-
-    def replaced(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in values:
-            return values[name]
-        near = nearest(name, values)
-        guess = f" Did you mean {{{near[0]}}}?" if near else ""
-        raise UserError(
-            f"{text!r}: {{{name}}} has no value.{guess} Names here: {', '.join(sorted(values)) or 'none'}"
-        )
-
-    return _PLACEHOLDER.sub(replaced, text)
 
 
 def _order(settings: PipelineSettings) -> list[str]:
@@ -128,46 +117,50 @@ def _order(settings: PipelineSettings) -> list[str]:
 
 
 def _ancestors(stages: Mapping[str, PipelineStage], name: str) -> set[str]:
-    direct = set(stages[name].after)
-    return direct.union(*(_ancestors(stages, before) for before in direct))
+    return set(_all_before(name, lambda stage: stages[stage].after))
 
 
-def _cell_shards(
-    settings: PipelineSettings, values: Mapping[str, str], problems: list[str]
-) -> Iterator[PlannedShards]:
+def _all_before(name: str, before: Callable[[str], Sequence[str]]) -> list[str]:
+    """Everything that `name` comes after, each once, however many ways lead there."""
+    found: dict[str, None] = {}
+    waiting = [*before(name)]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found[each] = None
+            waiting += before(each)
+    return list(found)
+
+
+def _cell_shards(settings: PipelineSettings, cell: _Cell, problems: list[str]) -> Iterator[PlannedShards]:
     for shards in settings.shards:
         try:
-            overrides = [substitute(o, values) for o in shards.overrides]
+            overrides = [substitute(o, cell.values) for o in shards.overrides]
             recipe = load(shards.recipe, ShardSettings, overrides)
-            yield PlannedShards(shards.recipe, recipe, Path(substitute(shards.out, values)))
+            yield PlannedShards(shards.recipe, recipe, Path(substitute(shards.out, cell.values)))
         except UserError as error:
             problems.append(f"shards {shards.out}: {error}")
 
 
-def _cell_stage(
-    settings: PipelineSettings,
-    name: str,
-    order: Sequence[str],
-    cell: str,
-    folder: Path,
-    values: Mapping[str, str],
-    problems: list[str],
-) -> PlannedStage | None:
-    stage = settings.stages[name]
-    before = _ancestors(settings.stages, name)
-    runs = {f"runs.{n}": str(folder / n) for n in order if n in before}
-    try:
-        overrides = [substitute(o, {**values, **runs}) for o in (*stage.overrides, *settings.overrides)]
-        loaded = load(stage.job, StageSettings, overrides)
-    except UserError as error:
-        problems.append(f"stage {name}: {error}")
-        return None
-    prefix = f"{cell}/" if cell else ""
-    after = tuple(prefix + a for a in stage.after)
-    return PlannedStage(prefix + name, name, loaded, folder / name, after)
+def _cell_stages(
+    settings: PipelineSettings, order: Sequence[str], cell: _Cell, problems: list[str]
+) -> Iterator[PlannedStage]:
+    for name in order:
+        stage = settings.stages[name]
+        before = _ancestors(settings.stages, name)
+        runs = {f"runs.{other}": str(cell.folder / other) for other in order if other in before}
+        names = {**cell.values, **runs}
+        try:
+            overrides = [substitute(o, names) for o in (*stage.overrides, *settings.overrides)]
+            loaded = load(stage.job, StageSettings, overrides)
+        except UserError as error:
+            problems.append(f"stage {name}: {error}")
+            continue
+        after = tuple(cell.key(other) for other in stage.after)
+        yield PlannedStage(cell.key(name), name, loaded, cell.folder / name, after)
 
 
-def _finished_otherwise(plan: Plan) -> Iterator[str]:
+def _finished_otherwise(plan: PipelinePlan) -> Iterator[str]:
     for stage in plan.stages:
         try:
             check_finished(RunDir(stage.run_dir), stage.settings)
@@ -176,7 +169,7 @@ def _finished_otherwise(plan: Plan) -> Iterator[str]:
 
 
 def _distinct(shards: Sequence[PlannedShards], problems: list[str]) -> list[PlannedShards]:
-    """One entry a folder; two different recipes for one folder are a problem."""
+    """One entry per folder; two different recipes for one folder are a problem."""
     by_out: dict[Path, PlannedShards] = {}
     for each in shards:
         first = by_out.setdefault(each.out, each)
@@ -188,14 +181,29 @@ def _distinct(shards: Sequence[PlannedShards], problems: list[str]) -> list[Plan
     return list(by_out.values())
 
 
-def _missing_inputs(plan: Plan) -> list[str]:
+def _shared_folders(plan: PipelinePlan) -> Iterator[str]:
+    """Folders that a shard set and a run would both be written to, one inside the other included."""
+    runs = {plan.run_dir.resolve(): "the pipeline"}
+    runs |= {stage.run_dir.resolve(): f"stage {stage.key}" for stage in plan.stages}
+    for shards in plan.shards:
+        folder = shards.out.resolve()
+        for run, what in runs.items():
+            if run.is_relative_to(folder) or (what != "the pipeline" and folder.is_relative_to(run)):
+                yield (
+                    f"shards {shards.out}: {what} would be written there too, to {run}.\n"
+                    "    Change `out`, or choose another --run-dir."
+                )
+                break
+
+
+def _missing_inputs(plan: PipelinePlan) -> list[str]:
     """Shard sets and weights that neither exist nor will be made by an earlier stage."""
     built = {s.out.resolve() for s in plan.shards}
     by_key = {s.key: s for s in plan.stages}
     problems = []
     for stage in plan.stages:
         data = stage.settings.data
-        if data.shards.resolve() not in built and not (data.shards / "manifest.json").is_file():
+        if data.shards.resolve() not in built and not (data.shards / MANIFEST_FILE).is_file():
             recipe = data.recipe or "RECIPE"
             problems.append(
                 f"stage {stage.name}: no shards in {data.shards} and the pipeline does not build them.\n"
@@ -213,14 +221,13 @@ def _missing_inputs(plan: Plan) -> list[str]:
 
 
 def run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) -> Iterator[Path]:
-    """Run folders of all stages that a stage comes after, at first or second hand."""
-    for key in stage.after:
+    """Run folders of all stages that a stage comes after, directly or through others."""
+    for key in _all_before(stage.key, lambda key: by_key[key].after):
         yield by_key[key].run_dir
-        yield from run_dirs_before(by_key[key], by_key)
 
 
-def _table_problems(table: TableSettings, stages: Iterable[str], plan: Plan) -> list[str]:
-    """Metrics of a closing table that a row's stage will not have: better said now than after hours."""
+def _table_problems(table: TableSettings, stages: Iterable[str], plan: PipelinePlan) -> list[str]:
+    """Metrics of a closing table that a row's stage will not have, found before hours of training."""
     wanted = {name for r in table.rows for name in (r.stage, r.against)} | {table.baseline}
     problems = []
     try:
@@ -244,7 +251,7 @@ def _table_problems(table: TableSettings, stages: Iterable[str], plan: Plan) -> 
     return problems
 
 
-def _raise(name: str, problems: Sequence[str]) -> None:
+def _raise_if_any(name: str, problems: Sequence[str]) -> None:
     distinct = list(dict.fromkeys(problems))
     if not distinct:
         return

@@ -1,9 +1,10 @@
-"""A sweep file -> the pipeline that runs it, and what its runs say about every setting."""
+"""A sweep file -> the pipeline that runs it, and the metric of its runs by setting."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from swamp_dist.config import (
     TableRow,
     TableSettings,
 )
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, metric_value, promised_metrics, stage_results
-from swamp_dist.launch.plan import cells
+from swamp_dist.file_names import name_problem
 from swamp_dist.loading import load
-from swamp_dist.records import UserError
+from swamp_dist.pipelines.matrix import MOST_CELLS, cells
 
 Value = int | float | str | bool
 _UNSAFE = re.compile(r"[^\w.+-]")
@@ -59,6 +61,9 @@ def points(settings: SweepSettings) -> list[Point]:
     """
     own = _job_values(settings)
     wanted = [own]
+    count = math.prod(map(len, settings.vary.values()))
+    if settings.design == "grid" and count > MOST_CELLS:
+        raise UserError(f"sweep {settings.name}: {count:,} points; expected at most {MOST_CELLS:,}")
     if settings.design == "grid":
         grid = itertools.product(*settings.vary.values())
         wanted += [dict(zip(settings.vary, combination, strict=True)) for combination in grid]
@@ -71,7 +76,7 @@ def points(settings: SweepSettings) -> list[Point]:
 
 
 def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
-    """The pipeline of a sweep: a stage a point, a cell a seed, one table.
+    """The pipeline of a sweep: a stage per point, a cell per seed, one table.
 
     Raises:
         UserError: the job cannot be loaded or has no such setting; a metric that no run will have; values
@@ -80,6 +85,8 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
     _check(settings)
     chosen = points(settings)
     names = [point.stage for point in chosen]
+    for problem in filter(None, map(name_problem, names)):
+        raise UserError(f"sweep {settings.name}: a run's folder is called by its values: {problem}")
     if len(set(names)) < len(names):
         raise UserError(f"sweep {settings.name}: two points would share a folder: {', '.join(names)}")
     judged = "evaluate=" + json.dumps([settings.evaluate.model_dump(mode="json")])
@@ -106,7 +113,7 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
 
 
 def curves(settings: SweepSettings, run_dir: Path) -> list[Curve]:
-    """What the finished runs in `run_dir` say about each setting, by the first metric."""
+    """The first metric of the finished runs in `run_dir`, by setting."""
     chosen = points(settings)
     own = chosen[0].values
     folders = [run_dir / cell for cell, _ in cells({"seed": settings.seeds})]
@@ -126,9 +133,9 @@ def _curve(
 ) -> Curve:
     """In a grid a value's runs are those of all combinations that have it."""
     rest = [k for k in own if k != key]
-    relevant = [p for p in chosen if is_grid or all(p.values[k] == own[k] for k in rest)]
-    values = sorted({p.values[key] for p in relevant}, key=_sort_key)
-    runs = tuple(tuple(x for p in relevant if p.values[key] == v for x in found[p.stage]) for v in values)
+    compared = [p for p in chosen if is_grid or all(p.values[k] == own[k] for k in rest)]
+    values = sorted({p.values[key] for p in compared}, key=_sort_key)
+    runs = tuple(tuple(x for p in compared if p.values[key] == v for x in found[p.stage]) for v in values)
     return Curve(key, tuple(values), runs, own[key])
 
 
@@ -163,8 +170,8 @@ def _leaf(tree: Mapping[str, object], key: str) -> Value:
         node = node.get(part) if isinstance(node, Mapping) else None
     if not isinstance(node, int | float | str | bool):
         raise UserError(
-            f"vary.{key}: the job holds {node!r} there; a sweep varies settings that have one plain value in the "
-            "job file. Give the job a value for it."
+            f"vary.{key}: the job holds {node!r} there; a sweep varies settings that have one plain value in "
+            "the job file. Give the job a value for it."
         )
     return node
 
@@ -177,7 +184,8 @@ def _check(settings: SweepSettings) -> None:
     reported = {_TEST} | {e.split for job in jobs for e in job.evaluate}
     if settings.chooses and settings.evaluate.split in reported:
         raise UserError(
-            f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that figures are reported "
-            f"on (in {settings.job}, or by its name). Choosing values by it would tune on the test data.\nFix: evaluate on a validation split, or set "
-            "chooses: false for an ablation by which nothing is chosen."
+            f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that figures "
+            f"are reported on (in {settings.job}, or by its name). Choosing values by it would tune on the "
+            "test data.\nFix: evaluate on a validation split, or set chooses: false for an ablation by which "
+            "nothing is chosen."
         )

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swamp_dist.config import PipelineSettings, TableRow, TableSettings
-from swamp_dist.evaluate.results import RESULT_FILE, metric_names, read_result, stage_results
+from swamp_dist.errors import UserError
+from swamp_dist.evaluate.results import metric_names, read_result
 from swamp_dist.evaluate.table import ResultTable, build_table
-from swamp_dist.launch.plan import cells
-from swamp_dist.records import StageResult, UserError
+from swamp_dist.file_names import RESULT_FILE
+from swamp_dist.pipelines.matrix import cells
+from swamp_dist.records import StageResult
 
 _SHOWN = ("r_at_1", "r_at_5", "r_at_10", "median_rank", "map")
 
@@ -22,13 +24,15 @@ def pipeline_tables(settings: PipelineSettings, run_dir: Path) -> list[ResultTab
     """
     if not settings.tables:
         raise UserError(f"pipeline {settings.name} has no `tables:` section; name run folders instead")
+    left_out: list[str] = []
     results = {
-        name: stage_results(run_dir / cell / name for cell, _ in cells(settings.matrix))
+        name: [_result(run_dir / cell / name, left_out) for cell, _ in cells(settings.matrix)]
         for name in settings.stages
     }
     if not any(result for stage in results.values() for result in stage):
-        raise UserError(f"no stage of pipeline {settings.name} is done in {run_dir}; is that its --run-dir?")
-    return [build_table(table, results) for table in settings.tables]
+        said = f"no stage of pipeline {settings.name} is done in {run_dir}; is that its --run-dir?"
+        raise UserError("\n".join([said, *left_out]))
+    return [build_table(_with_note(table, left_out), results) for table in settings.tables]
 
 
 def runs_table(folders: Sequence[Path]) -> ResultTable:
@@ -38,7 +42,11 @@ def runs_table(folders: Sequence[Path]) -> ResultTable:
         UserError: a folder holds no finished run.
     """
     runs = [run for folder in folders for run in _runs(folder)]
-    results = {str(run): [read_result(run)] for run in runs}
+    left_out: list[str] = []
+    found_in = {str(run): _result(run, left_out) for run in runs}
+    results = {key: [result] for key, result in found_in.items() if result is not None}
+    if not results:
+        raise UserError("\n".join(left_out))
     evaluated = [r for (r,) in results.values() if r.evaluations]
     if not evaluated:
         raise UserError(f"nothing was evaluated in {', '.join(map(str, runs))}: add `evaluate:` to the job")
@@ -50,7 +58,24 @@ def runs_table(folders: Sequence[Path]) -> ResultTable:
     shown: dict[str, Sequence[StageResult | None]] = {
         row.stage: results[row.stage] for row in rows if row.stage
     }
-    return build_table(TableSettings(metrics=metrics, rows=rows), shown)
+    return build_table(_with_note(TableSettings(metrics=metrics, rows=rows), left_out), shown)
+
+
+def _result(folder: Path, left_out: list[str]) -> StageResult | None:
+    """The result of a run; None where there is none, or none that can be read: that one is `left_out`."""
+    try:
+        return read_result(folder) if (folder / RESULT_FILE).exists() else None
+    except UserError as error:
+        left_out.append(str(error).splitlines()[0])
+        return None
+
+
+def _with_note(table: TableSettings, left_out: Sequence[str]) -> TableSettings:
+    """The table saying under its figures which runs are not among them."""
+    if not left_out:
+        return table
+    said = f"LEFT OUT: {'; '.join(left_out)}"
+    return table.model_copy(update={"note": f"{table.note} {said}".strip()})
 
 
 def _runs(folder: Path) -> list[Path]:

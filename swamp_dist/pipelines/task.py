@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swamp_dist.launch.journal import attempts
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.processes import life, mark_from
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.errors import ExitCode
+from swamp_dist.runs.events import attempts
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.processes import life, mark_from
 
 Runner = Callable[[Path, Path, int], int]
 """(stage_yaml, run_dir, ranks) -> exit code; leaves result.json in `run_dir` when it returns 0."""
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Ending:
+class StageExit:
     """How a stage ended: what its Ray task gives to the tasks after it."""
 
     key: str
@@ -41,7 +41,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Order:
+class StageSpec:
     """All that a Ray task needs; plain values."""
 
     key: str
@@ -53,19 +53,19 @@ class Order:
     environment: dict[str, str | None]
 
 
-def stage_task(order: Order, runner: Runner, *before: Ending) -> Ending:
+def stage_task(spec: StageSpec, runner: Runner, *before: StageExit) -> StageExit:
     """Run a stage, once those before it have ended; the result of one is the start of the next."""
-    blocker = next((ending.key for ending in before if not ending.done), None)
+    blocker = next((each.key for each in before if not each.done), None)
     if blocker is not None:
-        return Ending(order.key, None, blocker)
-    os.chdir(order.working_folder)  # settings hold paths relative to where the pipeline was started
-    _restore(order.environment)
+        return StageExit(spec.key, None, blocker)
+    os.chdir(spec.working_folder)  # settings hold paths relative to where the pipeline was started
+    _restore(spec.environment)
     code: int = ExitCode.FAILED
-    for _ in range(1 + order.retries):
-        code = _attempt(order, runner)
+    for _ in range(1 + spec.retries):
+        code = _attempt(spec, runner)
         if code in _FINAL:
             break
-    return Ending(order.key, code)
+    return StageExit(spec.key, code)
 
 
 def stage_environment(processes: int) -> dict[str, str | None]:
@@ -82,7 +82,7 @@ def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
     if folder.done:  # by the ranks of a killed driver
         return ExitCode.DONE
     folder.append_event("launched")
-    command = [sys.executable, "-m", "swamp_dist.launch.local", str(stage_yaml), str(run_dir), str(ranks)]
+    command = [sys.executable, "-m", "swamp_dist.backends.local", str(stage_yaml), str(run_dir), str(ranks)]
     with folder.console_log.open("ab") as log:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -106,15 +106,15 @@ def _let_orphans_end(folder: RunDir) -> None:
     opened = next(i for i, event in enumerate(events) if event is tries[-1].events[0])
     if opened == 0 or events[opened - 1]["event"] != "launched":
         return
-    owner = mark_from(folder.read_owner())
-    marks = [*tries[-1].marks, *([owner] if owner else [])]
+    holder = mark_from(folder.read_holder())
+    marks = [*tries[-1].marks, *([holder] if holder else [])]
     while any(life(mark) == "alive" for mark in marks):
         time.sleep(_POLL_SECONDS)
 
 
-def _attempt(order: Order, runner: Runner) -> int:
-    folder = RunDir(Path(order.run_dir))
-    code = runner(Path(order.stage_yaml), folder.path, order.ranks)
+def _attempt(spec: StageSpec, runner: Runner) -> int:
+    folder = RunDir(Path(spec.run_dir))
+    code = runner(Path(spec.stage_yaml), folder.path, spec.ranks)
     return ExitCode.FAILED if code == ExitCode.DONE and not folder.done else code
 
 

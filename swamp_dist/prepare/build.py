@@ -17,23 +17,23 @@ from swamp_dist.data.manifest import Manifest, ManifestRecord, WordsRecord
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging, building_folder
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
-from swamp_dist.launch import caption_words
-from swamp_dist.launch.raw_data import RawData, open_raw_data, raw_marks, source_record
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.prepare import words as caption_words
+from swamp_dist.prepare.raw_data import RawData, open_raw_data, pin_source, raw_marks, source_record
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Hands:
-    """Who builds the shards: this process, `workers` child processes, or tasks of a Ray."""
+class BuildWorkers:
+    """Who builds the shards: this process, several child processes, or tasks of a Ray."""
 
-    workers: int = 1
+    processes: int = 1
     ray: bool = False
 
 
 @dataclass(frozen=True)
-class _Job:
+class _OpenBuild:
     """A build whose raw data are open."""
 
     settings: ShardSettings
@@ -49,17 +49,18 @@ def build_shards(
     settings: ShardSettings,
     out: Path,
     force: bool = False,
-    hands: Hands | None = None,
+    workers: BuildWorkers | None = None,
     report: Report = lambda done, total: None,
 ) -> Manifest:
     """Build the shard set at `out`, or return the one that is there if it has the same recipe.
 
-    A build that was stopped goes on from its finished shards. Bytes do not depend on `hands`.
+    A build that was stopped goes on from its finished shards. Bytes do not depend on `workers`.
 
     Raises:
         UserError: `out` holds another set (without `force`) or other files; the source's raw data are
             missing; the samples cannot be stored; a child process died.
     """
+    settings = _pin(settings)
     existing = _existing(settings, out, force)
     if existing is not None:
         return existing  # before the samples are made, which can take minutes
@@ -67,10 +68,10 @@ def build_shards(
         existing = _existing(settings, out, force)
         if existing is not None:
             return existing
-        job = _open(settings, out)
-        builder = _builder(job, hands or Hands())
+        build = _open(settings, out)
+        builder = _builder(build, workers or BuildWorkers())
         manifest, _ = finish_set(
-            job.staging, job.plan, job.policy, builder, report, job.raw.published, job.words
+            build.staging, build.plan, build.policy, builder, report, build.raw.published, build.words
         )
     return manifest
 
@@ -80,7 +81,7 @@ def build_part(
     out: Path,
     part: tuple[int, int],
     force: bool = False,
-    hands: Hands | None = None,
+    workers: BuildWorkers | None = None,
     report: Report = lambda done, total: None,
 ) -> None:
     """Build the shards whose number s over all splits has s mod N = I, for `part` = (I, N), and no more.
@@ -90,18 +91,20 @@ def build_part(
     Raises:
         UserError: as `build_shards`.
     """
+    settings = _pin(settings)
     if _existing(settings, out, force) is not None:
         return
-    job = _open(settings, out)
-    chosen = part_units(job.plan, part)
+    build = _open(settings, out)
+    chosen = part_units(build.plan, part)
+    builder = _builder(build, workers or BuildWorkers())
     try:
-        build_units(job.staging, job.plan, job.policy, _builder(job, hands or Hands()), report, chosen)
+        build_units(build.staging, build.plan, build.policy, builder, report, chosen)
     except UserError:
         if _existing(settings, out, force) is None:
             raise
         logger.info("%s was finished by another process meanwhile", out)
         return
-    logger.info("part %d/%d: %d of %d shards are finished", *part, len(chosen), len(job.plan.units))
+    logger.info("part %d/%d: %d of %d shards are finished", *part, len(chosen), len(build.plan.units))
 
 
 def part_units(plan: BuildPlan, part: tuple[int, int]) -> Sequence[Any]:
@@ -126,11 +129,17 @@ def open_build_source(settings: ShardSettings, words: Path | None) -> BuildSourc
 # -- opening ---------------------------------------------------------------------------------------
 
 
-def _open(settings: ShardSettings, out: Path) -> _Job:
+def _pin(settings: ShardSettings) -> ShardSettings:
+    """The recipe as one start of a build keeps it: its child processes refuse an edited module."""
+    return settings.model_copy(update={"source": pin_source(settings.source)})
+
+
+def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     raw = open_raw_data(settings.source)
     if settings.words is None and any(split.captions is not None for split in raw.splits.values()):
         raise UserError(
-            f"recipe {settings.name}: its entries have captions, and `words` is null, so that they would be lost.\n"
+            f"recipe {settings.name}: its entries have captions, and `words` is null, so that they would be "
+            "lost.\n"
             "Name a file of word vectors: words.vectors=PATH (word2vec .bin, .txt, .vec, .npz)."
         )
     decides: dict[str, Any] = {"raw": marks} if (marks := raw_marks(settings.source)) else {}
@@ -146,7 +155,7 @@ def _open(settings: ShardSettings, out: Path) -> _Job:
         words = caption_words.prepare_words(settings.words, raw.splits, sha256, staging)
     source = _build_source(raw, settings.words, staging.set)
     policy = MissingPolicy(settings.on_missing == "skip", settings.max_missing_share)
-    return _Job(settings, raw, source, plan, staging, policy, words)
+    return _OpenBuild(settings, raw, source, plan, staging, policy, words)
 
 
 def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path | None) -> BuildSource:
@@ -168,17 +177,18 @@ def _recipe(settings: ShardSettings) -> ManifestRecord:
     )  # fmt: skip
 
 
-def _builder(job: _Job, hands: Hands) -> Builder:
-    if not hands.ray and hands.workers == 1:
-        return one_by_one(job.staging, job.plan, job.source, job.policy)
-    opener = partial(open_build_source, job.settings, job.staging.set if job.words is not None else None)
-    if hands.ray:
-        from swamp_dist.launch.ray_build import on_ray
+def _builder(build: _OpenBuild, workers: BuildWorkers) -> Builder:
+    if not workers.ray and workers.processes == 1:
+        return one_by_one(build.staging, build.plan, build.source, build.policy)
+    words = build.staging.set if build.words is not None else None
+    open_source = partial(open_build_source, build.settings, words)
+    if workers.ray:
+        from swamp_dist.prepare.ray_tasks import on_ray
 
-        return on_ray(job.staging, job.plan, opener, job.policy)
-    from swamp_dist.launch.shard_workers import in_processes
+        return on_ray(build.staging, build.plan, open_source, build.policy)
+    from swamp_dist.prepare.workers import build_in_processes
 
-    return in_processes(job.staging, job.plan, opener, job.policy, hands.workers)
+    return build_in_processes(build.staging, build.plan, open_source, build.policy, workers.processes)
 
 
 # -- a set that is there ---------------------------------------------------------------------------
@@ -211,7 +221,8 @@ def _word_differences(existing: Manifest, wanted: WordsBuildSettings | None) -> 
     found = existing.record.words
     if found is None or wanted is None:
         if (found is None) != (wanted is None):
-            yield f"  words: found {'none' if found is None else 'some'}, wanted {'none' if wanted is None else 'some'}"
+            first, second = ("none" if words is None else "some" for words in (found, wanted))
+            yield f"  words: found {first}, wanted {second}"
         return
     if found.max_words != wanted.max_words:
         yield f"  words.max_words: found {found.max_words}, wanted {wanted.max_words}"

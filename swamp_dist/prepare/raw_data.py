@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import SourceSettings
+from swamp_dist.config import PythonSource, SourceSettings
 from swamp_dist.records import RawSplit
+from swamp_dist.sources import python
 from swamp_dist.sources.published import published_counts
 
 _SOURCES = "swamp_dist.sources"
@@ -41,17 +42,36 @@ def open_raw_data(settings: SourceSettings) -> RawData:
     return RawData(source.open_splits(settings), source.item_fields(settings), published_counts(settings))
 
 
+def pin_source(settings: SourceSettings) -> SourceSettings:
+    """The source with everything written out that decides its entries: of a user's module, its hash.
+
+    Where the recipe gives the hash itself the module is not looked at, so that a set can be used without it.
+
+    Raises:
+        UserError: the module is absent.
+    """
+    if isinstance(settings, PythonSource) and settings.sha256 is None:
+        return settings.model_copy(update={"sha256": python.module_sha256(settings)})
+    return settings
+
+
 def source_record(settings: SourceSettings) -> dict[str, Any]:
     """The source's settings as recipes and manifests keep them: where files lie changes nothing.
 
-    Of a path the last name stays, which tells one published list of entries from another.
+    Of a path the last name stays, which tells one published list of entries from another. A setting that is
+    younger than sets stands there only where it says something else than they were built with.
     """
     content = settings.model_dump(exclude={"download"})
+    for name, value in _YOUNGER.items():
+        if content.get(name) == value:
+            del content[name]
     record: dict[str, Any] = json.loads(json.dumps(content, default=_last_name))
     return record
 
 
 _MARKED_BYTES = 2**20
+_YOUNGER: Mapping[str, object] = {"wordless": "refuse"}
+"""Settings of sources that sets of before do not name, with what those were built with."""
 
 
 def raw_marks(settings: SourceSettings) -> dict[str, Any]:

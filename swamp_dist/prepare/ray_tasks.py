@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import shutil
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from swamp_dist.backends.ray.session import build_session
 from swamp_dist.data.build import Builder, MissingPolicy
 from swamp_dist.data.manifest import FieldSpec
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit
 from swamp_dist.data.shard_unit import build_unit
 from swamp_dist.data.staging import Staging, UnitRecord
-from swamp_dist.launch.shard_workers import Opener, open_checked
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.prepare.workers import SourceFactory, open_checked
 
 logger = logging.getLogger(__name__)
 _TASKS_A_CPU = 4
 """Tasks are groups of shards: few enough that a worker seldom opens the raw data again, many enough
 that none is left with much at the end."""
-_OBJECT_STORE_BYTES = 80 * 2**20
 
 
-def on_ray(staging: Staging, plan: BuildPlan, opener: Opener, policy: MissingPolicy) -> Builder:
+def on_ray(staging: Staging, plan: BuildPlan, opener: SourceFactory, policy: MissingPolicy) -> Builder:
     """Builds shards as Ray tasks, each a group of shards; a task whose worker died is tried again.
 
     All nodes need the raw data and the target folder under the same paths.
@@ -38,7 +35,7 @@ def on_ray(staging: Staging, plan: BuildPlan, opener: Opener, policy: MissingPol
     def build(units: Sequence[Unit], fields: Mapping[str, FieldSpec]) -> Iterator[UnitRecord]:
         if not units:
             return
-        with _ray() as ray:
+        with build_session() as ray:
             task = ray.remote(num_cpus=1, max_retries=2)(_build_group)
             groups = _groups(units, int(ray.cluster_resources().get("CPU", 1)))
             folder = os.getcwd()  # settings hold paths relative to where the build was started
@@ -87,7 +84,7 @@ def _build_group(
     folder: str,
     staging: Staging,
     plan: BuildPlan,
-    opener: Opener,
+    opener: SourceFactory,
     may_skip: bool,
     fields: dict[str, FieldSpec],
     units: list[Unit],
@@ -107,39 +104,9 @@ def _build_group(
 _SOURCES: dict[str, BuildSource] = {}
 
 
-def _opened(opener: Opener, plan: BuildPlan) -> BuildSource:
+def _opened(opener: SourceFactory, plan: BuildPlan) -> BuildSource:
     """The raw data, opened once a worker process and plan."""
     if plan.hash not in _SOURCES:
         _SOURCES.clear()
         _SOURCES[plan.hash] = open_checked(opener, plan)
     return _SOURCES[plan.hash]
-
-
-@contextlib.contextmanager
-def _ray() -> Iterator[Any]:
-    """The Ray of this process or of RAY_ADDRESS; else one of our own on the loopback interface."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for the loopback address
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    scratch = tempfile.mkdtemp(prefix="swamp-ray-")
-    options: dict[str, Any] = {
-        "address": "local", "num_gpus": 0, "include_dashboard": False, "_temp_dir": scratch,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }  # fmt: skip
-    try:
-        logger.info("building on the Ray at %s", address or "this machine")
-        ray.init(
-            **({"address": address} if address else options),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,8 @@ from swamp_dist.config import WordsBuildSettings
 from swamp_dist.data.manifest import WordsRecord
 from swamp_dist.data.staging import Staging
 from swamp_dist.data.words import WORD_LIST_FILE, WORDS_FILE, write_word_table
-from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources.captions import caption_ids, vocabulary, words_of
 from swamp_dist.sources.word_vectors import read_vectors
 

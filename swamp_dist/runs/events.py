@@ -6,21 +6,31 @@ what is not a whole JSON object is left out, never an error.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swamp_dist.launch.processes import ProcessMark, mark_from
+from swamp_dist.plain_files import parse_json, read_plain_tail
+from swamp_dist.runs.processes import ProcessMark, mark_from
 
 _TAIL_BYTES = 2**17
+_MOST_BYTES = 2**26
+"""Of events.jsonl: some 300,000 events."""
 _PACE_ROWS = 20
+_LARGEST = 1e18
 OPENINGS = ("starting", "started")
 """Events that open an attempt: of the process that starts the ranks, and of the ranks."""
 ENDINGS = ("done", "preempted", "requeued", "failed")
 
 Record = Mapping[str, object]
+
+
+def reason_line(reason: object) -> str:
+    """Why something ended, fix included, as one line: all of its lines but those of a log that it quotes."""
+    lines = [line.strip() for line in str(reason or "").splitlines()]
+    told = [line for line in lines if line and not line.startswith("| ")]
+    return " ".join(line if line[-1] in ".:;,!?" or line is told[-1] else f"{line}." for line in told)
 
 
 @dataclass(frozen=True)
@@ -67,25 +77,46 @@ def attempts(events: Sequence[Record]) -> list[Attempt]:
     return [Attempt(i, tuple(group)) for i, group in enumerate(starts, 1)]
 
 
+def standing_alarms(events: Sequence[Record]) -> list[str]:
+    """What the alarms say that were raised and not cleared, by the newest training of a run."""
+    standing: dict[str, str] = {}
+    for event in events:
+        if event["event"] == "training":  # it goes on from a commit, whose alarms it names
+            known = [alarm for alarm in _list(event.get("alarms")) if isinstance(alarm, Mapping)]
+            standing = {str(alarm.get("name")): str(alarm.get("message")) for alarm in known}
+        elif event["event"] == "alarm":
+            standing[str(event.get("name"))] = str(event.get("message"))
+        elif event["event"] == "alarm_cleared":
+            standing.pop(str(event.get("name")), None)
+    return list(standing.values())
+
+
+def stopped_by_alarm(events: Sequence[Record]) -> str:
+    """Why the newest start was stopped by its alarms, one line; empty where it was not. The same settings
+    would stop another start too."""
+    tries = attempts(events)
+    ending = tries[-1].ending if tries else None
+    return reason_line(ending.get("reason")) if ending is not None and ending.get("by_alarm") else ""
+
+
 def read_events(path: Path) -> list[dict[str, object]]:
-    """All whole events of events.jsonl, oldest first; [] where there is no file."""
+    """All whole events of events.jsonl, oldest first; [] where there is no file. Of a huge one the last."""
     try:
-        content = path.read_bytes()
+        content = read_plain_tail(path, _MOST_BYTES)
     except OSError:
         return []
+    if len(content) == _MOST_BYTES:
+        content = content.partition(b"\n")[2]
     return [record for record in _records(content) if isinstance(record.get("event"), str)]
 
 
 def last_rows(metrics: Path) -> list[dict[str, object]]:
     """The whole rows in the last 128 KiB of metrics.jsonl, oldest first."""
     try:
-        with metrics.open("rb") as file:
-            start = max(0, file.seek(0, 2) - _TAIL_BYTES)
-            file.seek(start)
-            content = file.read()
+        content = read_plain_tail(metrics, _TAIL_BYTES)
     except OSError:
         return []
-    if start:
+    if len(content) == _TAIL_BYTES:
         content = content.partition(b"\n")[2]
     return [row for row in _records(content) if isinstance(row.get("step"), int)]
 
@@ -104,6 +135,30 @@ def of_job(events: Sequence[Record], job: str) -> Sequence[Record]:
     return events[max(opened, default=0) :]
 
 
+def starts_from(events: Sequence[Record], job: str, step: int) -> int:
+    """How often `job` was started with `step` as its newest commit.
+
+    Starts that only waited for the one before have tried nothing and do not count.
+    """
+    own = [e for e in of_job(events, job) if e.get("job") == job]
+    waited = {e.get("restart") for e in own if e.get("event") == "waited"}
+    launched = (e for e in own if e.get("event") == "launched" and e.get("step") == step)
+    return sum("restart" not in e or e["restart"] not in waited for e in launched)
+
+
+def later_start(events: Sequence[Record], job: str, restart: int) -> bool:
+    """Whether `job` was started again after its start number `restart`, counted from 0."""
+    launched = (e for e in of_job(events, job) if e.get("event") == "launched" and e.get("job") == job)
+    return any((number(e, "restart") or 0) > restart for e in launched)
+
+
+def job_id(events: Sequence[Record]) -> str:
+    """The scheduler's id of the newest submission; empty where there is none."""
+    # not of `started`: `swamp run` inside an interactive allocation is not that allocation
+    ids = [str(e["job"]) for e in events if e["event"] == "submitted" and e.get("job")]
+    return ids[-1] if ids else ""
+
+
 def seconds_per_step(attempt: Attempt | None, rows: Sequence[Record], written: float | None) -> float | None:
     """Seconds a step takes.
 
@@ -118,26 +173,33 @@ def seconds_per_step(attempt: Attempt | None, rows: Sequence[Record], written: f
         elapsed = written - (number(training, "time") or written)
         if steps > 0 and elapsed > 0:
             return elapsed / steps
-    measured = [_step_seconds(row) for row in rows]
+    measured = [row_seconds(row) for row in rows]
     known = [seconds for seconds in measured if seconds is not None][-_PACE_ROWS:]
     return statistics.median(known) if known else None
 
 
-def number(record: Record, name: str) -> float | None:
-    """A figure of a record; None where it is missing or no number."""
-    value = record.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _step_seconds(row: Record) -> float | None:
+def row_seconds(row: Record) -> float | None:
+    """Seconds of the step of a row of metrics.jsonl, waiting for data included; None where it has none."""
     step, data = number(row, "perf/step_seconds"), number(row, "perf/data_seconds")
     return None if step is None else step + (data or 0.0)
+
+
+def number(record: Record, name: str) -> float | None:
+    """A figure of a record; None where it is missing, no number, or larger than any step or time is."""
+    value = record.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        figure = float(value)
+    except OverflowError:  # JSON writes integers of any length
+        return None
+    return figure if abs(figure) < _LARGEST else None  # neither undefined nor infinite
 
 
 def _records(content: bytes) -> Iterator[dict[str, object]]:
     for line in content.split(b"\n")[:-1]:  # what follows the last line end is still being written
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict):

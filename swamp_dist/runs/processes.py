@@ -1,7 +1,8 @@
 """Which process a record names, whether it still lives, and a signal to that very process or to none.
 
 A process number is used again by the system, so a record keeps beside it when the process was born: the
-machine's boot and the clock tick of its start, both from /proc. Without them nothing is ever signalled.
+machine's boot and the clock tick of its start. psutil gives the start in seconds with the boot's time
+added, which moves when the clock is set, so both are read from /proc. Without them nothing is signalled.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+import psutil
 
 Life = Literal["alive", "suspended", "dead", "elsewhere", "unknown"]
 """elsewhere: on another host; unknown: the record or this system does not say enough to tell."""
@@ -48,12 +51,12 @@ def mark_from(record: Mapping[str, object]) -> ProcessMark | None:
 
 def born(pid: int) -> str | None:
     """Boot and clock tick at which a process of this host started; None where there is no such process."""
-    fields = _stat(pid)
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return f"{boot}:{fields[19]}" if len(fields) > 19 else None
+    return f"{boot}:{stat.rpartition(')')[2].split()[19]}"  # field 22 of proc(5): the name may hold blanks
 
 
 def life(mark: ProcessMark) -> Life:
@@ -64,10 +67,13 @@ def life(mark: ProcessMark) -> Life:
         return "unknown"
     if born(mark.pid) != mark.born:
         return "dead"
-    state = _stat(mark.pid)[:1]
-    if state in ([], ["Z"], ["X"]):
+    try:
+        status = psutil.Process(mark.pid).status()
+    except psutil.NoSuchProcess:
         return "dead"
-    return "suspended" if state == ["T"] else "alive"
+    if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        return "dead"
+    return "suspended" if status == psutil.STATUS_STOPPED else "alive"
 
 
 def send(mark: ProcessMark, number: signal.Signals) -> bool:
@@ -93,23 +99,17 @@ def send(mark: ProcessMark, number: signal.Signals) -> bool:
     return True
 
 
-def marked(variable: str, value: str) -> list[ProcessMark]:
-    """Live processes of this host that were started with an environment variable of this value, and their children."""
-    found, wanted = [], f"{variable}={value}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
+def find_marked(variable: str, value: str) -> list[ProcessMark]:
+    """Live processes of this host that were started with this value of an environment variable.
+
+    Their children are among them where they kept it.
+    """
+    found = []
+    for process in psutil.process_iter():
         try:
-            variables = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # ended meanwhile, or another user's
+            carries = process.environ().get(variable) == value
+        except (psutil.Error, OSError):  # ended meanwhile, or another user's
             continue
-        if wanted in variables and (since := born(int(folder.name))) is not None:
-            found.append(ProcessMark(socket.gethostname(), int(folder.name), since))
+        if carries and (since := born(process.pid)) is not None:
+            found.append(ProcessMark(socket.gethostname(), process.pid, since))
     return [mark for mark in found if life(mark) != "dead"]
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the name, from the state on; [] where there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return []
-    return text.rsplit(")", 1)[-1].split()

@@ -1,4 +1,5 @@
-"""What a result was made from: versions, git state, hashes. Never the whole environment: it may hold secrets."""
+"""What a result was made from: versions, git state, hashes. Never the whole environment: it may hold
+secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swamp_dist.config import StageSettings
+from swamp_dist.config import ClusterSettings, StageSettings
+from swamp_dist.errors import UserError, system_error
+from swamp_dist.file_names import weights_file
+from swamp_dist.runs.folder import RunDir
 
 if TYPE_CHECKING:
     from swamp_dist.distributed import World  # brings torch, which the command line does without
@@ -18,26 +22,28 @@ if TYPE_CHECKING:
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy")
 
 
-def provenance(settings: StageSettings, shards_hash: str, world: World, seconds: float) -> dict[str, object]:
-    """Facts to keep beside a stage's figures."""
-    initial = settings.train.init_from if settings.train is not None else settings.weights
+def provenance(
+    settings: StageSettings, shards_hash: str, initial_sha256: str | None, world: World, seconds: float
+) -> dict[str, object]:
+    """Facts to keep beside a stage's figures; `initial_sha256`: of the weights that it began with."""
     return {
         "seed": settings.seed,
         "world_size": world.size,
         "device": world.device.type,
         "seconds": round(seconds, 3),
         "shards_sha256": shards_hash,
-        "initial_weights_sha256": None if initial is None else weights_sha256(initial),
+        "initial_weights_sha256": initial_sha256,
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "git": git_state(),
     }
 
 
-def submission(
+def submission_facts(
     settings: StageSettings, shards_hash: str | None, ranks: int, command: Sequence[str]
 ) -> dict[str, object]:
-    """Facts to keep of a submission, before anything has run; `shards_hash` None where they are yet to be built."""
+    """Facts to keep of a submission, before anything has run; `shards_hash` None where they are yet to be
+    built."""
     initial = settings.train.init_from if settings.train is not None else settings.weights
     return {
         "command": list(command),
@@ -48,6 +54,24 @@ def submission(
         "python": platform.python_version(),
         "git": git_state(),
     }
+
+
+def write_submission(
+    settings: StageSettings,
+    cluster: ClusterSettings,
+    run_dir: RunDir,
+    shards_hash: str | None,
+    command: Sequence[str],
+) -> None:
+    """Leave in the run folder what a job runs and what it was made from.
+
+    Args:
+        shards_hash: None where the shards are yet to be built.
+        command: of the process that submits.
+    """
+    run_dir.write_stage(settings)
+    facts = submission_facts(settings, shards_hash, cluster.world_size, command)
+    run_dir.write_submission(cluster, facts, source_patch())
 
 
 def source_patch() -> str:
@@ -75,9 +99,16 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def weights_sha256(source: Path) -> str | None:
-    """Hash of a weights file, or of the one inside a run folder; None where there is none (yet)."""
-    path = source / "weights.safetensors" if source.is_dir() else source
+    """Hash of a weights file, or of the one inside a run folder; None where there is none (yet).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = weights_file(source)
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(system_error(error)) from None

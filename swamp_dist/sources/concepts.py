@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 
 def similar_pairs(rows: np.ndarray, threshold: float, centre: bool) -> np.ndarray:

@@ -61,7 +61,7 @@ def features(state: Mapping[str, Tensor], pictures: np.ndarray) -> np.ndarray:
     """Pooled activations before the classifier: (N, S, S, 3) uint8 -> (N, 1280) float32."""
     layers = _layers(state)
     batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-    rows = torch.cat([_pooled(layers, _scaled(torch.from_numpy(batch))) for batch in batches])
+    rows = torch.cat([_pool(layers, _scale(torch.from_numpy(batch))) for batch in batches])
     return np.asarray(rows.numpy(), dtype=np.float32)
 
 
@@ -72,7 +72,7 @@ def classify(state: Mapping[str, Tensor], rows: np.ndarray) -> np.ndarray:
     return np.asarray(scores.numpy())
 
 
-def _scaled(pictures: Tensor) -> Tensor:
+def _scale(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() - MEAN) / DEVIATION
 
 
@@ -80,17 +80,17 @@ def _layers(state: Mapping[str, Tensor]) -> tuple[_Convolution, list[list[_Convo
     """Stem, blocks (expand if any, depthwise, project) and head."""
     count = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("_blocks."))
     blocks = [_block(state, f"_blocks.{i}.", 2 if i in STRIDED_BLOCKS else 1) for i in range(count)]
-    return _folded(state, "_conv_stem", "_bn0", stride=2), blocks, _folded(state, "_conv_head", "_bn1")
+    return _fold(state, "_conv_stem", "_bn0", stride=2), blocks, _fold(state, "_conv_head", "_bn1")
 
 
 def _block(state: Mapping[str, Tensor], prefix: str, stride: int) -> list[_Convolution]:
     expand = f"{prefix}_expand_conv"
-    first = [_folded(state, expand, f"{prefix}_bn0")] if f"{expand}.weight" in state else []
-    depthwise = _folded(state, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride)
-    return [*first, depthwise, _folded(state, f"{prefix}_project_conv", f"{prefix}_bn2")]
+    first = [_fold(state, expand, f"{prefix}_bn0")] if f"{expand}.weight" in state else []
+    depthwise = _fold(state, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride)
+    return [*first, depthwise, _fold(state, f"{prefix}_project_conv", f"{prefix}_bn2")]
 
 
-def _folded(state: Mapping[str, Tensor], convolution: str, norm: str, stride: int = 1) -> _Convolution:
+def _fold(state: Mapping[str, Tensor], convolution: str, norm: str, stride: int = 1) -> _Convolution:
     weight = state[f"{convolution}.weight"]
     gain = state[f"{norm}.weight"] * torch.rsqrt(state[f"{norm}.running_var"] + BATCH_NORM_EPSILON)
     bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
@@ -99,7 +99,7 @@ def _folded(state: Mapping[str, Tensor], convolution: str, norm: str, stride: in
     return _Convolution(weight * gain.view(-1, 1, 1, 1), bias, stride, groups)
 
 
-def _pooled(layers: tuple[_Convolution, list[list[_Convolution]], _Convolution], x: Tensor) -> Tensor:
+def _pool(layers: tuple[_Convolution, list[list[_Convolution]], _Convolution], x: Tensor) -> Tensor:
     stem, blocks, head = layers
     x = functional.relu6(stem(x))
     for block in blocks:

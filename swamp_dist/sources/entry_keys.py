@@ -3,7 +3,8 @@
 A YouTube id may begin with `-` or `_`, and a clip id of LSMDC has dots, so no id is a key as it stands:
 
     v_ID     the id as it is (letters, digits, `-` and `_`)
-    x_ID     an id with other characters: `-` is written `--`, `.` is `-p`, any other byte is `-` and two hex digits
+    x_ID     an id with other characters: `-` is written `--`, `.` is `-p`, any other byte is `-` and two
+             hex digits
     v3_ID    item 3 of a video (segment, sentence); likewise x3_ID
 """
 
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ def identity_of(key: str) -> tuple[str, int | None]:
     number = int(parts[2]) if parts[2] else None
     if parts[1] == "v":
         return parts[3], number
-    raw = _ESCAPED.sub(lambda found: _unescaped(found[0]), parts[3])
+    raw = _ESCAPED.sub(lambda found: _unescape(found[0]), parts[3])
     return raw.encode("latin1").decode("utf-8"), number
 
 
@@ -93,7 +94,7 @@ def _escape(byte: int) -> str:
     return character if _PLAIN.fullmatch(character) else f"-{byte:02x}"
 
 
-def _unescaped(run: str) -> str:
+def _unescape(run: str) -> str:
     parts = re.findall(r"--|-p|-[0-9a-f]{2}", run)
     known = {"--": "-", "-p": "."}
     return "".join(known.get(part) or chr(int(part[1:], 16)) for part in parts)

@@ -1,7 +1,7 @@
 """Feature files of videos (.npy), each checked before use: a bad file is named, not trained on.
 
 The layout is that of the public extractor (antoine77340/video_feature_extractor): float16, one row of
-2048 a second for 2D (ResNet-152) and 1.5 rows a second for 3D (ResNeXt-101 on blocks of 16 frames at
+2048 per second for 2D (ResNet-152) and 1.5 rows per second for 3D (ResNeXt-101 on blocks of 16 frames at
 24/s, the last one padded, so ceil(24 * seconds / 16) rows). A video that decodes to one 2D frame gets no 2D
 file at all; it is a BadEntry of kind "no 2D features".
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from swamp_dist.config import FeatureFileSettings
-from swamp_dist.records import BadEntry
+from swamp_dist.errors import BadEntry
+from swamp_dist.npy_files import read_npy_header
 
 FAULTS = (
     "no {} features", "{} features unreadable", "{} features of wrong shape", "{} features of wrong dtype",
@@ -40,9 +41,9 @@ class FeatureSpec:
     name: str
     """2D or 3D"""
     width: int
-    """Values a row."""
+    """Values per row."""
     rate: float
-    """Rows a second."""
+    """Rows per second."""
     dtype: str
     """float16 or float32: dtype of the arrays handed out."""
     unit_rows: bool = False
@@ -63,7 +64,7 @@ def read_rows(path: Path, key: str, spec: FeatureSpec, seconds: float | None = N
     Raises:
         BadEntry: kinds as in FAULTS; the message names the file.
     """
-    rows = checked(_read(path, key, spec), path, key, spec)
+    rows = check_features(_read(path, key, spec), path, key, spec)
     if rows.ndim != 2:
         raise _bad(
             key, spec, 2, path, f"expected rows (T, {spec.width}) of the whole video, found {rows.shape}"
@@ -79,7 +80,7 @@ def read_pooled(path: Path, key: str, spec: FeatureSpec) -> np.ndarray:
     Raises:
         BadEntry: kinds as in FAULTS; the message names the file.
     """
-    values = checked(_read(path, key, spec), path, key, spec)
+    values = check_features(_read(path, key, spec), path, key, spec)
     pooled: np.ndarray = values.max(axis=0) if values.ndim == 2 else values
     return pooled
 
@@ -97,7 +98,7 @@ def pool(rows: np.ndarray, start: float, end: float, rate: float) -> np.ndarray 
 
 
 def check_lengths(
-    two: np.ndarray, three: np.ndarray, key: str, specs: tuple[FeatureSpec, FeatureSpec]
+    two: np.ndarray, three: np.ndarray, key: str, specs: tuple[FeatureSpec, FeatureSpec], place: str
 ) -> None:
     """Refuse 2D and 3D rows (T, C) that cannot be of one video, where no list gives its duration.
 
@@ -110,12 +111,13 @@ def check_lengths(
         raise BadEntry(
             key,
             LENGTHS_DISAGREE,
-            f"{len(two)} 2D rows at {specs[0].rate:g}/s go with about {expected:.0f} 3D rows at "
-            f"{specs[1].rate:g}/s, found {len(three)}; extract the shorter one again, or set rate_2d and rate_3d",
+            f"{place}: {len(two)} 2D rows at {specs[0].rate:g}/s go with about {expected:.0f} 3D rows at "
+            f"{specs[1].rate:g}/s, found {len(three)}; extract the shorter one again, or set rate_2d and "
+            "rate_3d",
         )
 
 
-def checked(array: np.ndarray, where: Path, key: str, spec: FeatureSpec) -> np.ndarray:
+def check_features(array: np.ndarray, where: Path, key: str, spec: FeatureSpec) -> np.ndarray:
     """The array (T, width) or (width,) in spec.dtype if it is what `spec` says; `where` is named in errors.
 
     float16 may become float32, which is exact; the reverse is refused.
@@ -134,24 +136,15 @@ def _read(path: Path, key: str, spec: FeatureSpec) -> np.ndarray:
         raise _bad(key, spec, 0, path, "no such file")
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = _header(file)
-            _check_header(shape, dtype, path, key, spec)
+            header = read_npy_header(file)
+            _check_header(header.shape, header.dtype, path, key, spec)
             left = path.stat().st_size - file.tell()
-            if left != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"{left} bytes of data for {dtype} {shape}")
-            values = np.fromfile(file, dtype)
+            if left != header.bytes:
+                raise ValueError(f"{left} bytes of data for {header.dtype} {header.shape}")
+            values = np.fromfile(file, header.dtype)
     except (OSError, ValueError, EOFError) as error:
         raise _bad(key, spec, 1, path, f"not a plain npy file: {error}") from None
-    return values.reshape(shape, order="F" if fortran else "C")
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"npy version {version}")
-    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
-    return header
+    return values.reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def _check_header(

@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from swamp_dist.records import UserError
+from swamp_dist.atomic_files import open_atomically
+from swamp_dist.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def letter_trigrams(texts: Sequence[str]) -> np.ndarray:
     return np.asarray(counts / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
-def centred(rows: np.ndarray, fit_on: np.ndarray) -> np.ndarray:
+def centre(rows: np.ndarray, fit_on: np.ndarray) -> np.ndarray:
     """Rows minus the mean of the rows `fit_on` (indices), scaled to length sqrt(D): (N, D) float32.
 
     Each value then has mean square 1, as an encoder with torch's default weights expects. Scaling every
@@ -82,7 +81,7 @@ def centred(rows: np.ndarray, fit_on: np.ndarray) -> np.ndarray:
     return np.asarray(left / np.maximum(norms, 1e-12) * np.sqrt(rows.shape[1]), dtype=np.float32)
 
 
-def cached(folder: Path, name: str, key: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
+def load_or_compute(folder: Path, name: str, key: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of an earlier call with the same name, key (any JSON value) and code version, or a new one.
 
     Written to a temporary file and renamed: a killed or second process never reads half an array.
@@ -95,9 +94,7 @@ def cached(folder: Path, name: str, key: object, compute: Callable[[], np.ndarra
     started = time.perf_counter()
     rows = compute()
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", suffix=".npy", dir=folder)
-    os.close(handle)
-    np.save(temporary, rows)
-    os.replace(temporary, path)
+    with open_atomically(path) as file:
+        np.save(file, rows)
     log.info("computed %s for %d items in %.0f s -> %s", name, len(rows), time.perf_counter() - started, path)
     return rows

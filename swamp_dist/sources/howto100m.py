@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import HowTo100MSource
-from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources import feature_files, narrations
 from swamp_dist.sources.entry_keys import cut_validation, entry_key
 from swamp_dist.sources.id_lists import csv_rows
@@ -40,12 +41,12 @@ class Videos:
         """
         video, settings = self.videos[number], self.settings
         key = entry_key(video.identity)
-        said = narrations.narration(self.raw_captions(video.identity), key, settings)
+        said = self._narration(video)
         specs = feature_files.file_specs(settings)
         two = feature_files.read_rows(settings.features_2d / video.path, key, specs[0])
         three = feature_files.read_rows(settings.features_3d / video.path, key, specs[1])
-        feature_files.check_lengths(two, three, key, specs)
-        narrations.check_reach(said.times, len(two) / settings.rate_2d, key)
+        feature_files.check_lengths(two, three, key, specs, video.path)
+        narrations.check_reach(said.times, len(two) / settings.rate_2d, key, self._place(video))
         fields = {"times": said.times, "features_2d": two, "features_3d": three}
         return Sample(key, fields, captions=said.texts)
 
@@ -53,11 +54,17 @@ class Videos:
         """Captions of every entry in turn; none where `read` would refuse them."""
         for video in self.videos:
             try:
-                yield narrations.narration(
-                    self.raw_captions(video.identity), entry_key(video.identity), self.settings
-                ).texts
+                yield self._narration(video).texts
             except BadEntry:
                 yield ()
+
+    def _narration(self, video: Video) -> narrations.Narration:
+        raw, key = self.raw_captions(video.identity), entry_key(video.identity)
+        return narrations.narration(raw, key, self.settings, self._place(video))
+
+    def _place(self, video: Video) -> str:
+        file = self.settings.captions
+        return f"{file / video.identity}.csv" if file.is_dir() else f"{file}, video {video.identity!r}"
 
 
 def open_splits(settings: HowTo100MSource) -> Mapping[str, RawSplit]:
@@ -73,7 +80,7 @@ def open_splits(settings: HowTo100MSource) -> Mapping[str, RawSplit]:
 
 
 def item_fields(settings: HowTo100MSource) -> frozenset[str]:
-    """Fields of the samples with several items an entry; the word field that a build adds is one more."""
+    """Fields of the samples with several items per entry; the word field that a build adds is one more."""
     return frozenset({"times", "features_2d", "features_3d"})
 
 
@@ -91,9 +98,9 @@ def read_videos(path: Path, most: int | None = None) -> list[Video]:
         identity = row["video_id"]
         relative = row.get("path") or f"{identity}.npy"
         if relative.startswith("/") or ".." in relative.split("/"):
-            raise UserError(f"{path}, video {identity!r}: path {relative} leaves the feature folders")
+            raise UserError(f"{row.place}, video {identity!r}: path {relative} leaves the feature folders")
         if identity in seen:
-            raise UserError(f"{path}: video {identity!r} stands twice; an entry is one video")
+            raise UserError(f"{row.place}: video {identity!r} stands twice; an entry is one video")
         seen.add(identity)
         videos.append(Video(identity, relative))
     if not videos:

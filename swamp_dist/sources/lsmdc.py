@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swamp_dist.config import LsmdcSource
-from swamp_dist.records import RawSplit, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import RawSplit
+from swamp_dist.sources.captions import Caption
 from swamp_dist.sources.entry_keys import cut_validation, numbered_keys
 from swamp_dist.sources.id_lists import read_tsv
 from swamp_dist.sources.pooled import Clip, open_tables, table_split
@@ -30,18 +32,21 @@ def open_splits(settings: LsmdcSource) -> Mapping[str, RawSplit]:
     train, test = read_clips(settings.train_list), read_clips(settings.test_list)
     shared = sorted({clip.identity for clip in train} & {clip.identity for clip in test})
     if shared:
+        place = next(clip.captions[0].place for clip in test if clip.identity == shared[0])
         raise UserError(
-            f"{len(shared)} clips are in train_list and in test_list, for example {shared[0]}.\n"
-            f"Fix: check source.train_list ({settings.train_list}) and source.test_list ({settings.test_list})."
+            f"{len(shared)} clips are in train_list and in test_list, for example {shared[0]} ({place}).\n"
+            f"Fix: check source.train_list ({settings.train_list}) and source.test_list "
+            f"({settings.test_list})."
         )
-    tables = open_tables(settings.train_features, settings)
-    parts = cut_validation(train, lambda clip: clip.group, settings.validation_share)
-    splits = {name: table_split(clips, tables) for name, clips in parts.items()}
+    parts = dict(cut_validation(train, lambda clip: clip.group, settings.validation_share))
+    files = dict.fromkeys(parts, settings.train_features)
     if settings.validation_list is not None:
-        features = settings.validation_features
-        own = tables if features is None else open_tables(features, settings)
-        splits["validation"] = table_split(read_clips(settings.validation_list), own)
-    return {**splits, "test": table_split(test, open_tables(settings.test_features, settings))}
+        parts["validation"] = read_clips(settings.validation_list)
+        files["validation"] = settings.validation_features or settings.train_features
+    parts["test"], files["test"] = test, settings.test_features
+    distinct = list(dict.fromkeys(files.values()))
+    tables = dict(zip(distinct, open_tables(distinct, settings), strict=True))
+    return {name: table_split(clips, tables[files[name]], settings.wordless) for name, clips in parts.items()}
 
 
 def item_fields(settings: LsmdcSource) -> frozenset[str]:
@@ -52,8 +57,11 @@ def item_fields(settings: LsmdcSource) -> frozenset[str]:
 def read_clips(path: Path) -> list[Clip]:
     """One clip a row of a tab-separated file of six columns; repeated ids get numbered keys."""
     rows = read_tsv(path, COLUMNS)
-    keys = numbered_keys([row[0] for row in rows])
-    return [Clip(key, row[0], (row[5],), movie_of(row[0])) for key, row in zip(keys, rows, strict=True)]
+    keys = numbered_keys([row[0] for _, row in rows])
+    return [
+        Clip(key, row[0], (Caption(row[5], place),), movie_of(row[0]), place)
+        for key, (place, row) in zip(keys, rows, strict=True)
+    ]
 
 
 def movie_of(clip: str) -> str:

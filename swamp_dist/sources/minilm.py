@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources.packages import Package
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def sentence_vectors(weights: Mapping[str, Tensor], ids: Sequence[Sequence[int]]
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
     lengths = torch.tensor([len(row) for row in ids])
     mask = torch.arange(padded.shape[1]) < lengths[:, None]
-    hidden = _embedded(weights, padded)
+    hidden = _embed(weights, padded)
     for layer in range(LAYERS):
         hidden = _layer(weights, f"encoder.layer.{layer}.", hidden, mask)
     pooled = (hidden * mask[:, :, None]).sum(1) / lengths[:, None]
     return functional.normalize(pooled, dim=1)
 
 
-def _embedded(weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
+def _embed(weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
     words = weights["embeddings.word_embeddings.weight"][ids]
     positions = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
     first_segment = weights["embeddings.token_type_embeddings.weight"][0]

@@ -1,4 +1,4 @@
-"""Narrations of HowTo100M: timed captions a video, in the four forms in which they are published.
+"""Narrations of HowTo100M: timed captions per video, in the four forms in which they are published.
 
 caption.pickle, caption.json and raw_caption.json hold {video_id: {start: [...], end: [...], text: [...]}} and
 are read whole, which their layout forces (the pickle: about 7 GB on disk, 21 GB in memory). A folder of
@@ -8,11 +8,13 @@ What may be wrong with captions, and what becomes of it:
 
 * times that are not finite, negative or reversed have no clip: the video is a BadEntry "caption times",
   or with bad_times = drop the caption is left out;
-* a caption without words is usual, because stop words are removed in the published captions, and growing a clip
-  may give it its neighbours' words: it is kept as published, or left out with wordless = drop;
+* a caption without words is usual, because stop words are removed in the published captions, and growing a
+  clip may give it its neighbours' words: it is kept as published, or left out with wordless = drop. A video
+  without a word in any is a BadEntry "caption without words" unless wordless is keep;
 * overlaps are usual in recognised speech: they are kept;
-* a caption that starts behind the last feature row gets a zero clip vector, as in Miech et al. 2019: it is kept. Where more than MOST_BEHIND of a video's captions do, the features are cut off or of
-  another video: BadEntry "captions beyond the features".
+* a caption that starts behind the last feature row gets a zero clip vector, as in Miech et al. 2019: it is
+  kept. Where more than MOST_BEHIND of a video's captions do, the features are cut off or of another video:
+  BadEntry "captions beyond the features".
 """
 
 from __future__ import annotations
@@ -27,15 +29,20 @@ from typing import Any
 import numpy as np
 
 from swamp_dist.config import HowTo100MSource
-from swamp_dist.records import BadEntry, UserError
-from swamp_dist.sources.captions import words_of
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.sources.captions import (
+    MALFORMED,
+    NO_CAPTIONS,
+    Caption,
+    caption_texts,
+    check_words,
+    has_words,
+)
 from swamp_dist.sources.entry_keys import entry_key
 from swamp_dist.sources.id_lists import read_json, read_text
 from swamp_dist.sources.safe_pickle import read_pickle
 
-NO_CAPTIONS, BAD_TIMES = "no captions", "caption times"
-MALFORMED, BEHIND = "captions malformed", "captions beyond the features"
-WORDLESS = "caption without words"
+BAD_TIMES, BEHIND = "caption times", "captions beyond the features"
 MOST_BEHIND = 0.5
 COLUMNS = ("start", "end", "text")
 
@@ -95,52 +102,49 @@ class CsvFolder:
         return {name: [row[name] for row in rows] for name in COLUMNS if name in names}
 
 
-def narration(raw: Mapping[str, Any] | None, key: str, settings: HowTo100MSource) -> Narration:
-    """The checked captions of one video.
+def narration(raw: Mapping[str, Any] | None, key: str, settings: HowTo100MSource, place: str) -> Narration:
+    """The checked captions of one video; `place` says in messages where they stand.
 
     Raises:
-        BadEntry: no captions, columns missing or of unequal length, times that make no clip, no word in any.
+        BadEntry: no captions, columns missing or of unequal length, times that make no clip, captions that
+            are no texts, no word in any.
     """
     if raw is None:
         raise BadEntry(key, NO_CAPTIONS, f"the video has no captions in {settings.captions}")
-    times, texts = _columns(raw, key)
-    kept = _clips(times, key, settings)
+    times, texts = _columns(raw, key, place)
+    kept = _clips(times, key, settings, place)
+    check_words([text for text, keep in zip(texts, kept, strict=True) if keep], key, settings.wordless, place)
     if settings.wordless == "drop":
         kept &= np.array([has_words(text) for text in texts], dtype=bool)
-    texts = tuple(text for text, keep in zip(texts, kept, strict=True) if keep)
-    if not any(map(has_words, texts)):
-        raise BadEntry(key, NO_CAPTIONS, f"none of its {len(kept)} captions is left with a word")
-    return Narration(times[kept], texts)
+    if not kept.any():
+        raise BadEntry(key, NO_CAPTIONS, f"{place}: none of its {len(kept)} captions is left")
+    return Narration(times[kept], tuple(text for text, keep in zip(texts, kept, strict=True) if keep))
 
 
-def check_reach(times: np.ndarray, seconds: float, key: str) -> None:
+def check_reach(times: np.ndarray, seconds: float, key: str, place: str) -> None:
     """Refuse a video whose captions (n, 2) mostly start behind its features, which end at `seconds`."""
     behind = int((times[:, 0] > seconds).sum())
     if behind > MOST_BEHIND * len(times):
         raise BadEntry(
             key,
             BEHIND,
-            f"{behind} of {len(times)} captions start after {seconds:.0f} s, where its features end: the "
-            "features are cut off or of another video",
+            f"{place}: {behind} of {len(times)} captions start after {seconds:.0f} s, where its features "
+            "end: these are cut off or of another video",
         )
 
 
-def has_words(text: str) -> bool:
-    """Whether a caption has a word at all, in a vocabulary or not."""
-    return bool(words_of(text))
-
-
-def _columns(raw: Mapping[str, Any], key: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _columns(raw: Mapping[str, Any], key: str, place: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """(n, 2) float64 times and n texts; a time that is no number is NaN here."""
     if not isinstance(raw, Mapping) or not set(COLUMNS) <= raw.keys():
-        raise BadEntry(key, MALFORMED, f"expected captions with {', '.join(COLUMNS)}")
+        raise BadEntry(key, MALFORMED, f"{place}: expected captions with {', '.join(COLUMNS)}")
     if not all(isinstance(raw[name], list | tuple | np.ndarray) for name in COLUMNS):
-        raise BadEntry(key, MALFORMED, f"expected sequences of {', '.join(COLUMNS)}")
+        raise BadEntry(key, MALFORMED, f"{place}: expected sequences of {', '.join(COLUMNS)}")
     lengths = {name: len(raw[name]) for name in COLUMNS}
     if len(set(lengths.values())) != 1:
-        raise BadEntry(key, MALFORMED, f"columns of different length: {lengths}")
+        raise BadEntry(key, MALFORMED, f"{place}: columns of different length: {lengths}")
     pairs = [(_seconds(a), _seconds(b)) for a, b in zip(raw["start"], raw["end"], strict=True)]
-    texts = tuple("" if text is None else str(text).strip() for text in raw["text"])
+    captions = (Caption(text, f"{place}, caption {number}") for number, text in enumerate(raw["text"]))
+    texts = caption_texts(captions, key)
     return np.array(pairs, dtype=np.float64).reshape(-1, 2), texts
 
 
@@ -151,15 +155,17 @@ def _seconds(value: object) -> float:
         return float("nan")
 
 
-def _clips(times: np.ndarray, key: str, settings: HowTo100MSource) -> np.ndarray:
-    """Which captions (n,) have times that make a clip; BadEntry where one has not, unless they are dropped."""
+def _clips(times: np.ndarray, key: str, settings: HowTo100MSource, place: str) -> np.ndarray:
+    """Which captions (n,) have times that make a clip; BadEntry where one has not, unless they are
+    dropped."""
     good: np.ndarray = np.isfinite(times).all(axis=1) & (times[:, 0] >= 0) & (times[:, 1] >= times[:, 0])
     if settings.bad_times == "refuse" and not good.all():
         first = int(np.argmin(good))
         raise BadEntry(
             key,
             BAD_TIMES,
-            f"{int((~good).sum())} of {len(good)} captions have reversed, negative or missing times, the first "
-            f"is number {first}: {times[first, 0]} to {times[first, 1]} s. bad_times: drop leaves them out",
+            f"{place}: {int((~good).sum())} of {len(good)} captions have reversed, negative or missing "
+            f"times, the first is number {first}: {times[first, 0]} to {times[first, 1]} s. bad_times: drop "
+            "leaves them out",
         )
     return good

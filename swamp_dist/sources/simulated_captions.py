@@ -1,8 +1,9 @@
 """What is said in a simulated corpus: clips of four sets, each with what it shows and how it is captioned.
 
 The four sets tell of the same kind of scene in four styles: instructions (YouCook2), noisy narrations without
-stop words (HowTo100M), several paraphrases a clip (MSR-VTT), film descriptions (LSMDC). No sentence is
-shared between sets, or between training and test, except that narrations of videos repeat sentences of their topic.
+stop words (HowTo100M), several paraphrases per clip (MSR-VTT), film descriptions (LSMDC). No sentence is
+shared between sets, or between training and test, except that narrations of videos repeat sentences of their
+topic.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.config import SimulatedVideoTextSource
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources.simulated_draws import Draws, draws, pick
 from swamp_dist.sources.simulated_grammar import FUNCTION_WORDS, topic_sentences
 
@@ -89,7 +90,7 @@ def make_corpus(settings: SimulatedVideoTextSource) -> Corpus:
     return Corpus(pooled, _videos(left["train"], settings))
 
 
-def said(corpus: Corpus) -> Iterator[str]:
+def all_captions(corpus: Corpus) -> Iterator[str]:
     """Every caption of the corpus."""
     for clips in corpus.pooled.values():
         yield from (caption for clip in clips for caption in clip.captions)
@@ -122,7 +123,7 @@ def _sentences(
         made = [made[i] for i in draws(settings.seed, "sentences").permutation(len(made))]
         sentences = [Sentence(*pair) for pair in made]
         return sentences[test:], sentences[:test]
-    training, held_out = _annotated(settings.annotations)
+    training, held_out = _read_annotation(settings.annotations)
     order = draws(settings.seed, "sentences")
     training, held_out = pick(order, training, len(training)), pick(order, held_out, len(held_out))
     for name, wanted, found in (("training", train + 1, training), ("validation", test, held_out)):
@@ -134,7 +135,7 @@ def _sentences(
     return training, held_out[:test]
 
 
-def _annotated(path: Path) -> tuple[list[Sentence], list[Sentence]]:
+def _read_annotation(path: Path) -> tuple[list[Sentence], list[Sentence]]:
     """Distinct sentences of the official YouCook2 annotation: training and validation videos."""
     try:
         database = json.loads(path.read_text(encoding="utf-8"))["database"]

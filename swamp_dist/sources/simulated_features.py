@@ -5,11 +5,12 @@ content words, scaled to length sqrt(latent_dim). A feature row of kind k (2D or
 
     x = unit(relu((z + nuisance * v + noise * n) M_k + row_noise * r)),
 
-with v ~ N(0, I) drawn once a video, n ~ N(0, I) once a row and r ~ N(0, I) once a row in the width of the features.
-R and M_k (entries N(0, 1 / latent_dim)) come from the seed of the map: sets with the same map agree about what a
-picture of "onion" is, so what is learned on one helps on the others; with another map it cannot. R belongs to the map
-because an encoder of words that has learned R knows which words show alike, whatever M_k is. Nuisance and noise lie in the
-latent space because noise over 2,048 columns would average out.
+with v ~ N(0, I) drawn once per video, n ~ N(0, I) once per row and r ~ N(0, I) once per row in the width of
+the features. R and M_k (entries N(0, 1 / latent_dim)) come from the seed of the map: sets with the same map
+agree about what a picture of "onion" is, so what is learned on one helps on the others; with another map it
+cannot. R belongs to the map because an encoder of words that has learned R knows which words show alike,
+whatever M_k is. Nuisance and noise lie in the latent space because noise over 2,048 columns would average
+out.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Scenes:
         self._words: dict[str, np.ndarray] = {}
 
     def latent(self, sentence: str) -> np.ndarray:
-        """z of a sentence with at least one content word: (latent_dim,) float64 of length sqrt(latent_dim)."""
+        """z of a sentence with at least one content word: (latent_dim,) float64 of length
+        sqrt(latent_dim)."""
         bag: np.ndarray = np.sum([self._word(word) for word in content(sentence)], axis=0)
         scaled: np.ndarray = bag * np.sqrt(len(bag)) / np.linalg.norm(bag)
         return scaled
@@ -100,7 +102,7 @@ def feature_map(seed: int, settings: SimulatedVideoTextSource) -> FeatureMap:
 def video_features(
     video: Video, scenes: Scenes, into: FeatureMap, settings: SimulatedVideoTextSource
 ) -> dict[str, np.ndarray]:
-    """By kind: (rows, width) float16, rows of unit length; 2D floor(duration) rows, one a second, and
+    """By kind: (rows, width) float16, rows of unit length; 2D floor(duration) rows, one per second, and
     3D ceil(24 * duration / 16), one for every 16 frames of 24 a second.
     """
     counts = {"2d": int(video.duration), "3d": int(np.ceil(24 * video.duration / 16))}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from swamp_dist.config import SimulatedVideoTextSource
-from swamp_dist.sources.simulated_captions import Clip, Corpus, said
+from swamp_dist.sources.simulated_captions import Clip, Corpus, all_captions
 from swamp_dist.sources.simulated_draws import draws, pick
 from swamp_dist.sources.simulated_features import (
     Scenes,
@@ -33,7 +33,7 @@ def write_words(corpus: Corpus, settings: SimulatedVideoTextSource, out: Path) -
     """`vectors.bin` (word2vec binary) or `vectors.txt` (GloVe text): the words of the corpus, less a share
     out of vocabulary, filled up to `vocabulary` with words that no caption has.
     """
-    words = sorted({word.strip(".,\"'") for text in said(corpus) for word in text.split()} - {""})
+    words = sorted({word.strip(".,\"'") for text in all_captions(corpus) for word in text.split()} - {""})
     random = draws(settings.seed, "out of vocabulary")
     known = [word for word in words if random.random() >= settings.out_of_vocabulary]
     known += [f"word{i:05d}" for i in range(settings.vocabulary - len(known))]
@@ -83,7 +83,7 @@ def write_youcook2(corpus: Corpus, settings: SimulatedVideoTextSource, out: Path
 
 
 def write_msrvtt(corpus: Corpus, settings: SimulatedVideoTextSource, out: Path) -> None:
-    """`MSRVTT_train.csv`, `MSRVTT_data.json` (several captions a video), `MSRVTT_train.pth`,
+    """`MSRVTT_train.csv`, `MSRVTT_data.json` (several captions per video), `MSRVTT_train.pth`,
     `MSRVTT_JSFUSION_test.csv` (one caption a video) and `MSRVTT_JSFUSION_test.pth`.
     """
     train, test = corpus.pooled["msrvtt_train"], corpus.pooled["msrvtt_test"]

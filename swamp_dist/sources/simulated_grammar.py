@@ -45,15 +45,16 @@ lightly overnight quickly roughly separately slowly smooth softened tender thick
 twice vigorously well"""
 )
 FUNCTION_WORDS = frozenset(
-    _words("""a about after all an and are as at be been but by do for from had has have he her his how i if in
-into is it its just like my no not now of off on one or our out over she so some that the their them then there
-these they this to too two until up very was we what when while will with you your""")
+    _words("""a about after all an and are as at be been but by do for from had has have he her his how i
+if in into is it its just like my no not now of off on one or our out over she so some that the their them
+then there these they this to too two until up very was we what when while will with you your""")
 )
 """Words that carry no content: nothing of a picture depends on them, and narrations come without them."""
 
 
 def topic_sentences(seed: int, count: int) -> Iterator[tuple[str, str]]:
-    """`count` pairs (topic, sentence), every sentence once. A topic prefers its own ingredients and actions."""
+    """`count` pairs (topic, sentence), every sentence once. A topic prefers its own ingredients and
+    actions."""
     random = draws(seed, "grammar")
     topics = [
         (pick(random, INGREDIENTS, INGREDIENTS_A_TOPIC), pick(random, ACTIONS, ACTIONS_A_TOPIC))

@@ -1,12 +1,13 @@
 """A simulated video-text corpus, written as raw files in the layouts of four real sets and read as those are.
 
-The parts `words`, `howto100m`, `youcook2`, `msrvtt` and `lsmdc` of `raw_dir` are made when a shard recipe needs
-them, each once: a part is written beside its place and renamed into it whole, with the settings it was
-made from in `simulated.json`. Real readers do the rest, so whatever reads the simulated files reads the real ones.
+The parts `words`, `howto100m`, `youcook2`, `msrvtt` and `lsmdc` of `raw_dir` are made when a shard recipe
+needs them, each once: a part is written beside its place and renamed into it whole, with the settings it was
+made from in `simulated.json`. Real readers do the rest, so whatever reads the simulated files reads the real
+ones.
 
 How large and how noisy: sizes let all four sets be written in about two minutes and under 1 GB. Noise was
-set by a probe, contrastive training alone on validation items of the small sets: clearly above chance, far from
-solved, and better with more data. No two methods were compared to choose them.
+set by a probe, contrastive training alone on validation items of the small sets: clearly above chance, far
+from solved, and better with more data. No two methods were compared to choose them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from swamp_dist.config import (
     SimulatedVideoTextSource,
     YouCook2Source,
 )
-from swamp_dist.records import RawSplit, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import RawSplit
 from swamp_dist.sources import simulated_files
 from swamp_dist.sources.simulated_captions import Corpus, make_corpus
 
@@ -92,6 +94,7 @@ def real_source(
         case "youcook2":
             return YouCook2Source(
                 layout="lists", train_pickle=raw / "youcook_train.pkl", test_pickle=raw / "youcook_val.pkl",
+                ids="video_number",
                 width_2d=width, width_3d=width, validation_share=share,
             )  # fmt: skip
         case "msrvtt":

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from swamp_dist.config import SyntheticSource
+from swamp_dist.errors import UserError
 from swamp_dist.explaining import nearest
-from swamp_dist.records import RawSplit, Sample, UserError
+from swamp_dist.records import RawSplit, Sample
 
 SIDES = ("a", "b")
 
@@ -46,7 +47,7 @@ def open_splits(settings: SyntheticSource) -> Mapping[str, RawSplit]:
     sides = {"a": pairs.a, "b": pairs.b}
     if settings.standardize:
         fit = chosen[settings.fit_on]
-        sides = {name: _standardized(x, x[fit]) for name, x in sides.items()}
+        sides = {name: _standardize(x, x[fit]) for name, x in sides.items()}
     return {name: _raw_split(indices, pairs.labels, sides, settings) for name, indices in chosen.items()}
 
 
@@ -81,7 +82,7 @@ def choose_splits(settings: SyntheticSource) -> dict[str, np.ndarray]:
     for name, split in sorted(settings.splits.items(), key=lambda item: item[1].per_class is None):
         rows = left[slice(*split.classes)]
         if split.per_class is not None:
-            _check_enough(name, split.per_class, min(len(row) for row in rows), "pairs a class")
+            _check_enough(name, split.per_class, min(len(row) for row in rows), "pairs per class")
             taken = [row.pop() for row in rows for _ in range(split.per_class)]
         else:
             total = split.total or 0
@@ -98,7 +99,8 @@ def _check_splits(settings: SyntheticSource) -> None:
         low, high = split.classes
         if not low < high <= settings.classes:
             raise UserError(
-                f"source.splits.{name}.classes = [{low}, {high}]: expected a range within [0, {settings.classes}]"
+                f"source.splits.{name}.classes = [{low}, {high}]: expected a range within [0, "
+                f"{settings.classes}]"
             )
         if (split.per_class is None) == (split.total is None):
             raise UserError(f"source.splits.{name}: give either per_class or total, and not both")
@@ -146,7 +148,7 @@ def _relu(x: np.ndarray) -> np.ndarray:
     return positive
 
 
-def _standardized(x: np.ndarray, fit: np.ndarray) -> np.ndarray:
+def _standardize(x: np.ndarray, fit: np.ndarray) -> np.ndarray:
     deviation = fit.std(axis=0)
     scale = np.where(deviation == 0, 1, deviation)  # a dead ReLU dimension stays 0
     standardized: np.ndarray = (x - fit.mean(axis=0)) / scale

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,7 +16,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.sources.word_pairs import read_npz, read_pair
 
 CHUNK = 1 << 22
 LONGEST_WORD = 4096
@@ -67,7 +67,7 @@ def read_vectors(path: Path, wanted: set[str], dim: int | None = None) -> WordVe
     return found
 
 
-def _damaged(path: Path, byte: int, what: str) -> UserError:
+def _damage_error(path: Path, byte: int, what: str) -> UserError:
     return UserError(f"{path}: damaged at byte {byte:,}: {what}.\nCopy or download the file again.")
 
 
@@ -89,7 +89,7 @@ class _Kept:
     def add(self, spelled: bytes, vector: Floats, byte: int) -> None:
         if not np.isfinite(vector).all():
             word = spelled.decode()
-            raise _damaged(self._path, byte, f"the vector of {word!r} holds a number that is not finite")
+            raise _damage_error(self._path, byte, f"the vector of {word!r} holds a number that is not finite")
         self._missing.discard(spelled)
         self._words.append(spelled.decode())
         self._vectors.append(vector)
@@ -133,9 +133,9 @@ class _Window:
         """The bytes before the next `mark`, which is passed over."""
         while (end := self._held.find(mark, self._at, self._at + longest)) < 0:
             if len(self._held) - self._at >= longest:
-                raise _damaged(self._path, self.byte, f"no {what} within {longest:,} bytes")
+                raise _damage_error(self._path, self.byte, f"no {what} within {longest:,} bytes")
             if not self._more():
-                raise _damaged(self._path, self.byte + len(self._held), f"the file ends in {what}")
+                raise _damage_error(self._path, self.byte + len(self._held), f"the file ends in {what}")
         found, self._at = self._held[self._at : end], end + 1
         return found
 
@@ -143,7 +143,7 @@ class _Window:
         """The next `size` bytes."""
         while len(self._held) - self._at < size:
             if not self._more():
-                raise _damaged(self._path, self.byte + len(self._held), f"the file ends in {what}")
+                raise _damage_error(self._path, self.byte + len(self._held), f"the file ends in {what}")
         self._at += size
         return memoryview(self._held)[self._at - size : self._at]
 
@@ -161,7 +161,7 @@ def _read_binary(path: Path, wanted: set[str]) -> WordVectors:
         window = _Window(path, file)
         header = _header(window.until(b"\n", 64, "the header `<words> <dim>`"))
         if header is None:
-            raise _damaged(path, 0, "expected the header `<words> <dim>` of a word2vec binary file")
+            raise _damage_error(path, 0, "expected the header `<words> <dim>` of a word2vec binary file")
         count, dim = header
         kept = _Kept(path, wanted, dim)
         for number in range(1, count + 1):
@@ -174,7 +174,9 @@ def _read_binary(path: Path, wanted: set[str]) -> WordVectors:
                 kept.count_undecodable(spelled)
         byte = window.byte
         if window.rest().strip(b"\n"):
-            raise _damaged(path, byte, f"bytes follow the last of the {count:,} words that the header names")
+            raise _damage_error(
+                path, byte, f"bytes follow the last of the {count:,} words that the header names"
+            )
         return kept.result(window.digest.hexdigest())
 
 
@@ -192,14 +194,14 @@ def _lines(path: Path, file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[
     byte = 0
     while line := file.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
-            raise _damaged(path, byte, f"a line of more than {LONGEST_LINE:,} bytes")
+            raise _damage_error(path, byte, f"a line of more than {LONGEST_LINE:,} bytes")
         digest.update(line)
         yield byte, line.rstrip(b" \r\n")
         byte += len(line)
 
 
 def _read_text(path: Path, wanted: set[str]) -> WordVectors:
-    """A word and its numbers a line, after an optional line `<words> <dim>`; words may hold blanks.
+    """A word and its numbers per line, after an optional line `<words> <dim>`; words may hold blanks.
 
     Without that line the first word has no blank: its line tells how many numbers there are.
     """
@@ -210,13 +212,13 @@ def _read_text(path: Path, wanted: set[str]) -> WordVectors:
         header = _header(first)
         dim = header[1] if header else first.count(b" ")
         if dim == 0:
-            raise _damaged(path, 0, "expected a word and the numbers of its vector")
+            raise _damage_error(path, 0, "expected a word and the numbers of its vector")
         kept = _Kept(path, wanted, dim)
         read = 0 if header else _keep_line(path, 0, first, dim, kept)
         for byte, line in lines:
             read += _keep_line(path, byte, line, dim, kept)
         if header and read != header[0]:
-            raise _damaged(
+            raise _damage_error(
                 path, file.tell(), f"the header names {header[0]:,} words, the file ends after {read:,}"
             )
         return kept.result(digest.hexdigest())
@@ -225,7 +227,9 @@ def _read_text(path: Path, wanted: set[str]) -> WordVectors:
 def _keep_line(path: Path, byte: int, line: bytes, dim: int, kept: _Kept) -> int:
     """Keep one line's vector if it is wanted; returns 1, the lines read."""
     if line.count(b" ") < dim:
-        raise _damaged(path, byte, f"expected a word and {dim} numbers, found {line.count(b' ') + 1} fields")
+        raise _damage_error(
+            path, byte, f"expected a word and {dim} numbers, found {line.count(b' ') + 1} fields"
+        )
     first = line[: line.index(b" ")]
     if not (kept.with_blanks or kept.wants(first)):  # spares most lines the splitting
         kept.count_undecodable(first)
@@ -236,46 +240,25 @@ def _keep_line(path: Path, byte: int, line: bytes, dim: int, kept: _Kept) -> int
             vector = np.array([float(number) for number in numbers], np.float32)
         except ValueError:
             what = f"the vector of {spelled.decode()!r} holds something that is not a number"
-            raise _damaged(path, byte, what) from None
+            raise _damage_error(path, byte, what) from None
         kept.add(spelled, vector, byte)
     return 1
 
 
 def _read_npz(path: Path, wanted: set[str]) -> WordVectors:
-    """Arrays `words` (n,) of strings and `vectors` (n, dim)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            words, vectors = file["words"], file["vectors"]
-    except KeyError as error:
-        raise UserError(f"{path}: expected the arrays `words` and `vectors`: {error}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz without pickled objects ({error}).") from None
-    if words.dtype.kind != "U":
-        raise UserError(f"{path}: expected `words` to be strings, found {words.dtype}")
-    return _pruned(path, words.tolist(), vectors, wanted, [path])
+    return _prune(path, *read_npz(path), wanted, [path])
 
 
 def _read_pair(path: Path, wanted: set[str]) -> WordVectors:
-    """`vectors.npy` (n, dim) with `vectors.txt` beside it: line i is the word of row i."""
-    beside = path.with_suffix(".txt")
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        words = beside.read_text("utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{beside}: absent; expected the words of the rows of {path.name}") from None
-    except UnicodeDecodeError as error:
-        raise _damaged(beside, error.start, "not UTF-8") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: not a readable array ({error}). Copy or build it again.") from None
-    return _pruned(path, words, vectors, wanted, [path, beside])
+    return _prune(path, *read_pair(path), wanted, [path, path.with_suffix(".txt")])
 
 
-def _pruned(
+def _prune(
     path: Path, words: Sequence[str], vectors: NDArray[np.generic], wanted: set[str], files: list[Path]
 ) -> WordVectors:
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or len(words) != len(vectors):
         raise UserError(
-            f"{path}: expected one row of numbers a word, found {len(words)} words and an array "
+            f"{path}: expected one row of numbers per word, found {len(words)} words and an array "
             f"{vectors.dtype} of shape {vectors.shape}"
         )
     kept = _Kept(path, wanted - {""}, vectors.shape[1])  # "" is the padding row of a built table

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import YouCook2Source
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.sources.captions import Caption
 from swamp_dist.sources.entry_keys import entry_key
 from swamp_dist.sources.id_lists import json_member, read_csv
 from swamp_dist.sources.pooled import Clip
@@ -22,9 +23,9 @@ LEFT_OUT = frozenset({
     "84d5742a0a22", "85da4fd97009", "91dc63bde819", "9cda08e66a16", "c08a553754fb", "cca02c495234",
     "d316fbd86808", "ed93436708bd", "f96b69be18a6",
 })  # fmt: skip
-"""The published list of 3,350 test segments (antoine77340/MIL-NCE_HowTo100M, csv/validation_youcook.csv) has every
-segment of 436 of the 457 validation videos; the other 21 could not be had any more. These are the first 12
-hex digits of the sha256 of their ids, as nothing in the annotations tells them apart."""
+"""The published list of 3,350 test segments (antoine77340/MIL-NCE_HowTo100M, csv/validation_youcook.csv) has
+every segment of 436 of the 457 validation videos; the other 21 could not be had any more. These are the first
+12 hex digits of the sha256 of their ids, as nothing in the annotations tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Segment:
     start: float
     """Seconds, like `end` and `duration`."""
     end: float
-    sentence: str
+    caption: Caption
     duration: float
     """Of the video."""
     subset: str
@@ -46,13 +47,18 @@ class Segment:
     """Start and end as the file writes them, for file names."""
 
     @property
+    def sentence(self) -> str:
+        """The caption where it is a text, else ""; lists may name a segment by it."""
+        return str(self.caption.value).strip() if isinstance(self.caption.value, str) else ""
+
+    @property
     def key(self) -> str:
         """Key of the entry: the video id with the segment's number."""
         return entry_key(self.video, self.number)
 
     def clip(self) -> Clip:
         """As an entry of a pooled set; segments of a video stay on one side of a validation cut."""
-        return Clip(self.key, self.video, (self.sentence,), self.video)
+        return Clip(self.key, self.video, (self.caption,), self.video, self.caption.place)
 
     def names(self) -> Mapping[str, object]:
         """What a feature path may name."""
@@ -85,11 +91,11 @@ def test_segments(segments: Sequence[Segment], settings: YouCook2Source) -> list
     the 21 videos of LEFT_OUT under `test: public`.
 
     Raises:
-        UserError: a row of the list is no validation segment of the annotations.
+        UserError: a row of the list is no validation segment of the annotations, or there are none.
     """
     validation = [s for s in segments if s.subset == "validation"]
     if settings.test_list is not None:
-        return _listed(validation, settings.test_list)
+        return _order_by_list(validation, settings.test_list)
     return [s for s in validation if settings.test == "all" or not is_left_out(s.video)]
 
 
@@ -98,17 +104,17 @@ def is_left_out(video: str) -> bool:
     return hashlib.sha256(video.encode()).hexdigest()[:12] in LEFT_OUT
 
 
-def _listed(segments: Sequence[Segment], path: Path) -> list[Segment]:
+def _order_by_list(segments: Sequence[Segment], path: Path) -> list[Segment]:
     """The segments of a csv in its order. Two segments of one time span are told apart by their sentence."""
     spans: defaultdict[tuple[str, float, float], list[Segment]] = defaultdict(list)
     for segment in segments:
         spans[segment.video, segment.start, segment.end].append(segment)
     chosen = []
-    for number, row in enumerate(read_csv(path, ["video_id", "start", "end", "text"]), start=1):
+    for row in read_csv(path, ["video_id", "start", "end", "text"]):
         here = spans[row["video_id"], _number(row["start"]), _number(row["end"])]
         if not here:
             raise UserError(
-                f"{path}, row {number}: the annotations have no (further) validation segment of "
+                f"{row.place}: the annotations have no (further) validation segment of "
                 f"{row['video_id']!r} from {row['start']} to {row['end']} s.\n"
                 "Fix: source.test_list must name segments of source.annotations."
             )
@@ -131,7 +137,7 @@ def _segment(video: str, record: Mapping[str, Any], entry: Any, where: str) -> S
     try:
         first, last = entry["segment"]
         start, end, duration = _number(first), _number(last), _number(record["duration"])
-        number, sentence = int(entry["id"]), str(entry["sentence"]).strip()
+        number, sentence = int(entry["id"]), Caption(entry["sentence"], where)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{where}: expected segment [start, end], id and sentence; {error!r}") from None
     if not (math.isfinite(end) and 0 <= start < end):

@@ -14,17 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from swamp_dist.atomic_files import HashedFile, sync_folder
+
 MANIFEST = "MANIFEST.json"
 _SCHEMA = 1
 _NAME = re.compile(r"step-(0|[1-9]\d*)")
 
 
 class BrokenError(Exception):
-    """Says why a folder is not a valid commit."""
+    """Says why a folder is not a valid checkpoint."""
 
 
 @dataclass(frozen=True)
-class Commit:
+class Checkpoint:
     """A complete checkpoint."""
 
     step: int
@@ -38,7 +40,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """One file of a commit; `name` is its path inside the folder, with forward slashes."""
+    """One file of a checkpoint; `name` is its path inside the folder, with forward slashes."""
 
     name: str
     bytes: int
@@ -53,7 +55,7 @@ def seal(path: Path, folder: Path) -> PayloadFile:
         ValueError: it is not inside `folder`.
     """
     if path.is_symlink():
-        raise OSError(f"{path} is a symbolic link: a commit holds plain files")
+        raise OSError(f"{path} is a symbolic link: a checkpoint holds plain files")
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,25 +68,14 @@ def write_manifest(
     """Write the manifest and force it and every folder beneath to disk."""
     content = {"schema": _SCHEMA, "step": step, "world_size": world_size, "meta": dict(meta)}
     content = json.loads(json.dumps(content | {"files": [asdict(file) for file in files]}))
-    with open(folder / MANIFEST, "w") as file:
-        file.write(json.dumps(content | {"sha256": _digest(content)}, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
+    with HashedFile(folder / MANIFEST) as file:
+        file.write(json.dumps(content | {"sha256": _digest(content)}, indent=1).encode())
     for parent, _, _ in os.walk(folder):
-        fsync_folder(Path(parent))
+        sync_folder(Path(parent))
 
 
 def _digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Force the names in `folder` to disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def step_folders(checkpoints: Path) -> list[tuple[int, Path]]:
@@ -97,8 +88,8 @@ def step_folders(checkpoints: Path) -> list[tuple[int, Path]]:
     return [(step, checkpoints / f"step-{step}") for step in sorted(steps, reverse=True)]
 
 
-def read_commit(folder: Path, verify_hash: bool) -> Commit:
-    """The commit in `folder`.
+def read_checkpoint(folder: Path, verify_hash: bool) -> Checkpoint:
+    """The checkpoint in `folder`.
 
     Raises:
         BrokenError: the manifest or a file is missing, unreadable, or not as it was written. File
@@ -114,11 +105,19 @@ def read_commit(folder: Path, verify_hash: bool) -> Commit:
             raise BrokenError(f"{MANIFEST} is of step {content['step']}")
         for file in content["files"]:
             _check_file(folder, PayloadFile(**file), verify_hash)
+        if not (_is_count(content["step"]) and _is_count(content["world_size"])):
+            raise BrokenError(f"{MANIFEST} does not tell its step and the ranks that wrote it as numbers")
+        if not isinstance(content["meta"], dict):
+            raise BrokenError(f"{MANIFEST} does not tell what it is a checkpoint of")
     except FileNotFoundError as error:
         raise BrokenError(f"{Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BrokenError(f"{type(error).__name__}: {error}") from error
-    return Commit(content["step"], folder, content["world_size"], content["meta"])
+    return Checkpoint(content["step"], folder, content["world_size"], content["meta"])
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_file(folder: Path, expected: PayloadFile, verify_hash: bool) -> None:
@@ -132,16 +131,16 @@ def _check_file(folder: Path, expected: PayloadFile, verify_hash: bool) -> None:
                 raise BrokenError(f"{expected.name} differs from its sha256")
 
 
-def commit_size(folder: Path) -> int | None:
-    """Bytes of a commit whose files all have their sizes, else None."""
+def checkpoint_size(folder: Path) -> int | None:
+    """Bytes of a checkpoint whose files all have their sizes, else None."""
     try:
-        read_commit(folder, verify_hash=False)
+        read_checkpoint(folder, verify_hash=False)
     except BrokenError:
         return None
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def newest_size(checkpoints: Path) -> int:
-    """Bytes of the newest commit that is whole, an estimate of the next one; 0 where there is none."""
-    sizes = (commit_size(folder) for _, folder in step_folders(checkpoints))
+    """Bytes of the newest checkpoint that is whole, an estimate of the next one; 0 where there is none."""
+    sizes = (checkpoint_size(folder) for _, folder in step_folders(checkpoints))
     return next((size for size in sizes if size is not None), 0)

@@ -7,8 +7,6 @@ one state dict, whatever the ZeRO stage.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,28 +16,22 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EngineSettings, OptimizerSettings
-from swamp_dist.distributed import World, gather_objects, on_main
+from swamp_dist.distributed import World, gather_objects, lost_peers, on_main
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
-from swamp_dist.records import Inputs, PairEmbeddings, UserError
-from swamp_dist.train.checkpoint import recorded_writes
-from swamp_dist.train.resharding import ParameterState, Pieces, SavedEngine, open_saved, partition_views
-
-
-def _import_deepspeed(world: World) -> Any:
-    """DeepSpeed, told not to compile anything and not to talk below warnings."""
-    if world.device.type == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
-    import deepspeed
-    import deepspeed.ops
-
-    # A C++ extension for inference under the deepspeed launcher; on a CPU its first use compiles for
-    # a minute, and a killed compile leaves a lock that hangs every later start without a word.
-    compatible = getattr(deepspeed.ops, "__compatible_ops__", None)
-    if compatible is not None:
-        compatible["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    return deepspeed
+from swamp_dist.model.logits import LARGEST_LOG_SCALE
+from swamp_dist.records import Inputs, PairEmbeddings
+from swamp_dist.train.commit_meta import GO_BACK
+from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, tensors_only
+from swamp_dist.train.engine_files import recorded_writes
+from swamp_dist.train.engine_parameters import copies_of, flat_views, make_moments, parameter_groups
+from swamp_dist.train.resharding import (
+    SURPRISES,
+    Pieces,
+    SavedEngine,
+    open_saved,
+    partition_views,
+)
 
 
 def engine_config(
@@ -79,13 +71,13 @@ class Engine:
             UserError: `micro_batch` does not divide the `local_pairs` of a rank.
         """
         _check_micro_batch(settings.micro_batch, local_pairs, world)
-        deepspeed = _import_deepspeed(world)
+        deepspeed = import_deepspeed(world)
         model = model.to(world.device)
         adam = torch.optim.AdamW if optimizer.weight_decay > 0 else torch.optim.Adam
         # The foreach and fused forms round differently from one torch build to the next; on a CPU the
         # plain loop is as fast.
         torch_optimizer = adam(
-            model.parameters(),
+            parameter_groups(model),
             lr=optimizer.lr,
             betas=optimizer.betas,
             eps=optimizer.eps,
@@ -98,6 +90,7 @@ class Engine:
         self._deepspeed = deepspeed
         self._engine = engine
         self._stage = settings.zero_stage
+        self._logits = model.logits if model.logits is not None and model.logits.learned else None
         self._norm: Tensor | float = float("nan")
         self.world = world
         self.micro_batch = settings.micro_batch
@@ -111,7 +104,8 @@ class Engine:
     def embed_pairs(
         self, a: Inputs, b: Inputs, on_a: Callable[[Tensor], None] | None = None
     ) -> PairEmbeddings:
-        """Embeddings of this rank's pairs and the prototypes, with gradient; `on_a` as in `DualEncoder.forward`."""
+        """Embeddings of this rank's pairs and the prototypes, with gradient; `on_a` as in
+        `DualEncoder.forward`."""
         embeddings: PairEmbeddings = self._engine(a, b, on_a=on_a)
         return embeddings
 
@@ -143,7 +137,8 @@ class Engine:
 
     @contextlib.contextmanager
     def one_reduction(self) -> Iterator[None]:
-        """Every `backward` inside adds its gradients on this rank; all are averaged over ranks once, at the end.
+        """Every `backward` inside adds its gradients on this rank; all are averaged over ranks once, at the
+        end.
 
         Whole gradients stay on the rank until then, at stages 2 and 3 too.
         """
@@ -156,13 +151,18 @@ class Engine:
                 yield
 
     def step(self, learning_rate: float) -> None:
-        """Clip the global gradient norm, then one Adam step at `learning_rate`."""
+        """Clip the global gradient norm, then one Adam step at `learning_rate`; a learned logit scale stays
+        below its bound."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
             gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
+        if self._logits is not None:
+            master = self._deepspeed.utils.safe_get_local_fp32_param if self._stage == 3 else None
+            for held in copies_of(self._logits.log_scale, self._stage, master):
+                held.detach().clamp_(max=LARGEST_LOG_SCALE)
 
     def gradient_norm(self) -> float:
         """Global gradient norm of the last update, before clipping."""
@@ -193,10 +193,17 @@ class Engine:
             UserError: files are missing, or hold anything but tensors and plain values.
         """
         try:
-            with _tensors_only():
+            with tensors_only():
                 path, _ = self._engine.load_checkpoint(str(folder), tag="engine")
         except pickle.UnpicklingError as error:
-            raise UserError(_holds_code(folder, error)) from None
+            raise UserError(holds_code(folder, error)) from None
+        except SURPRISES as error:
+            if lost_peers(error, self.world):
+                raise
+            raise UserError(
+                f"{folder}: model and optimiser are not those of this training.\n"
+                f"  found: {type(error).__name__}: {error}\nFix: {GO_BACK}"
+            ) from error
         if path is None:
             raise UserError(f"{folder}: the engine's part of the checkpoint is missing or unreadable")
 
@@ -211,7 +218,11 @@ class Engine:
         saved = self._open_saved(folder, stage, world_size)
         parameters = dict(self._engine.module.named_parameters())
         shapes = {name: torch.Size(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
-        on_main(self.world, lambda: saved.check(shapes))
+        tensors = self._engine.module.state_dict()
+        buffers = {name: value for name, value in tensors.items() if name not in parameters}
+        on_main(
+            self.world, lambda: saved.check(shapes, {name: value.shape for name, value in buffers.items()})
+        )
         pieces = self._new_pieces(saved, parameters)
         starts = self._starts(pieces)
         for name, parameter in parameters.items():
@@ -219,18 +230,20 @@ class Engine:
             self._set_weight(parameter, whole.value)
             if name in pieces:
                 pieces[name].fill(whole, starts[name])
+        for name, buffer in buffers.items():
+            buffer.copy_(saved.buffers[name])
         self._engine.global_steps, self._engine.global_samples = saved.global_steps, saved.global_samples
 
     def _open_saved(self, folder: Path, stage: int, world_size: int) -> SavedEngine:
-        """The commit's files, open on every rank, or the first rank's error on all."""
+        """The checkpoint's files, open on every rank, or the first rank's error on all."""
         saved, failure = None, None
         try:
-            with _tensors_only():
+            with tensors_only():
                 saved = open_saved(folder / "engine", stage, world_size)
         except (UserError, OSError) as error:
             failure = str(error)
         except pickle.UnpicklingError as error:
-            failure = _holds_code(folder, error)
+            failure = holds_code(folder, error)
         failures = [found for found in gather_objects(failure, self.world) if found is not None]
         if saved is None or failures:
             raise UserError(failures[0])
@@ -240,10 +253,10 @@ class Engine:
         """This rank's pieces of the running engine, its moments made as Adam's first step would."""
         optimizer = self._engine.optimizer
         if self._stage == 0:
-            _make_moments(optimizer, list(parameters.values()), saved.step)
-            return {name: _flat_views(p, optimizer.state[p]) for name, p in parameters.items()}
+            make_moments(optimizer, list(parameters.values()), saved.step)
+            return {name: flat_views(p, optimizer.state[p]) for name, p in parameters.items()}
         held = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
-        _make_moments(optimizer.optimizer, getattr(optimizer, held), saved.step)
+        make_moments(optimizer.optimizer, getattr(optimizer, held), saved.step)
         return partition_views(self._stage, optimizer.state_dict(), saved.shapes, self.world.size)
 
     def _starts(self, pieces: Pieces) -> dict[str, int]:
@@ -268,48 +281,10 @@ def _check_micro_batch(micro_batch: int | None, local_pairs: int, world: World) 
     divisors = [n for n in range(1, local_pairs + 1) if local_pairs % n == 0]
     raise UserError(
         f"engine.micro_batch = {micro_batch}: expected a divisor of the {local_pairs} pairs of a rank "
-        f"({local_pairs * world.size} pairs a step on {world.size} ranks), found a remainder of "
+        f"({local_pairs * world.size} pairs per step on {world.size} ranks), found a remainder of "
         f"{local_pairs % micro_batch}.\n"
         f"Set it to one of {', '.join(map(str, divisors))}; null encodes all pairs of a rank at once."
     )
-
-
-@contextlib.contextmanager
-def _tensors_only() -> Iterator[None]:
-    """torch.load refuses code inside, although DeepSpeed asks for weights_only=False.
-
-    Three classes of DeepSpeed itself are plain values and let through.
-    """
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _holds_code(folder: Path, error: pickle.UnpicklingError) -> str:
-    return f"{folder}: a file of the checkpoint holds more than tensors and was not loaded.\n{error}"
-
-
-def _make_moments(optimizer: torch.optim.Optimizer, tensors: list[torch.nn.Parameter], step: Tensor) -> None:
-    for tensor in tensors:
-        moments = {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[tensor] = {"step": step.clone(), **moments}
-
-
-def _flat_views(parameter: torch.nn.Parameter, moments: dict[str, Tensor]) -> ParameterState:
-    whole = ParameterState(parameter.detach(), moments["exp_avg"], moments["exp_avg_sq"])
-    return whole.each(lambda x: x.view(-1))
 
 
 def _cpu_weights(module: torch.nn.Module) -> dict[str, Tensor]:

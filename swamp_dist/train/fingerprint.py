@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from swamp_dist.config import StageSettings
-from swamp_dist.records import UserError
+from swamp_dist.earlier_names import present_name
+from swamp_dist.errors import UserError
+from swamp_dist.loading import REQUIRED, describe
+from swamp_dist.settings import is_below, same_result_keys
 
-# Settings that may change between two runs of one training without changing what it computes.
-_FREE_DATA = {"shards", "recipe", "lanes", "cache", "reading", "workers", "prefetch", "verify"}
-_FREE_OBJECTIVE: dict[str, Any] = {
-    "contrastive": {"chunk"},
-    "swamp": {"queue": {"layout", "solve"}, "sinkhorn": {"score_memory"}},
-}
+_TOLD_OTHERWISE = {"shards", "lanes"}
+"""Of `data`: the manifest's hash and the number of lanes stand for them."""
 
 
 def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     """What a training computes, as flat dotted keys; two runs with equal ones may share checkpoints.
 
-    Left out is what changes speed, memory or length only: world size, ZeRO stage, threads, micro-batch,
-    columns of the contrastive term at a time, loader settings, logging, checkpoints, and the epochs,
-    unless the schedule depends on them.
+    Left out is what is marked `SAME_RESULT` in the settings, and what changes the length of a training only:
+    the epochs (unless the schedule depends on them), what is validated and what is selected. A finished stage
+    is compared by more (`stage/open.py`): its result depends on those too.
 
     Args:
         settings: the resolved stage; it must train.
@@ -34,19 +33,21 @@ def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     if settings.train.schedule.kind == "cosine":
         train["epochs"] = settings.train.epochs
     no_clips = {"clips"} if settings.data.clips is None else set()
-    data = settings.data.model_dump(mode="json", exclude=_FREE_DATA | no_clips)
+    data = settings.data.model_dump(mode="json", exclude=_TOLD_OTHERWISE | no_clips)
     if settings.data.clips is not None:  # in order: it is that of the halves of a video's vector
         data["clips"]["parts"] = [[name, rate] for name, rate in settings.data.clips.parts.items()]
-    return _flat(
+    flat = _flat(
         {
             "seed": settings.seed,
             "data": data | {"manifest": data_hash, "lanes": settings.data.num_lanes},
             "model": settings.model.model_dump(mode="json"),
-            "objective": settings.objective.model_dump(mode="json", exclude=_FREE_OBJECTIVE),
+            "objective": settings.objective.model_dump(mode="json"),
             "train": train,
-            "engine": {"precision": settings.engine.precision},
+            "engine": settings.engine.model_dump(mode="json"),
         }
     )
+    same = set(same_result_keys(settings))
+    return {key: value for key, value in flat.items() if not is_below(key, same)}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -56,13 +57,26 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def check_fingerprint(saved: Mapping[str, object], current: Mapping[str, object]) -> None:
+def default_marks(settings: StageSettings) -> dict[str, object]:
+    """What each setting would be if the job file did not say, under the keys of `fingerprint`."""
+    known = ((s.key, s.default) for s in describe(settings) if s.default != REQUIRED)
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in known}
+
+
+def check_fingerprint(
+    saved: Mapping[str, object], current: Mapping[str, object], defaults: Mapping[str, object]
+) -> None:
     """Refuse to continue a training as another one.
+
+    Args:
+        defaults: see `default_marks`. A checkpoint from before a setting existed was made as the setting's
+            default says, so the default of a new setting has to be what was done before.
 
     Raises:
         UserError: a table of the differing keys, with what the checkpoint expects, what was found in
             the job and how to mend it.
     """
+    saved = {key: value for key, value in defaults.items() if key in current} | _renamed(saved)
     keys = [key for key in sorted({*saved, *current}) if _shown(saved, key) != _shown(current, key)]
     if not keys:
         return
@@ -77,19 +91,16 @@ def check_fingerprint(saved: Mapping[str, object], current: Mapping[str, object]
     )
 
 
-_ADDED: Mapping[str, object] = {
-    "objective.swamp.sinkhorn.momentum": False,
-    "objective.swamp.sinkhorn.score_precision": "float32",
-    "model.a.unit_parts": None,
-    "model.b.unit_parts": None,
-}
-"""What commits from before these settings existed were trained with."""
+def _renamed(saved: Mapping[str, object]) -> dict[str, object]:
+    """The marks of a checkpoint of an earlier version as this one would have written them."""
+    renamed = {".".join(present_name(tuple(key.split(".")))): value for key, value in saved.items()}
+    if saved.get("objective.contrastive.negatives") == "all":
+        renamed["objective.contrastive.reduction"] = "mean"  # whatever was set: it did not count for `all`
+    return renamed
 
 
 def _shown(values: Mapping[str, object], key: str) -> str:
-    if key not in values and key not in _ADDED:
-        return "(none)"
-    return json.dumps(values.get(key, _ADDED.get(key)))
+    return json.dumps(values[key]) if key in values else "(none)"
 
 
 def _fix(saved: Mapping[str, object], key: str) -> str:

@@ -14,18 +14,20 @@ dropout the size changes rounding only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from swamp_dist.distributed import Pending
 from swamp_dist.records import PairBatch, PairEmbeddings, take_rows
+from swamp_dist.row_exchange import Pending
 from swamp_dist.train.engine import Engine
+from swamp_dist.train.random_keys import micro_batch_random_key
 
-_GOLDEN = 0x9E3779B97F4A7C15  # odd, so no two micro-batches of a step share a key, nor its lower half
+_ROWS = ("a", "b")
+"""Fields of `PairEmbeddings` that hold a row per pair."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class EncodedBatch:
     """This rank's embeddings and the way back from a loss of them."""
 
     embeddings: PairEmbeddings
-    """Rows a, b (b, D) of all this rank's pairs and prototypes (K, D), with gradient."""
+    """Rows a, b (b, D) of all this rank's pairs, prototypes (K, D) and logits, with gradient."""
     backward: Callable[[Tensor], None]
     """Takes the 0-d loss of this rank to parameter gradients averaged over ranks; call it once."""
     all_a: Pending | None = None
@@ -51,7 +53,7 @@ def encode(
     Args:
         engine: the model; all ranks call this together, with equally many pairs.
         batch: this rank's pairs.
-        random_key: what dropout of this step and rank is drawn from.
+        random_key: what dropout of this step and rank is drawn from (`step_random_key`).
         send_a: sends the rows of A off as soon as they are there; not asked where the batch comes in
             micro-batches, whose rows are whole only at the end.
     """
@@ -63,9 +65,11 @@ def encode(
 
         embeddings = _embed(engine, batch, slice(None), random_key, 0, on_a)
         return EncodedBatch(embeddings, engine.backward, sent[0])
+    # Gradient cache, first half: embed every micro-batch without gradient.
     parts = [slice(i, i + engine.micro_batch) for i in range(0, len(batch.ids), engine.micro_batch)]
     with torch.no_grad():
         pieces = [_embed(engine, batch, rows, random_key, n) for n, rows in enumerate(parts)]
+    # The objective sees the whole batch; its gradient ends at these leaves.
     leaves = _leaves(pieces)
     return EncodedBatch(leaves, partial(_backward, engine, batch, random_key, parts, leaves))
 
@@ -78,19 +82,19 @@ def _embed(
     number: int,
     on_a: Callable[[Tensor], None] | None = None,
 ) -> PairEmbeddings:
-    torch.manual_seed((random_key + number * _GOLDEN) % 2**63)
+    torch.manual_seed(micro_batch_random_key(random_key, number))
     return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows), on_a)
 
 
 def _leaves(pieces: list[PairEmbeddings]) -> PairEmbeddings:
-    """The whole batch as if no model stood behind it; prototypes are the same in every piece."""
-    a, b = torch.cat([piece.a for piece in pieces]), torch.cat([piece.b for piece in pieces])
-    prototypes = pieces[0].prototypes
-    return PairEmbeddings(
-        a.requires_grad_(),
-        b.requires_grad_(),
-        None if prototypes is None else prototypes.detach().requires_grad_(),
-    )
+    """The whole batch as if no model stood behind it; what is no rows is the same in every piece."""
+    first = pieces[0]
+    rows = first._replace(a=torch.cat([p.a for p in pieces]), b=torch.cat([p.b for p in pieces]))
+    return PairEmbeddings(*map(_leaf, rows))  # type: ignore[arg-type]
+
+
+def _leaf(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().requires_grad_()
 
 
 def _backward(
@@ -101,18 +105,19 @@ def _backward(
     leaves: PairEmbeddings,
     loss: Tensor,
 ) -> None:
-    """dL/d(embeddings) first, then every micro-batch again, each with its rows of it."""
-    whole = torch.autograd.grad(loss, [leaf for leaf in leaves if leaf is not None])
+    """Gradient cache, second half: dL/d(embeddings), then every micro-batch again, each with its rows of
+    it."""
+    held = {name: leaf for name, leaf in leaves._asdict().items() if leaf is not None}
+    whole = dict(zip(held, torch.autograd.grad(loss, list(held.values())), strict=True))
     with engine.one_reduction():
         for number, rows in enumerate(parts):
-            # Prototypes are no rows: one encoding carries their gradient, any other repeats it.
-            of_prototypes = whole[2] if leaves.prototypes is not None and number == 0 else None
-            gradients = PairEmbeddings(whole[0][rows], whole[1][rows], of_prototypes)
+            # Prototypes and logits are no rows: one encoding carries their gradient, any other repeats it.
+            own = {name: g[rows] if name in _ROWS else g for name, g in whole.items()}
+            gradients = {name: g for name, g in own.items() if name in _ROWS or number == 0}
             engine.backward(_pull(_embed(engine, batch, rows, random_key, number), gradients))
 
 
-def _pull(embeddings: PairEmbeddings, gradients: PairEmbeddings) -> Tensor:
+def _pull(embeddings: PairEmbeddings, gradients: Mapping[str, Tensor]) -> Tensor:
     """A 0-d sum whose gradient at the embeddings is `gradients`."""
-    both = zip(embeddings, gradients, strict=True)
-    products = [(x * gradient).sum() for x, gradient in both if x is not None and gradient is not None]
+    products = [(getattr(embeddings, name) * gradient).sum() for name, gradient in gradients.items()]
     return torch.stack(products).sum()

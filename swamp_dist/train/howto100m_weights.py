@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,7 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swamp_dist.records import UserError
+from swamp_dist.atomic_files import replace_atomically, write_through
+from swamp_dist.errors import UserError, system_error
 from swamp_dist.train.input_parts import UNIT_PARTS
 from swamp_dist.train.weights import Weights
 
@@ -100,14 +100,16 @@ def published_tensors(weights: Weights, source: Path) -> OrderedDict[str, Tensor
     """Our weights as the 20 tensors that the published code loads strictly; prototypes have no place there.
 
     Raises:
-        UserError: the encoders are not one of words and one gated unit, or the gated one took its input as it is.
+        UserError: the encoders are not one of words and one gated unit, or the gated one took its input as it
+            is.
     """
     text = _text_side(weights.tensors, source)
     video = "b" if text == "a" else "a"
     if json.loads(weights.metadata.get(UNIT_PARTS, "{}")).get(video) == []:
         raise UserError(
-            f"{source}: model.{video}.unit_parts was null in training; the published code scales both halves of a video's "
-            "vector, and the model would be fed otherwise there.\nFix: train with unit_parts, for example [2048, 2048]."
+            f"{source}: model.{video}.unit_parts was null in training; the published code scales both halves "
+            "of a video's vector, and the model would be fed otherwise there.\n"
+            "Fix: train with unit_parts, for example [2048, 2048]."
         )
     sizes = _sizes_of(weights.tensors, text)
     ours = _names(text)
@@ -131,16 +133,13 @@ def write_published(path: Path, tensors: OrderedDict[str, Tensor]) -> None:
     """
     if path.exists():
         raise UserError(f"{path} exists and is not replaced. Remove it or name another file.")
-    temporary = path.with_name(f".tmp-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            torch.save(tensors, file, _use_new_zipfile_serialization=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replace_atomically(path) as temporary:
+            write_through(
+                temporary, lambda sink: torch.save(tensors, sink, _use_new_zipfile_serialization=False)
+            )
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {error}") from None
+        raise UserError(f"{path} could not be written.\n{system_error(error)}") from None
 
 
 def _names(text: TextSide) -> dict[str, str]:
@@ -159,12 +158,14 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "nsupported" in line), "")
         raise UserError(
-            f"{path}: not loaded: damaged, or a pickle that holds more than tensors (code in it is never run).\n"
+            f"{path}: not loaded: damaged, or a pickle that holds more than tensors "
+            "(code in it is never run).\n"
             f"{reason}\nExpected the bare state dict that the published training code saves."
         ) from None
     except Exception as error:  # the reader of a damaged file fails in whatever way its bytes lead to
         raise UserError(
-            f"{path}: not a readable torch checkpoint ({type(error).__name__}: {error}).\nCopy or download it again."
+            f"{path}: not a readable torch checkpoint ({type(error).__name__}: {error}).\n"
+            "Copy or download it again."
         ) from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
@@ -198,7 +199,8 @@ def _check(path: Path, tensors: Mapping[str, Tensor]) -> Sizes:
         raise UserError(
             f"{path}: not the published video-text model (20 tensors):\n"
             + "\n".join(shown)
-            + "\nExpected the state dict of its text and video towers, as the published training code saves it."
+            + "\nExpected the state dict of its text and video towers, as the published training code saves "
+            "it."
         )
     return _published_sizes(tensors)
 

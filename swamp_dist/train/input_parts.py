@@ -1,13 +1,13 @@
-"""Which parts of an input vector an encoder brings to unit length first: no tensor of its weights shows it."""
+"""Which parts of an input an encoder brings to unit length first: no tensor of its weights shows it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from swamp_dist.config import GatedSettings, ModelSettings
-from swamp_dist.records import UserError
-from swamp_dist.train.word_source import read_metadata
+from swamp_dist.config import ModelSettings
+from swamp_dist.errors import UserError
+from swamp_dist.train.weights_header import read_header
 
 UNIT_PARTS = "unit_parts"
 """Key of a weights file's metadata: JSON {a: widths or null, b: widths or null}."""
@@ -15,8 +15,8 @@ UNIT_PARTS = "unit_parts"
 
 def unit_parts(model: ModelSettings) -> str:
     """The entry of a weights file for the encoders of `model`."""
-    sides = {"a": model.a, "b": model.b}
-    return json.dumps({k: list(e.unit_parts or ()) for k, e in sides.items() if isinstance(e, GatedSettings)})
+    sides = {"a": model.a.scaled_parts(), "b": model.b.scaled_parts()}
+    return json.dumps({side: list(parts) for side, parts in sides.items() if parts is not None})
 
 
 def check_unit_parts(weights: Path, key: str, model: ModelSettings) -> None:
@@ -28,15 +28,16 @@ def check_unit_parts(weights: Path, key: str, model: ModelSettings) -> None:
         weights: the .safetensors file. key: the setting that names it. model: of the stage that reads it.
 
     Raises:
-        UserError: names both and the fix.
+        UserError: they differ (names both and the fix); or the file is absent or damaged.
     """
-    said = read_metadata(weights).get(UNIT_PARTS)
+    said = read_header(weights).metadata.get(UNIT_PARTS)
     if said is None:
         return
     found, expected = json.loads(said), json.loads(unit_parts(model))
     for side in found.keys() & expected.keys():
         if found[side] != expected[side]:
+            setting, trained = f"model.{side}.unit_parts", found[side] or "null"
             raise UserError(
-                f"model.{side}.unit_parts = {expected[side] or 'null'}, but the weights of {key} = {weights} were trained with "
-                f"{found[side] or 'null'}.\nFix: model.{side}.unit_parts={found[side] or 'null'}, or other weights."
+                f"{setting} = {expected[side] or 'null'}, but the weights of {key} = {weights} were trained "
+                f"with {trained}.\nFix: {setting}={trained}, or other weights."
             )

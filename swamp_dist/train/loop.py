@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from swamp_dist.config import ValidateSettings
 from swamp_dist.data.stream import PairStream
 from swamp_dist.evaluate.retrieval import better, metric_value
-from swamp_dist.records import EvaluationResult, StepReport
+from swamp_dist.objective.signs import signs
+from swamp_dist.records import Alarm, EvaluationResult, StepReport
+from swamp_dist.train.alarms import StoppedByAlarm, after_step, alarm_line, in_grace
+from swamp_dist.train.commit_meta import Progress
 from swamp_dist.train.metrics import MetricsWriter
 from swamp_dist.train.schedule import learning_rate
-from swamp_dist.train.state import Progress, TrainState, keep_best, save_commit
-from swamp_dist.train.step import StepOutcome, diagnostics, train_step
+from swamp_dist.train.state import TrainState, keep_best, save_checkpoint
+from swamp_dist.train.step import StepResult, diagnostics, train_step
+
+logger = logging.getLogger(__name__)
 
 
 class Preempted(Exception):
@@ -40,109 +48,165 @@ class TrainRun:
     """Called after every step with steps done, total steps and, on logged steps, the report."""
     on_commit: Callable[[Progress, float], None] = lambda progress, seconds: None
     """Called on every rank after a commit, with the seconds that saving took."""
+    on_alarm: Callable[[Alarm], None] = lambda alarm: None
+    """Called on every rank when an alarm is raised or cleared."""
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.state.plan.epochs * self.stream.steps_per_epoch
+        return self.state.training.epochs * self.stream.steps_per_epoch
 
 
 def train(run: TrainRun, progress: Progress) -> Progress:
     """Train from `progress` to the end of the run.
 
-    Order at a step edge: log, validate, commit, then stop if asked; so a resumed run repeats nothing.
+    Order at a step edge: log, watch, validate, commit, then stop if asked; so a resumed run repeats nothing.
 
     Raises:
         Preempted: a signal reached some rank; all ranks committed first.
+        StoppedByAlarm: an alarm stands and the settings say to stop; all ranks committed first.
         UserError: the loss is not finite on some rank.
     """
     state = run.state
+    _stop_by_alarm(run, progress)
     if _out_of_patience(run, progress):  # killed after its last commit, before its result was written
         return progress
     waiting_since = time.perf_counter()
     for batch in run.stream.batches(progress.step, run.total_steps):
         data_seconds = time.perf_counter() - waiting_since
-        rate = _learning_rate(run, batch.step)
-        outcome = train_step(
+        # 1. Update the weights by one global batch.
+        rate = learning_rate(
+            batch.step,
+            peak=state.training.optimizer.lr,
+            schedule=state.training.schedule,
+            steps_per_epoch=run.stream.steps_per_epoch,
+            total_steps=run.total_steps,
+        )
+        result = train_step(
             state.engine,
             state.objective,
             batch,
-            rate,
-            state.settings.seed,
-            run.stop_requested(),
-            run.keys_of,
-            state.world,
+            learning_rate=rate,
+            seed=state.settings.seed,
+            stop_requested=run.stop_requested(),
+            keys_of=run.keys_of,
+            world=state.world,
         )
         progress = replace(progress, step=batch.step + 1)
-        _log(run, progress.step, outcome, rate, data_seconds)
-        if _due_to_validate(run, progress.step):
-            progress = _validate(run, progress)
+        # 2. Log it.
+        with _writing_after(progress.step):
+            _log(run, progress.step, result, rate, data_seconds)
+        # 3. See whether it still learns.
+        with _writing_after(progress.step):
+            progress = _watch(run, progress, result)
+        # 4. Validate at the edges of epochs that ask for it.
+        wanted = _due_validation(run, progress.step)
+        if wanted is not None:
+            progress = _validate(run, wanted, progress)
+        # 5. Commit a checkpoint every so often, at the end, and before a stop.
         finished = progress.step == run.total_steps or _out_of_patience(run, progress)
-        if finished or outcome.stop_requested or progress.step % state.plan.checkpoint.every == 0:
-            run.metrics.flush()
-            saving_since = time.perf_counter()
-            save_commit(state, progress)
-            run.on_commit(progress, time.perf_counter() - saving_since)
+        alarmed = _stops_by_alarm(run, progress)
+        if (
+            finished
+            or alarmed
+            or result.stop_requested
+            or progress.step % state.training.checkpoint.every == 0
+        ):
+            with _writing_after(progress.step):
+                _commit(run, progress)
+        # 6. End, or stop if an alarm or a signal asks for it.
+        _stop_by_alarm(run, progress)
         if finished:
             break
-        if outcome.stop_requested:
+        if result.stop_requested:
             raise Preempted(progress.step)
         waiting_since = time.perf_counter()
     return progress
 
 
-def _learning_rate(run: TrainRun, step: int) -> float:
-    plan = run.state.plan
-    return learning_rate(
-        step,
-        run.stream.steps_per_epoch,
-        run.total_steps,
-        plan.optimizer.lr,
-        plan.schedule.kind,
-        plan.schedule.warmup_steps,
-        plan.schedule.decay,
-        plan.schedule.decay_every,
-        plan.schedule.floor,
-    )
+@contextlib.contextmanager
+def _writing_after(step: int) -> Iterator[None]:
+    """Name the step after which the run folder refused a write."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"after step {step}")
+        raise
 
 
-def _log(run: TrainRun, step: int, outcome: StepOutcome, rate: float, data_seconds: float) -> None:
-    """Metrics every `log_every` steps, histograms every `histogram_every`, both at the end of the run too; the
-    console decides for itself."""
+def _commit(run: TrainRun, progress: Progress) -> None:
+    """Write a checkpoint; metrics first, because a resume keeps what the checkpoint covers."""
+    run.metrics.flush()
+    saving_since = time.perf_counter()
+    save_checkpoint(run.state, progress)
+    run.on_commit(progress, time.perf_counter() - saving_since)
+
+
+def _log(run: TrainRun, step: int, result: StepResult, rate: float, data_seconds: float) -> None:
+    """Metrics every `log_every` steps, histograms every `histogram_every`, both at the end of the run too;
+    the console decides for itself."""
     state, report = run.state, None
-    if step % state.plan.log_every == 0 or step == run.total_steps:
-        figures = dict(outcome.losses) | diagnostics(outcome.terms, state.world)
+    is_last = step == run.total_steps
+    if step % state.training.log_every == 0 or is_last:
+        figures = dict(result.losses) | diagnostics(result.terms, state.world)
         figures |= {"optim/lr": rate, "optim/grad_norm": state.engine.gradient_norm()}
-        figures |= {"perf/step_seconds": outcome.seconds, "perf/data_seconds": data_seconds}
-        figures["perf/pairs_per_second"] = run.stream.plan.pairs / (outcome.seconds + data_seconds)
+        figures |= {"perf/step_seconds": result.seconds, "perf/data_seconds": data_seconds}
+        figures["perf/pairs_per_second"] = run.stream.plan.pairs / (result.seconds + data_seconds)
         report = StepReport(step, figures)
         run.metrics.log(report)
     usage = state.objective.last_usage
-    if usage is not None and (step % state.plan.histogram_every == 0 or step == run.total_steps):
+    if usage is not None and (step % state.training.histogram_every == 0 or is_last):
         run.metrics.histogram("swamp/prototype_use", usage, step)
     run.on_step(step, run.total_steps, report)
 
 
-def _due_to_validate(run: TrainRun, step: int) -> bool:
-    plan = run.state.plan.validate_on
-    return plan is not None and step % (plan.every * run.stream.steps_per_epoch) == 0
+def _watch(run: TrainRun, progress: Progress, result: StepResult) -> Progress:
+    """Raise and clear alarms by what the step has shown."""
+    settings, objective = run.state.training.alarms, run.state.settings.objective
+    if in_grace(progress.step, settings, objective):
+        return progress
+    shown = signs(objective, run.stream.plan, progress.step - 1, result.losses, result.watched)
+    alarms, changed = after_step(progress.alarms, shown, progress.step, settings)
+    for alarm in changed:
+        logger.warning("%s", alarm_line(alarm))
+        run.on_alarm(alarm)
+    return replace(progress, alarms=alarms)
 
 
-def _validate(run: TrainRun, progress: Progress) -> Progress:
+def _stops_by_alarm(run: TrainRun, progress: Progress) -> bool:
+    return run.state.training.alarms.action == "stop" and bool(progress.alarms.standing)
+
+
+def _stop_by_alarm(run: TrainRun, progress: Progress) -> None:
+    if _stops_by_alarm(run, progress):
+        raise StoppedByAlarm(progress.step, progress.alarms.standing)
+
+
+def _due_validation(run: TrainRun, step: int) -> ValidateSettings | None:
+    """What is validated after this step; None where nothing is."""
+    wanted = run.state.training.validate_on
+    is_due = wanted is not None and step % (wanted.every * run.stream.steps_per_epoch) == 0
+    return wanted if is_due else None
+
+
+def _validate(run: TrainRun, wanted: ValidateSettings, progress: Progress) -> Progress:
     """Evaluate, keep the weights if they are the best so far, and count how long they have not been."""
-    state, plan = run.state, run.state.plan.validate_on
-    assert plan is not None
+    state = run.state
+    # Evaluate the weights as they are.
     with state.engine.evaluating():
-        result = run.validate()
-    run.metrics.evaluation(plan.split, result, progress.step)
-    value = metric_value(result, plan.metric)
-    if progress.best_value is not None and not better(plan.metric, value, progress.best_value):
+        evaluation = run.validate()
+    with _writing_after(progress.step):
+        run.metrics.evaluation(wanted.split, evaluation, progress.step)
+    # Not better than the best so far: count it.
+    value = metric_value(evaluation, wanted.metric)
+    if progress.best_value is not None and not better(wanted.metric, value, progress.best_value):
         return replace(progress, stale=progress.stale + 1)
-    if state.plan.select == "best":
-        keep_best(state, progress.step)
-    return replace(progress, best_value=value, best_step=progress.step, stale=0)
+    # The best so far: keep it.
+    with _writing_after(progress.step):
+        sha256 = keep_best(state, progress.step) if state.training.select == "best" else None
+    return replace(progress, best_value=value, best_step=progress.step, stale=0, best_sha256=sha256)
 
 
 def _out_of_patience(run: TrainRun, progress: Progress) -> bool:
-    plan = run.state.plan.validate_on
-    return plan is not None and plan.early_stop is not None and progress.stale >= plan.early_stop
+    wanted = run.state.training.validate_on
+    return wanted is not None and wanted.early_stop is not None and progress.stale >= wanted.early_stop

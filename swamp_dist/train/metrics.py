@@ -1,52 +1,46 @@
 """What a run says about itself while it trains: TensorBoard, and a twin that needs no tool.
 
-`metrics.jsonl` holds one object a logged step, tags as keys beside `step`; an evaluation adds one of its
-own. Both are cut at a resume, so that a tag has at most one value a step however often a run was killed.
+`metrics.jsonl` holds one object per logged step, tags as keys beside `step`; an evaluation adds one of its
+own. Both are cut at a resume, so that a tag has at most one value per step however often a run was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
+from swamp_dist.atomic_files import named, set_aside, write_atomically
 from swamp_dist.distributed import World
+from swamp_dist.file_names import METRICS_FILE
+from swamp_dist.objective.terms import described_tags
 from swamp_dist.records import EvaluationResult, RetrievalMetrics, StepReport
 
 TAGS: Mapping[str, str] = {
-    "loss/total": "Weighted sum of both terms, mean over ranks.",
-    "loss/contrastive": "Contrastive term before its weight, mean over ranks.",
-    "loss/swamp": "Swapped-assignment term before its weight (lambda), mean over ranks.",
+    "loss/total": "Weighted sum of all terms, mean over ranks.",
+    **described_tags(),
     "optim/lr": "Learning rate of the update.",
     "optim/grad_norm": "Global gradient norm before clipping.",
-    "swamp/target_entropy": "Mean entropy of the soft targets in nats; near 0 they are hard.",
-    "swamp/target_entropy_max": "Largest possible target entropy, ln K; targets near it say nothing.",
-    "swamp/used_prototypes": "Prototypes that are the arg-max of some target; a small number tells collapse.",
-    "swamp/marginal_error": "Mean relative error of the prototype masses in the Sinkhorn solve.",
-    "swamp/agreement": "Share of pairs whose two sides have the same arg-max target.",
-    "swamp/iterations": "Sinkhorn iterations of the step.",
-    "swamp/repeats": "Iterations repeated because a column mass left the range of floats.",
-    "swamp/prototype_use": "Histogram of how the targets' mass is shared over prototypes (TensorBoard only).",
-    "queue/fill": "Share of the queue's rows that are valid.",
-    "queue/age_mean": "Mean age of the valid queue rows, in steps.",
-    "queue/age_max": "Age of the oldest valid queue row, in steps.",
-    "similarity/positive": "Mean cosine of matching pairs.",
-    "similarity/hardest_negative": "Mean cosine of each row's most similar non-matching partner.",
     "perf/step_seconds": "Seconds of the training step, data excluded.",
     "perf/data_seconds": "Seconds spent waiting for the batch.",
-    "perf/pairs_per_second": "Pairs trained on a second, over all ranks.",
+    "perf/pairs_per_second": "Pairs trained on per second, over all ranks.",
     "retrieval/<split>/<relevance>/<direction>/<metric>": "A retrieval figure; recalls and mAP in percent.",
 }
 """Every tag that may be logged, with what it says. `<name>` stands for one part of a tag."""
 
+_EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(.+)")
+logger = logging.getLogger(__name__)
 _KNOWN = re.compile("|".join(re.sub("<[a-z]+>", "[^/]+", re.escape(tag)) for tag in TAGS))
 
 
@@ -102,7 +96,9 @@ def _retrieval_figures(metrics: RetrievalMetrics) -> dict[str, float]:
 def _check_tags(tags: Iterable[str]) -> None:
     unknown = [tag for tag in tags if not _KNOWN.fullmatch(tag)]
     if unknown:
-        raise ValueError(f"unknown metric tags {unknown}: describe them in swamp_dist.train.metrics.TAGS")
+        raise ValueError(
+            f"unknown metric tags {unknown}: describe them in TAGS of the term or of swamp_dist.train.metrics"
+        )
 
 
 @final
@@ -132,63 +128,111 @@ class _RunFolderWriter(MetricsWriter):
     def __init__(self, run_folder: Path, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path, events = run_folder / "metrics.jsonl", run_folder / "tensorboard"
+        path, events = run_folder / METRICS_FILE, run_folder / "tensorboard"
+        self._path, self._events, self._refused = path, events, False
+        _clear_way(path, events)
         _cut(path, resume_step)
         _sort_before_now(events)
         self._rows = open(path, "a")  # noqa: SIM115 (open as long as the run)
         # TensorBoard drops what earlier event files hold from purge_step on.
         purge_step = resume_step + 1 if resume_step else 0
+        others = threading.enumerate()
         self._tensorboard: Any = SummaryWriter(str(events), purge_step=purge_step)
+        _say_nothing(set(threading.enumerate()).difference(others))
 
     def log(self, report: StepReport) -> None:
         self._write(report.figures, report.step)
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         _check_tags([tag])
-        self._tensorboard.add_histogram(tag, values.detach().float().cpu(), step)
+        with self._writing(self._events):
+            self._tensorboard.add_histogram(tag, values.detach().float().cpu(), step)
 
     def evaluation(self, split: str, result: EvaluationResult, step: int) -> None:
         self._write(evaluation_figures(split, result), step)
 
     def flush(self) -> None:
-        self._tensorboard.flush()
-        self._rows.flush()
-        os.fsync(self._rows.fileno())
+        with self._writing(self._events):
+            self._tensorboard.flush()
+        with self._writing(self._path):
+            self._rows.flush()
+            os.fsync(self._rows.fileno())
 
     def close(self) -> None:
-        self.flush()
-        self._tensorboard.close()
-        self._rows.close()
+        for end in (self.flush, self._tensorboard.close, self._rows.close):
+            try:
+                end()
+            except OSError:
+                if not self._refused:  # else it was told, and would only be told again
+                    raise
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """Name the path in an OSError of the block, and remember that there was one."""
+        try:
+            with named(path):
+                yield
+        except OSError:
+            self._refused = True
+            raise
 
     def _write(self, figures: Mapping[str, float], step: int) -> None:
         _check_tags(figures)
         # JSON has no NaN: null says that a figure was taken and is not a number.
         row = {tag: value if math.isfinite(value) else None for tag, value in figures.items()}
-        self._rows.write(json.dumps({"step": step} | row, allow_nan=False) + "\n")
-        self._rows.flush()
-        for tag, value in figures.items():
-            self._tensorboard.add_scalar(tag, value, step)
+        with self._writing(self._path):
+            self._rows.write(json.dumps({"step": step} | row, allow_nan=False) + "\n")
+            self._rows.flush()
+        with self._writing(self._events):
+            for tag, value in figures.items():
+                self._tensorboard.add_scalar(tag, value, step)
+
+
+def _say_nothing(threads: Set[threading.Thread]) -> None:
+    """Let errors of the system that end these threads not be printed: TensorBoard raises them once more in
+    the next call of its writer."""
+    others = threading.excepthook
+
+    def hook(ending: threading.ExceptHookArgs) -> None:
+        if ending.thread not in threads or not isinstance(ending.exc_value, OSError):
+            others(ending)
+
+    threading.excepthook = hook
+
+
+def _clear_way(rows: Path, events: Path) -> None:
+    """Set aside what stands under the two names and is none of this writer's."""
+    for path, is_ours in ((rows, rows.is_file()), (events, events.is_dir())):
+        if os.path.lexists(path) and not is_ours:
+            logger.warning("%s was not written by a run: it is %s now", path, set_aside(path).name)
 
 
 def _cut(path: Path, resume_step: int) -> None:
-    """Keep the rows up to `resume_step` (none at a fresh start), by an atomic rewrite."""
+    """Keep the rows up to `resume_step` (none at a fresh start), by an atomic rewrite.
+
+    A file in which other lines than the last, which a kill may have torn, are no rows is set aside whole.
+    """
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if 0 < resume_step >= _step_of(line)]
-    staging = path.with_suffix(".jsonl.tmp")
-    with open(staging, "w") as file:
-        file.writelines(line + "\n" for line in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staging, path)
+    lines = path.read_bytes().split(b"\n")
+    steps = [_step_of(line) for line in lines]
+    damaged = sum(step is None for line, step in zip(lines[:-1], steps, strict=False) if line)
+    if damaged:
+        aside = set_aside(path)
+        logger.warning("%s: %d lines are no rows: it is %s now, its rows go on", path, damaged, aside.name)
+    kept = [
+        line for line, step in zip(lines, steps, strict=True) if step is not None and 0 < resume_step >= step
+    ]
+    write_atomically(path, b"".join(line + b"\n" for line in kept))
 
 
-def _step_of(line: str) -> float:
-    """Step of a row; a torn one (a kill while it was written) belongs to no commit."""
+def _step_of(line: bytes) -> int | None:
+    """Step of a row; None of a line that is none, or a torn one: it belongs to no checkpoint."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _sort_before_now(events: Path) -> None:
@@ -197,7 +241,11 @@ def _sort_before_now(events: Path) -> None:
     They are read in the order of their names, which begin with the second they were made in: after a
     resume within that second, or on a node whose clock is behind, the purge would hit the wrong file.
     """
-    files = sorted(events.glob("events.out.tfevents.*"))
-    if any(int(path.name.split(".")[3]) >= int(time.time()) for path in files):
-        for place, path in enumerate(files):
-            os.replace(path, events / f"events.out.tfevents.{place:010d}.{path.name.split('.', 4)[4]}")
+    named = [(path, _EVENTS.fullmatch(path.name)) for path in sorted(events.glob("events.out.tfevents.*"))]
+    files = [(path, match) for path, match in named if match and path.is_file()]
+    for path, match in named:
+        if not match:
+            logger.warning("%s has no name that TensorBoard gives: it stays as it is", path)
+    if any(int(match[1]) >= int(time.time()) for _, match in files):
+        for place, (path, match) in enumerate(files):
+            os.replace(path, events / f"events.out.tfevents.{place:010d}.{match[2]}")

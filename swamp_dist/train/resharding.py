@@ -1,8 +1,8 @@
 """What DeepSpeed saved of model and Adam, parameter by parameter, whatever layout wrote it.
 
-ZeRO deals flat pieces of the parameters to its ranks. Here the pieces of a commit are put together
+ZeRO deals flat pieces of the parameters to its ranks. Here the pieces of a checkpoint are put together
 again, one parameter at a time and straight from the memory-mapped files: nothing is converted and
-nothing written, so a load that is cut short leaves the commit as it was. `partition_views` describes
+nothing written, so a load that is cut short leaves the checkpoint as it was. `partition_views` describes
 a rank's pieces for the files and for a running engine alike, because both are the same structure.
 """
 
@@ -18,7 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+
+SURPRISES = (
+    AssertionError, AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+"""What readers raise about a file that is laid out in another way than they expect."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class ParameterState:
         return ParameterState(change(self.value), change(self.exp_avg), change(self.exp_avg_sq))
 
     def fill(self, whole: ParameterState, start: int) -> None:
-        """Overwrite this flat piece by elements `start` and on of the whole; zeros beyond its end (padding)."""
+        """Overwrite this flat piece by elements `start` and on of the whole; zeros beyond its end
+        (padding)."""
         pairs = (
             (self.value, whole.value),
             (self.exp_avg, whole.exp_avg),
@@ -112,6 +118,8 @@ class SavedEngine:
     ranks: tuple[Pieces, ...]
     module: Mapping[str, Tensor]
     """Weights as the model's own state dict has them; empty tensors at stage 3."""
+    buffers: Mapping[str, Tensor]
+    """What the model holds beside its weights, whole at every stage."""
     step: Tensor
     """Adam's step, 0-d."""
     global_steps: int
@@ -140,13 +148,18 @@ class SavedEngine:
             whole([p.exp_avg_sq for p in pieces]),
         )
 
-    def check(self, expected: Shapes) -> None:
+    def check(self, expected: Shapes, buffers: Shapes) -> None:
         """Everything that can be wrong with the commit, before anything is changed; reads all weights.
 
         Raises:
-            UserError: other parameters than `expected`, or pieces that do not give the saved weights.
+            UserError: other parameters than `expected` or other `buffers`, or pieces that do not give the
+                saved weights.
         """
         with _understood(self.folder, self.written_by):
+            found = {name: value.shape for name, value in self.buffers.items()}
+            if found != dict(buffers):
+                odd = {str(item) for item in found.items() ^ buffers.items()}
+                raise ValueError(f"the buffers are not those of this model: {sorted(odd)[:4]}")
             if dict(self.shapes) != dict(expected) or set(self.module) != set(expected):
                 odd = {str(item) for item in set(expected.items()) ^ set(self.shapes.items())}
                 odd |= set(self.module) ^ set(expected)
@@ -169,7 +182,9 @@ def open_saved(folder: Path, stage: int, world_size: int) -> SavedEngine:
     model = _read(folder, "zero_pp_rank_0_mp_rank_00_model" if stage == 3 else "mp_rank_00_model")
     written_by = str(model.get("ds_version"))
     with _understood(folder, written_by):
-        module = model["module"]
+        names = set(model["buffer_names"])
+        module = {name: value for name, value in model["module"].items() if name not in names}
+        buffers = {name: model["module"][name] for name in names}
         if stage == 0:
             shapes = {name: value.shape for name, value in module.items()}
             ranks, step = _unsharded(module, model["optimizer"]["state"])
@@ -181,7 +196,7 @@ def open_saved(folder: Path, stage: int, world_size: int) -> SavedEngine:
             key = "optimizer_state_dict" if stage == 3 else "base_optimizer_state"
             step = _one_step([moments for state in states for moments in state[key]["state"].values()])
         counts = int(model["global_steps"]), int(model["global_samples"])
-    return SavedEngine(folder, stage, shapes, ranks, module, step, *counts, written_by)
+    return SavedEngine(folder, stage, shapes, ranks, module, buffers, step, *counts, written_by)
 
 
 def _unsharded(
@@ -212,7 +227,12 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         raise UserError(
             f"{folder}: expected one file {name}_states.pt, found {len(exact)}. Restore the checkpoint."
         )
-    state: dict[str, Any] = torch.load(exact[0], map_location="cpu", mmap=True, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(exact[0], map_location="cpu", mmap=True, weights_only=True)
+    except SURPRISES as error:
+        raise UserError(
+            f"{exact[0]}: not a file that torch wrote ({error}). Restore the checkpoint."
+        ) from error
     return state
 
 
@@ -221,9 +241,10 @@ def _understood(folder: Path, written_by: str) -> Iterator[None]:
     """Any surprise in the layout is one clear error; a guess could train on mixed-up weights."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except SURPRISES as error:
         raise UserError(
             f"{folder}: cannot be dealt to another number of ranks or ZeRO stage.\n"
             f"  found: {type(error).__name__}: {error} (written by DeepSpeed {written_by})\n"
-            "  fix: continue with the --ranks and engine.zero_stage that wrote it (its MANIFEST.json names them)"
+            "  fix: continue with the --ranks and engine.zero_stage that wrote it (its MANIFEST.json names "
+            "them)"
         ) from error

@@ -3,88 +3,107 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from swamp_dist.atomic_files import HashedFile
 from swamp_dist.config import StageSettings, TrainSettings
 from swamp_dist.distributed import World, on_main
-from swamp_dist.objective.swamp import Objective
-from swamp_dist.records import UserError
-from swamp_dist.train.checkpoint import Commit, check_fingerprint, commit, newest_commit, remove_leftovers
-from swamp_dist.train.commit_folder import BrokenError, read_commit, step_folders
+from swamp_dist.errors import UserError
+from swamp_dist.objective.objective import Objective
+from swamp_dist.train.checkpoint import (
+    Checkpoint,
+    check_fingerprint,
+    commit,
+    newest_checkpoint,
+    prepare_checkpoints,
+)
+from swamp_dist.train.checkpoint_folder import BrokenError, read_checkpoint, step_folders
+from swamp_dist.train.commit_meta import GO_BACK, CommitMeta, Progress, read_meta
 from swamp_dist.train.engine import Engine
-from swamp_dist.train.weights import load_weights, save_weights
+from swamp_dist.train.fingerprint import default_marks
+from swamp_dist.train.weights import load_weights, save_weights, write_tensors
+from swamp_dist.train.weights_record import say_unchecked
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: what a commit carries besides model, optimiser and objective."""
-
-    step: int = 0
-    best_value: float | None = None
-    best_step: int | None = None
-    stale: int = 0
-    """Validations since the best one."""
+OBJECTIVE = "objective.safetensors"
+"""Of a checkpoint: queue and potentials."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Model, optimiser and objective of a run, and where their commits live."""
+    """Model, optimiser and objective of a run, and where their checkpoints live."""
 
     engine: Engine
     objective: Objective
     settings: StageSettings
+    training: TrainSettings
+    """The training section of `settings`."""
     checkpoints: Path
     fingerprint: dict[str, Any]
     world: World
-
-    @property
-    def plan(self) -> TrainSettings:
-        """The training section."""
-        assert self.settings.train is not None
-        return self.settings.train
+    check_owner: Callable[[], None] = lambda: None
+    """Called on rank 0 before each write that others build on; raises where the folder is another's."""
 
 
 def resume(state: TrainState) -> Progress:
-    """Continue from the newest commit of this run, or start at step 0.
+    """Continue from the newest checkpoint of this run, or start at step 0.
 
     Raises:
-        UserError: the commit belongs to other settings, or its files cannot be understood.
+        UserError: the checkpoint belongs to other settings, or its files cannot be understood.
     """
-    remove_leftovers(state.checkpoints, state.world)
-    found = newest_commit(state.checkpoints, state.world)
+    prepare_checkpoints(state.checkpoints, state.world)
+    found = newest_checkpoint(state.checkpoints, state.world, check=lambda found: _check_best(state, found))
     if found is None:
         return Progress()
-    check_fingerprint(found.meta["fingerprint"], state.fingerprint)
-    _load_engine(found, state)
-    state.objective.load_state(load_file(found.folder / "objective.safetensors"))
-    progress = Progress(**found.meta["progress"])
-    best = None if progress.best_step is None else _best_path(state.checkpoints, progress.best_step)
-    if best is not None and state.plan.select == "best" and not best.is_file():
-        raise UserError(
-            f"{best}: the best weights that commit step-{found.step} refers to are gone; "
-            "restore the file, or start anew in another run folder"
-        )
+    meta = read_meta(found)
+    check_fingerprint(meta.fingerprint, state.fingerprint, default_marks(state.settings))
+    _load_engine(found, meta, state)
+    _load_objective(found, state)
     logger.info("continuing from %s", found.folder)
-    return progress
+    return meta.progress
 
 
-def save_commit(state: TrainState, progress: Progress) -> None:
+def _check_best(state: TrainState, found: Checkpoint) -> None:
+    """The best weights so far belong to a checkpoint: without them it would end in another model.
+
+    Raises:
+        BrokenError: they are gone, or have changed since they were written.
+        UserError: nobody can tell which they are.
+    """
+    progress = read_meta(found).progress
+    if state.training.select == "last" or progress.best_step is None:
+        return
+    path = _best_path(state.checkpoints, progress.best_step)
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BrokenError(f"its best weights {path.name} cannot be read ({error.strerror})") from error
+    if progress.best_sha256 is None:
+        say_unchecked(path)
+    elif sha256 != progress.best_sha256:
+        raise BrokenError(f"its best weights {path.name} differ from their sha256")
+
+
+def save_checkpoint(state: TrainState, progress: Progress) -> None:
     """Commit model, optimiser, objective and progress as one, then drop what it supersedes."""
 
     def write(folder: Path) -> list[Path]:
         held = state.objective.state(state.world)  # all ranks take part, so before anything can fail alone
         files = state.engine.save(folder)
         if state.world.is_main:
-            path = folder / "objective.safetensors"
-            save_file({k: v.detach().cpu().contiguous() for k, v in held.items()}, path)
+            path = folder / OBJECTIVE
+            with HashedFile(path) as file:
+                write_tensors(file, held)
             files.append(path)
         return files
 
@@ -93,29 +112,48 @@ def save_commit(state: TrainState, progress: Progress) -> None:
         "fingerprint": state.fingerprint,
         "zero_stage": state.settings.engine.zero_stage,
     }
-    commit(state.checkpoints, progress.step, write, meta, state.world, state.plan.checkpoint.keep)
+    keep = state.training.checkpoint.keep
+    commit(state.checkpoints, progress.step, write, meta, state.world, keep, state.check_owner)
     on_main(state.world, lambda: _drop_superseded_best(state.checkpoints, progress))
 
 
-def keep_best(state: TrainState, step: int) -> None:
-    """Keep the present weights as the best so far; older ones stay until no commit refers to them."""
+def keep_best(state: TrainState, step: int) -> str:
+    """Keep the present weights as the best so far; older ones stay until no checkpoint refers to them.
+
+    Returns:
+        sha256 of their file, on all ranks.
+    """
     tensors = state.engine.weights()
     path = _best_path(state.checkpoints, step)
 
-    def save() -> None:
-        state.checkpoints.mkdir(parents=True, exist_ok=True)
-        save_weights(path, tensors, {"step": str(step)})
+    def save() -> str:
+        state.check_owner()
+        return save_weights(path, tensors, {"step": str(step)})
 
-    on_main(state.world, save)
+    return on_main(state.world, save)
 
 
 def selected_weights(state: TrainState, progress: Progress) -> tuple[dict[str, Tensor], int]:
-    """Tensors (on rank 0; {} elsewhere) and step of the weights this run hands on."""
-    if state.plan.select == "last" or progress.best_step is None:
+    """Tensors (on rank 0; {} elsewhere) and step of the weights this run hands on.
+
+    Raises:
+        UserError: on all ranks; the best weights are gone or have changed since they were written.
+    """
+    if state.training.select == "last" or progress.best_step is None:
         return state.engine.weights(), progress.step
-    path = _best_path(state.checkpoints, progress.best_step)
-    tensors = dict(load_weights(path).tensors) if state.world.is_main else {}
+    path, tensors = _best_path(state.checkpoints, progress.best_step), dict[str, Tensor]()
+    on_main(state.world, lambda: tensors.update(_best_weights(path, progress.best_sha256)))
     return tensors, progress.best_step
+
+
+def _best_weights(path: Path, sha256: str | None) -> Mapping[str, Tensor]:
+    try:
+        return load_weights(path, sha256).tensors
+    except UserError as error:
+        what = str(error).splitlines()[0]
+        raise UserError(
+            f"{what}\nRun the same command again: it goes back to a checkpoint whose best weights are whole."
+        ) from None
 
 
 def _best_path(checkpoints: Path, step: int) -> Path:
@@ -123,27 +161,38 @@ def _best_path(checkpoints: Path, step: int) -> Path:
 
 
 def _drop_superseded_best(checkpoints: Path, progress: Progress) -> None:
-    """Best weights that no kept commit refers to; a fallback to an older commit must still find its own."""
+    """Best weights that no kept checkpoint refers to; a fallback to an older checkpoint must still find its
+    own."""
     kept = {_best_path(checkpoints, progress.best_step).name} if progress.best_step is not None else set()
-    kept |= {f"best-step-{step}.safetensors" for step in _best_steps_of_commits(checkpoints)}
+    kept |= {f"best-step-{step}.safetensors" for step in _best_steps_of_checkpoints(checkpoints)}
     for path in checkpoints.glob("best-step-*.safetensors"):
         if path.name not in kept:
             path.unlink()
 
 
-def _best_steps_of_commits(checkpoints: Path) -> set[int]:
-    """Best steps that the commits on disk refer to; a broken commit can be gone back to by nobody."""
+def _best_steps_of_checkpoints(checkpoints: Path) -> set[int]:
+    """Best steps that the checkpoints on disk refer to; a broken checkpoint can be gone back to by nobody."""
     steps = set()
     for _, folder in step_folders(checkpoints):
-        with contextlib.suppress(BrokenError):
-            best = read_commit(folder, verify_hash=False).meta["progress"]["best_step"]
-            steps |= set() if best is None else {int(best)}
+        with contextlib.suppress(BrokenError, UserError):
+            best = read_meta(read_checkpoint(folder, verify_hash=False)).progress.best_step
+            steps |= set() if best is None else {best}
     return steps
 
 
-def _load_engine(found: Commit, state: TrainState) -> None:
+def _load_objective(found: Checkpoint, state: TrainState) -> None:
+    path = found.folder / OBJECTIVE
+    try:
+        state.objective.load_state(load_file(path))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: not the queue and potentials of this training: {error}.\nFix: {GO_BACK}"
+        ) from error
+
+
+def _load_engine(found: Checkpoint, meta: CommitMeta, state: TrainState) -> None:
     """Through DeepSpeed where this layout wrote the commit, so bit by bit; else dealt to this layout."""
-    saved = (found.meta["zero_stage"], found.world_size)
+    saved = (meta.zero_stage, found.world_size)
     current = (state.settings.engine.zero_stage, state.world.size)
     if saved == current or saved[0] == current[0] == 0:
         state.engine.load(found.folder)

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World, gather, gather_objects, mean_over_ranks, sum_over_ranks
-from swamp_dist.objective.swamp import Objective
-from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.objective.objective import Objective
+from swamp_dist.objective.signs import RATIO, WATCHED
+from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode
-
-_TERMS = ("loss/total", "loss/contrastive", "loss/swamp")
+from swamp_dist.train.random_keys import step_random_key
 
 
 @dataclass(frozen=True)
-class StepOutcome:
-    """What the loop needs to know of a step; `losses` are means over ranks."""
+class StepResult:
+    """What the loop needs to know of a step; `losses` and `watched` are means over ranks, alike on all."""
 
     losses: Mapping[str, float]
+    watched: Mapping[str, float]
+    """Those of `signs.WATCHED` that the step has."""
     stop_requested: bool
     """True on every rank as soon as a signal reached one."""
     terms: LossTerms
@@ -49,31 +52,50 @@ def train_step(
     engine: Engine,
     objective: Objective,
     batch: PairBatch,
+    *,
     learning_rate: float,
     seed: int,
     stop_requested: bool,
     keys_of: Callable[[Tensor], list[str]],
     world: World,
-) -> StepOutcome:
-    """Update the model by one global batch.
+) -> StepResult:
+    """Update the model by one global batch. All ranks call it.
+
+    Args:
+        engine: the model and its optimiser.
+        objective: the loss, with what it carries from step to step.
+        batch: this rank's pairs of the global batch.
+        learning_rate: of this update.
+        seed: of the run; what dropout is drawn from, with the step and the rank.
+        stop_requested: whether a signal reached this rank.
+        keys_of: sample keys of (b,) entry ids, for the error message.
+        world: all ranks.
 
     Raises:
         UserError: the loss of some rank is not finite; raised on all ranks before the update.
     """
     began = time.perf_counter()
-    # Keyed, not carried: dropout of step s is the same after a resume or a validation.
-    random_key = (seed * 1_000_003 + batch.step) * 65_537 + world.rank
-    encoded = encode(engine, batch, random_key, lambda rows: objective.start_columns(rows, world))
-    terms = objective(encoded.embeddings, batch.ids, batch.entries, batch.step, world, encoded.all_a)
-    pending = _OnHost(_reduced_losses(terms, stop_requested, world))
+    # 1. Embed my pairs; the rows of A travel while B is computed.
+    key = step_random_key(seed, batch.step, world.rank)
+    encoded = encode(engine, batch, key, lambda rows: objective.start_columns(rows, world))
+    # 2. The losses of my pairs, among those of all ranks.
+    items = batch.ids if batch.items is None else batch.items
+    sides = encoded.embeddings
+    terms = objective(sides, items, batch.entries, batch.step, world, encoded.all_a, batch.labels)
+    # 3. Send their means to the host, while the backward pass runs.
+    watched = _watched(terms, objective)
+    reduced = _OnHost(_reduced(terms, list(watched.values()), stop_requested, world))
     encoded.backward(terms.total)
-    *losses, num_bad, stops = pending.read()
+    terms = objective.measure(terms, world)
+    # 4. Update, unless some rank's loss is not finite.
+    *means, num_bad, stops = reduced.read()
     if num_bad:
         raise UserError(_not_finite(batch, encoded.embeddings, keys_of, world))
     engine.step(learning_rate)
-    present = (True, terms.contrastive is not None, terms.swamp is not None)
-    return StepOutcome(
-        losses={name: loss for name, loss, shown in zip(_TERMS, losses, present, strict=True) if shown},
+    names = ["loss/total", *(f"loss/{name}" for name in terms.terms)]
+    return StepResult(
+        losses=dict(zip(names, means, strict=False)),
+        watched=dict(zip(watched, means[len(names) :], strict=True)),
         stop_requested=stops > 0,
         terms=terms,
         seconds=time.perf_counter() - began,
@@ -89,13 +111,21 @@ def diagnostics(terms: LossTerms, world: World) -> dict[str, float]:
     return dict(zip(names, mean_over_ranks(values, world).tolist(), strict=True))
 
 
-def _reduced_losses(terms: LossTerms, stop_requested: bool, world: World) -> Tensor:
-    """[total, contrastive, swamp] as means over ranks, then counts of non-finite and of stopping ranks."""
-    zero = terms.total.detach().new_zeros(())
-    losses = [terms.total, terms.contrastive, terms.swamp]
-    values = torch.stack([zero if loss is None else loss.detach() for loss in losses]) / world.size
+def _watched(terms: LossTerms, objective: Objective) -> dict[str, Tensor]:
+    """The figures that alarms look at; the ratio of gradients as steps before this one have shown it."""
+    ratio = objective.effective_ratio
+    known = {**terms.diagnostics, **({} if ratio is None else {RATIO: ratio})}
+    return {tag: known[tag] for tag in WATCHED if tag in known}
+
+
+def _reduced(terms: LossTerms, watched: list[Tensor], stop_requested: bool, world: World) -> Tensor:
+    """The total, every term and what is watched as means over ranks, then counts of non-finite totals and of
+    stopping ranks: one collective."""
+    total = terms.total.detach()
+    rest = [value.detach().to(total) for value in (*terms.terms.values(), *watched)]
+    values = torch.stack([total, *rest]) / world.size
     bad = (~torch.isfinite(values[0])).to(values.dtype)
-    flags = torch.stack([bad, zero + float(stop_requested)])
+    flags = torch.stack([bad, torch.zeros_like(bad) + float(stop_requested)])
     return sum_over_ranks(torch.cat([values, flags]), world)
 
 
@@ -114,5 +144,5 @@ def _not_finite(
     return (
         f"the loss of step {batch.step} is not finite; stopped on all ranks before the update.\n{what}.\n"
         "Check these entries (`swamp shards verify`), lower optimizer.lr, or set optimizer.clip_norm. "
-        "The last commit is untouched; the same command continues from it."
+        "The last checkpoint is untouched; the same command continues from it."
     )

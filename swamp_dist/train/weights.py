@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
+from swamp_dist.atomic_files import HashedFile, open_atomically
+from swamp_dist.errors import UserError, system_error
+from swamp_dist.file_names import weights_file
 from swamp_dist.model.dual_encoder import DualEncoder
-from swamp_dist.records import UserError
+from swamp_dist.train.weights_header import metadata_of, read_header, sorted_header, unreadable_weights
+from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha256, say_unchecked
 
 _PROTOTYPES = "prototypes.weight"
+_LOGITS = "logits."
 
 
 @dataclass(frozen=True)
@@ -25,74 +28,82 @@ class Weights:
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+    sha256: str = ""
+    """Of the bytes that they were read from; empty where they were not read from a file of this format."""
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write `path` so that it is either whole or absent: temporary file, fsync, rename, fsync of the folder.
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write `path` so that it is either whole or absent.
+
+    Returns:
+        sha256 of the file.
 
     Raises:
         UserError: it cannot be written; an older file at `path` stays.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
-    except SafetensorError as error:  # how the library reports a full disk
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        with open_atomically(path) as file:
+            write_tensors(file, tensors, metadata)
+    except OSError as error:
         raise UserError(
-            f"{path} could not be written ({error}).\nFree space or raise the quota or file size limit "
-            "(ulimit -f); the same command continues from the last commit, which is untouched."
+            f"{path}: the weights could not be written.\n{system_error(error)}\n"
+            "Then run the same command again."
         ) from None
-    _sort_metadata(temporary)
-    for target in (temporary, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            if target == path.parent:
-                os.replace(temporary, path)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    return file.digest
 
 
-def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order: the library writes them in a random one, and equal
-    weights would have different hashes. Header: its length in 8 bytes, then JSON padded with blanks.
-    """
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise ValueError(f"{path}: the ordered header has {len(text)} bytes, there is room for {length}")
-        file.seek(8)
-        file.write(text.ljust(length))
-
-
-def load_weights(source: Path) -> Weights:
-    """Read a weights file, or the one inside a run folder.
+def write_tensors(
+    file: HashedFile, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Append a whole safetensors file. The library's own `save_file` makes files that only their owner may
+    read, whatever the umask says, and leaves their bytes to be read again by those who hash them.
 
     Raises:
-        UserError: nothing there, or not a safetensors file.
+        OSError: it cannot be written.
     """
-    path = source / "weights.safetensors" if source.is_dir() else source
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = save(plain, None if metadata is None else dict(metadata))
+    header = sorted_header(content)
+    file.write(header)
+    file.write(memoryview(content)[len(header) :])
+
+
+def load_weights(source: Path, sha256: str | None = None) -> Weights:
+    """Read a weights file, or the one inside a run folder, and compare its bytes with what was recorded.
+
+    Args:
+        sha256: of the bytes that it has to hold; None = what `weights_record` finds beside the file. Where
+            nothing was recorded, a line says so.
+
+    Raises:
+        UserError: nothing there, not a safetensors file, or changed since it was written.
+    """
+    path = weights_file(source)
     if not path.is_file():
         raise UserError(
             f"{path}: no weights there.\nExpected a finished run folder or a .safetensors file; "
             "run the stage that writes it first, or correct the path."
         )
+    expected = sha256 or recorded_sha256(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            return Weights({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(system_error(error)) from None
+    found = hashlib.sha256(content).hexdigest()
+    check_sha256(path, found, expected, RESTORE)
+    try:
+        weights = Weights(load(content), metadata_of(content), found)
     except SafetensorError as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}). Copy or train it again."
-        ) from error
+        read_header(path)  # tells the same of a damaged header as everybody else who reads one
+        raise unreadable_weights(path, error) from error
+    if expected is None:
+        say_unchecked(path)
+    return weights
 
 
 def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: str) -> bool:
-    """Load encoders strictly, and prototypes as `prototypes` says: auto, fresh or require.
+    """Load encoders strictly, prototypes as `prototypes` says (auto, fresh or require), and logits where the
+    model learns them.
 
     Returns:
         Whether the model's prototypes came from `weights`.
@@ -104,6 +115,8 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
     kept_prototypes = wanted.pop(_PROTOTYPES, None)
     given = dict(weights.tensors)
     given_prototypes = given.pop(_PROTOTYPES, None)
+    own_logits = {name: wanted.pop(name) for name in list(wanted) if name.startswith(_LOGITS)}
+    given_logits = {name: given.pop(name) for name in list(given) if name.startswith(_LOGITS)}
     problems = [f"  {name}: missing" for name in wanted if name not in given]
     problems += [f"  {name}: not in this model" for name in given if name not in wanted]
     problems += [
@@ -115,8 +128,8 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
         shown = "\n".join(problems[:12])
         raise UserError(
             f"{source}: the weights do not fit this model:\n{shown}\n"
-            "Use the model settings of the stage that wrote them (its stage.yaml) and shards whose fields have the\n"
-            "same shapes, or other weights (train.init_from, weights)."
+            "Use the model settings of the stage that wrote them (its stage.yaml) and shards whose fields "
+            "have the\nsame shapes, or other weights (train.init_from, weights)."
         )
     fits = (
         kept_prototypes is not None
@@ -134,5 +147,20 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
         given[_PROTOTYPES] = weights.tensors[_PROTOTYPES]
     elif kept_prototypes is not None:
         given[_PROTOTYPES] = kept_prototypes
+    learned = model.logits is not None and model.logits.learned
+    taken = {name: x for name, x in given_logits.items() if learned and name in own_logits}
+    given |= own_logits | taken
     model.load_state_dict(given, strict=True)
     return take
+
+
+def logits_taken(model: DualEncoder, weights: Weights) -> str:
+    """What `load_into` made of the logit scale and bias, one line; empty where neither side has them."""
+    given = sorted(name.removeprefix(_LOGITS) for name in weights.tensors if name.startswith(_LOGITS))
+    if model.logits is None:
+        return f"logits ({', '.join(given)}) ignored: the contrastive form has none" if given else ""
+    scale = f"logit scale {model.logits()[0].item():.4g}"
+    if not model.logits.learned:
+        return f"{scale}, fixed by the settings"
+    fresh = sorted(name for name in model.logits.state_dict() if name not in given)
+    return f"{scale}, " + (f"fresh: {', '.join(fresh)}" if fresh else "taken over")

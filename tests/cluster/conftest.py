@@ -36,14 +36,15 @@ def cluster() -> Iterator[None]:
 
 
 def _refuse_unfit() -> None:
-    """A SLURM of another size would be started anew, and its jobs would be lost; one with jobs has no room."""
+    """A SLURM of another size would be started anew, its jobs lost; one with jobs has no room."""
     sizes = subprocess.run(
         ["sinfo", "--noheader", "--Node", "--format=%N %c"], capture_output=True, text=True, timeout=30
     )
     jobs = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, timeout=30)
     if sizes.stdout.split() != ["n1", "2", "n2", "2"] or jobs.stdout.strip():
         pytest.fail(
-            "a SLURM runs on this host that is not ours to use: expected n1 and n2 with 2 CPUs each and no jobs, found\n"
+            "a SLURM runs on this host that is not ours to use: expected n1 and n2 with 2 CPUs each and no "
+            "jobs, found\n"
             f"{sizes.stdout}{jobs.stdout}End it with tools/slurm/stop.sh, or wait until its jobs are done."
         )
 

@@ -32,10 +32,15 @@ PATIENCE = 400.0
 
 
 def slurm(*command: str) -> str:
-    """What a SLURM command prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout.strip()
+    """What a SLURM command prints; asked again where a busy controller does not answer."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        assert "Socket timed out" in done.stderr, f"{command}: {done.stderr}"
+        assert command[0] != "sbatch", f"{command}: the job may have been submitted\n{done.stderr}"
+        assert time.monotonic() < deadline, f"{command}: no answer in {PATIENCE:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Job:
             except OSError:
                 continue
             mine = f"SLURM_JOB_ID={self.number}".encode() in variables
-            if mine and b"swamp_dist.launch.rank" in command and b"srun" not in command[0]:
+            if mine and b"swamp_dist.backends.rank" in command and b"srun" not in command[0]:
                 rank = next((v[13:] for v in variables if v.startswith(b"SLURM_PROCID=")), None)
                 if rank is not None and str(self.run_dir).encode() in command:
                     number = int(folder.name)

@@ -71,17 +71,19 @@ def test_signal_saves_requeues_and_goes_on(
 
 
 def test_time_limit_saves_requeues_and_goes_on(job_file: Path, uninterrupted: Job, tmp_path: Path) -> None:
-    """SLURM's smallest limit is a minute, and it signals 30 to 60 s earlier: the ranks are halted till then."""
-    job = submit(job_file, tmp_path / "run", *LONG, minutes=1, signal=30)
+    """SLURM's smallest limit is a minute. It looks twice a minute and signals 15 to 45 s before: a signal for
+    30 s could be sent before there are ranks, who would never hear of it. The ranks are halted till then."""
+    job = submit(job_file, tmp_path / "run", *LONG, minutes=1, signal=15)
     job.until(lambda: bool(job.step() or job.events("preempted")), "first commit")
     halted = job.rank_pids()
     send(halted, signal.SIGSTOP)
-    job.until(lambda: job.seconds() > 40 or bool(job.events("requeued")), "signal before the limit")
+    job.until(lambda: job.seconds() > 46 or bool(job.events("requeued")), "signal before the limit")
     send(halted, signal.SIGCONT)
     job.until(lambda: bool(job.events("requeued")), "requeue at the time limit")
     first = job.events("preempted")[0]["step"]
     assert isinstance(first, int)
     assert 0 < first < STEPS
+    job.over()  # a slow machine meets the limit more than once
     ends_like(job, uninterrupted, restarts=len(job.events("requeued")))
     assert "TIME LIMIT" not in job.console()
 
@@ -172,7 +174,7 @@ def test_of_two_jobs_in_one_folder_one_wins(job_file: Path, uninterrupted: Job, 
     first.until(lambda: "FAILED" in (first.state(), second.state()), "refusal of one job")
     loser, winner = (first, second) if first.state() == "FAILED" else (second, first)
     assert (loser.exit_code(), loser.restarts()) == (3, 0), loser.story()
-    assert f"(SLURM job {winner.number}), since" in loser.console()
+    assert f"(job {winner.number}), since" in loser.console()
     here = swamp("run", job_file, *LONG, "--ranks", 2, "--run-dir", first.run_dir)
     refused(here, "is held by SLURM job", code=3)
     ends_like(winner, uninterrupted, restarts=0)

@@ -1,4 +1,4 @@
-"""A Ray over the two nodes of a real SLURM job: ranks start again inside it, and the job itself as any other."""
+"""A Ray over two nodes of a real SLURM job: ranks start again inside it, the job itself as any other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def test_killed_rank_starts_again_without_a_new_allocation(
     assert rays(job) == []
 
 
-def test_signal_saves_requeues_and_goes_on(job_file: Path, uninterrupted: Job, tmp_path: Path) -> None:
+def test_signal_saves_requeues_and_goes_on(
+    job_file: Path, uninterrupted: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a shell that exports nothing: the Ray's key is made in the job and reaches all its nodes."""
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
     job = submit(job_file, tmp_path / "run", *LONG, launcher="ray")
     job.until(lambda: job.step() > 0, "first commit")
     slurm("scancel", "--signal=USR2", job.number)

@@ -11,7 +11,8 @@ from swamp_dist.data.manifest import Manifest, ManifestRecord
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
-from swamp_dist.records import BadEntry, RawSplit, Sample
+from swamp_dist.errors import BadEntry
+from swamp_dist.records import RawSplit, Sample
 from tests.data.shard_sets import sample
 
 SPLITS = {"train": 37, "validation": 12}

@@ -1,6 +1,8 @@
 import errno
+import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -9,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swamp_dist.atomic_files import HashedFile
 from swamp_dist.data.build import MissingPolicy, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_TEXT
-from swamp_dist.data.durable import HashedFile
 from swamp_dist.data.sample_checks import checked_samples
 from swamp_dist.data.shard_plan import BuildSource, plan_build, unit_entries
+from swamp_dist.data.shard_writer import ShardWriter
 from swamp_dist.data.staging import finished_units
 from swamp_dist.data.verify import verify_shards
-from swamp_dist.records import RawSplit, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import RawSplit
 from tests.data.raw_sets import SPLITS, build_raw, content, open_raw, prepared, reads, recipe
 from tests.data.shard_sets import build, sample
 
@@ -40,6 +44,24 @@ def nothing_to_see(done: int, total: int) -> None:
 )
 def test_the_same_samples_and_settings_always_have_the_same_hash(tmp_path, arguments, expected):
     assert build(tmp_path / "set", **arguments).hash == expected
+
+
+def test_a_build_that_stops_says_nothing_but_its_error(tmp_path, monkeypatch):
+    """The stream of a tar that is forgotten would write on, and Python would print what comes of it."""
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with pytest.raises(UserError, match="no 3D features"):
+        build_raw(tmp_path / "set", open_raw(tmp_path / "log", bad=("key-0003",)))
+
+    def fail_inside():
+        with ShardWriter(tmp_path / "written") as out:
+            out.write(sample(0))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    gc.collect()
+    assert said == []
 
 
 def test_a_build_reads_every_entry_once_and_holds_one(tmp_path):

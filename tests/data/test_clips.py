@@ -25,7 +25,7 @@ def grown_slowly(times, texts, i, min_seconds, min_words):
             if min_seconds > 0:
                 previous = with_previous <= with_next
             else:
-                previous = len(texts[start - 1]) <= len(texts[end + 1])
+                previous = len(texts[end + 1]) <= len(texts[start - 1])
         elif has_previous or has_next:
             previous = has_previous
         else:
@@ -71,7 +71,10 @@ def test_growth_by_hand():
     assert grow(times, [1] * 4, 1, 5.0, 0) == Clip((1, 0, 2), 0.0, 6.0)  # a tie goes to the previous caption
     assert grow(times, [1] * 4, 2, 4.0, 0) == Clip((2, 1), 2.0, 6.0)  # 4 s are enough
     assert grow(times, [1] * 4, 3, 99.0, 0) == Clip((3, 2, 1, 0), 0.0, 9.0)
-    assert grow(times, [9, 1, 5, 1], 1, 0.0, 3) == Clip((1, 2), 2.0, 6.0)  # fewer words, without a time
+    # without a time, the neighbour with more words
+    assert grow(times, [9, 1, 2, 1], 1, 0.0, 3) == Clip((1, 0), 0.0, 4.0)
+    assert grow(times, [2, 1, 9, 1], 1, 0.0, 3) == Clip((1, 2), 2.0, 6.0)
+    assert grow(times, [2, 1, 2, 9], 1, 0.0, 6) == Clip((1, 0, 2, 3), 0.0, 9.0)  # a tie, then the end
     assert grow(times, [1] * 4, 0, 0.0, 0) == Clip((0,), 0.0, 2.0)
 
 

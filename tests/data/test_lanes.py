@@ -11,7 +11,8 @@ from swamp_dist.data.lanes import (
     plan_batches,
     steps_per_epoch,
 )
-from swamp_dist.records import BatchPlan, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import BatchPlan
 
 GOLDEN_PERMUTATION = [3, 1, 6, 7, 5, 4, 0, 2]
 GOLDEN_FULL = [8, 7, 0, 4, 6, 2, 10, 1, 3, 9, 11, 5]

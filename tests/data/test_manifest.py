@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from swamp_dist.data.manifest import load_manifest
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, sample
 
 

@@ -15,7 +15,8 @@ from swamp_dist.data.inputs import input_specs
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.writer import write_shards
-from swamp_dist.records import InputSpec, UserError, Words
+from swamp_dist.errors import UserError
+from swamp_dist.records import InputSpec, Words
 from tests.data.shard_sets import flip, members
 from tests.data.test_clips import grown_slowly
 from tests.data.video_sets import (
@@ -38,7 +39,8 @@ SEED, PAIRS, ENTRIES, CLIPS = 3, 5, 8, ClipSettings()
 
 def _stream(manifest, clips=CLIPS, world=1, rank=0, a="text", b="video", **settings):
     plan = plan_batches(ENTRIES, PAIRS, 4, world, len(manifest.split("train")))
-    return open_stream(manifest, "train", a, b, plan, SEED, rank, clips=clips, **settings)
+    data = DataSettings(shards=manifest.folder, a=a, b=b, clips=clips, **{"workers": 0, **settings})
+    return open_stream(manifest, "train", data, plan, seed=SEED, rank=rank)
 
 
 def _literal_pair(number, caption, clips):
@@ -81,6 +83,9 @@ def test_pairs_are_those_of_the_published_rules(tmp_path, clips):
         for i, key in enumerate(stream.split.keys(batch.ids[::PAIRS])):
             number = int(key[-3:])
             chosen = caption_choice(SEED, epoch, key, len(captions(number)), PAIRS, clips.replace)
+            assert batch.items is not None
+            items = batch.items[i * PAIRS : (i + 1) * PAIRS]  # one number for one caption of one video
+            assert items.tolist() == [int(batch.ids[i * PAIRS]) + 2**40 * c for c in chosen.tolist()]
             for j, caption in enumerate(chosen.tolist()):
                 wanted_text, wanted_pooled = _literal_pair(number, caption, clips)
                 assert np.array_equal(text[i * PAIRS + j], wanted_text)
@@ -97,7 +102,14 @@ def test_only_the_words_of_the_batch_are_sent(tmp_path):
 def _content(batches):
     """Everything in a batch but where a rank's words stand in its own vectors."""
     return [
-        (x.step, x.ids.tolist(), x.entries.tolist(), x.a.vectors[x.a.ids].tolist(), x.b.tolist())
+        (
+            x.step,
+            x.ids.tolist(),
+            x.items.tolist(),
+            x.entries.tolist(),
+            x.a.vectors[x.a.ids].tolist(),
+            x.b.tolist(),
+        )
         for x in batches
     ]
 

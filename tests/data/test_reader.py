@@ -1,10 +1,14 @@
+import bz2
 import gc
+import gzip
+import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
 import tarfile
+import tracemalloc
 from multiprocessing import get_context
 
 import numpy as np
@@ -12,8 +16,10 @@ import pytest
 import xxhash
 
 from swamp_dist.data.entry import ShardError
-from swamp_dist.data.reader import open_reader
-from swamp_dist.records import UserError
+from swamp_dist.data.manifest import Manifest, ManifestRecord
+from swamp_dist.data.reader import StreamReader, open_reader
+from swamp_dist.data.verify import verify_shards
+from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, flip, members, rename, rewrite, swap
 
 KINDS = [
@@ -220,7 +226,8 @@ def test_a_field_of_another_shape_dtype_or_kind_is_named_even_with_a_good_checks
         _read_all(manifest, kind)
 
 
-def test_links_and_huge_members_are_refused_from_their_header(damaged):
+@pytest.mark.parametrize("kind", DIRECT)
+def test_links_and_huge_members_are_refused_from_their_header(damaged, kind):
     manifest, shard = damaged
     for change, words in (
         (lambda info: setattr(info, "type", tarfile.SYMTYPE), "not a plain file"),
@@ -235,18 +242,66 @@ def test_links_and_huge_members_are_refused_from_their_header(damaged):
         sound = shard.read_bytes()
         shard.write_bytes(data)
         with pytest.raises(ShardError, match=words):
-            open_reader(manifest, "train", ("a",)).read([0])
+            open_reader(manifest, "train", ("a",), **kind).read([0])
         shard.write_bytes(sound)
 
 
-def test_an_index_that_points_outside_its_shard_is_named(damaged):
+def _named_in_the_manifest(folder, shard):
+    """The set as it is where its manifest was written of the shard as it stands."""
+    content = json.loads((folder / "manifest.json").read_text())
+    listed = content["splits"]["train"]
+    listed["shards"][0] |= {
+        "bytes": shard.stat().st_size, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()
+    }  # fmt: skip
+    record = ManifestRecord.model_validate(content)
+    record = record.model_copy(update={"hash": record.content_hash()})
+    return Manifest(folder, record)
+
+
+@pytest.mark.parametrize("kind", DIRECT)
+@pytest.mark.parametrize("module", [gzip, bz2])
+def test_compressed_shards_are_refused_and_not_unpacked(damaged, kind, module):
+    _, shard = damaged
+    with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo("key-0000.a.npy")
+        info.size = 2**23
+        tar.addfile(info, io.BytesIO(np.random.default_rng(0).bytes(2000) + bytes(info.size)))
+    shard.write_bytes(module.compress(shard.read_bytes()))
+    manifest = _named_in_the_manifest(shard.parent, shard)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"train-000000\.tar|train\.index\.npy"):
+            _read_all(manifest, kind)
+        with pytest.raises(ShardError, match=r"train-000000\.tar: the file is compressed"):
+            StreamReader(manifest.split("train"), manifest.fields, ("a",), 1)._stream(0)
+        assert any("the file is compressed" in p.reason for p in verify_shards(shard.parent))
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stream_reads_no_more_than_the_manifest_says(damaged):
     manifest, shard = damaged
-    path = shard.with_name("train.index.npy")
-    rows = np.load(path)
-    rows["size"][3] = 2**40
-    np.save(path, rows)
-    with pytest.raises(ShardError, match=r"entry 'key-0003': the index points to bytes"):
-        open_reader(manifest, "train", ("a",)).read([3])
+    with shard.open("r+b") as file:
+        file.truncate(2**30)  # zeros that belong to no entry
+    tracemalloc.start()
+    try:
+        with pytest.raises(ShardError, match=r"train-000000\.tar: the file goes on after byte 40960"):
+            _read_all(manifest, DIRECT[1])
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", DIRECT)
+def test_entries_with_a_header_that_nests_without_end_are_named(damaged, kind):
+    manifest, shard = damaged
+    where = slice(*members(shard)["key-0004.entry.json"])
+    data = bytearray(shard.read_bytes())
+    data[where] = b"[" * (where.stop - where.start)
+    shard.write_bytes(data)
+    with pytest.raises(ShardError, match="entry 'key-0004': entry.json is missing or cannot be read"):
+        _read_all(manifest, kind)
 
 
 def test_no_more_files_stay_open_than_the_limit(tmp_path, monkeypatch):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from swamp_dist.config import DataSettings
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.stream import open_stream, resident_shards
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, flip, members
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # a hint about few cores
@@ -16,7 +17,8 @@ BLOCKS = {"full_shuffle_below": 0, "shuffle_block": 8}
 
 def _stream(manifest, world=1, rank=0, entries=8, pairs=1, lanes=4, seed=3, **settings):
     plan = plan_batches(entries, pairs, lanes, world, len(manifest.split("train")))
-    return open_stream(manifest, "train", "a", "b", plan, seed, rank, **settings)
+    data = DataSettings(shards=manifest.folder, a="a", b="b", **{"workers": 0, **settings})
+    return open_stream(manifest, "train", data, plan, seed=seed, rank=rank)
 
 
 def _content(batches):
@@ -39,9 +41,11 @@ def test_a_batch_holds_true_pairs_and_says_which(tmp_path):
     assert stream.plan.pairs == 8
     for batch in stream.batches(0, 8):
         numbers = [int(key[-4:]) for key in stream.split.keys(batch.ids)]
+        assert torch.equal(batch.items, batch.ids)  # an entry is what is drawn
         assert batch.a.tolist() == [[n] * 3 for n in numbers]
         assert batch.b.tolist() == [[-n] * 3 for n in numbers]
         assert batch.entries.tolist() == list(range(8))
+        assert batch.labels.tolist() == [n % 4 for n in numbers]
         assert (batch.ids.dtype, batch.entries.dtype, batch.a.dtype) == (
             torch.int64,
             torch.int64,
@@ -202,14 +206,23 @@ def test_unknown_fields_are_refused(tmp_path):
     manifest = build(tmp_path / "set")
     plan = plan_batches(8, 1, 4, 1, 37)
     with pytest.raises(UserError, match="no field 'text'"):
-        open_stream(manifest, "train", "text", "b", plan, 0, 0)
+        open_stream(
+            manifest, "train", DataSettings(shards=manifest.folder, a="text", b="b"), plan, seed=0, rank=0
+        )
 
 
 def _shards_read(manifest, plan, monkeypatch, resident):
     monkeypatch.setattr("swamp_dist.data.stream.resident_shards", lambda *_: resident)
-    stream = open_stream(
-        manifest, "train", "a", "b", plan, 0, 0, reading="stream", full_shuffle_below=0, shuffle_block=25
+    data = DataSettings(
+        shards=manifest.folder,
+        a="a",
+        b="b",
+        workers=0,
+        reading="stream",
+        full_shuffle_below=0,
+        shuffle_block=25,
     )
+    stream = open_stream(manifest, "train", data, plan, seed=0, rank=0)
     reads, read = [], stream._steps.reader._stream
     monkeypatch.setattr(stream._steps.reader, "_stream", lambda shard: reads.append(shard) or read(shard))
     list(stream.batches(0, 50))

@@ -11,7 +11,7 @@ import torch
 from swamp_dist.data.manifest import Manifest, load_manifest
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import WordTable, open_words, write_word_table
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, flip
 
 WORDS = ["pour", "Egg\r", "don't", "na\u00efve", "into"]
@@ -140,6 +140,14 @@ def test_a_short_list_of_words_is_refused(tmp_path: Path) -> None:
     table = opened(tmp_path / "set")
     (tmp_path / "set" / "words.txt").write_text("\npour\n")
     with pytest.raises(UserError, match=r"words\.txt: expected 6 lines, the first empty; found 2"):
+        _ = table.words
+
+
+def test_a_list_of_other_words_is_refused(tmp_path: Path) -> None:
+    table = opened(tmp_path / "set")
+    path = tmp_path / "set" / "words.txt"
+    path.write_text(path.read_text().replace("pour", "pout"))
+    with pytest.raises(UserError, match=r"words\.txt: sha256 differs from the manifest"):
         _ = table.words
 
 

@@ -8,7 +8,7 @@ import webdataset
 
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.writer import write_shards
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, members, sample
 
 

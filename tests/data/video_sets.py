@@ -66,7 +66,8 @@ def build_videos(folder: Path, count: int = 21, source: Mapping[str, object] | N
 
 
 def build_pooled(folder: Path, count: int = 13, several: bool = False) -> Manifest:
-    """One vector and one caption an entry, or as many captions as the video has; every third text is the same."""
+    """One vector and one caption per entry, or as many captions as the video has; every third text is the
+    same."""
 
     def sample(i: int) -> Sample:
         ids = video(0 if i % 3 == 0 else i).fields["text"]

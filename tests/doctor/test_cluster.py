@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import LocalCluster, SlurmCluster
-from swamp_dist.launch.doctor import cluster
-from swamp_dist.launch.doctor.finding import Subject
-from swamp_dist.launch.rundir import RunDir
-from tests.launch.runs import DEAD, fake_command, rows, started, write
+from swamp_dist.doctor import cluster
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.runs.folder import RunDir
+from tests.runs.written_runs import DEAD, fake_command, rows, started, write
 
 
 @pytest.fixture

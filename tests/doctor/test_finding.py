@@ -3,7 +3,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from swamp_dist.launch.doctor.finding import Finding, Subject, run_checks
+from swamp_dist.doctor.finding import Subject, run_checks
+from swamp_dist.records import Finding
 
 WELL = Finding("well", "ok", "fine")
 

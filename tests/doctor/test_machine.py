@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from swamp_dist.config import StageSettings
-from swamp_dist.launch.doctor import machine
-from swamp_dist.launch.doctor.finding import Finding, Subject
+from swamp_dist.doctor import machine
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.records import Finding
 
 GIB = 2**30
 DATA = {"shards": "d", "entries": 8, "workers": 2}
@@ -64,7 +65,7 @@ def test_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(machine.socket, "getaddrinfo", unknown)
-    assert level(machine.name) == "problem"
+    assert level(machine.name) == "warning"  # ranks of one host meet without it
     monkeypatch.setattr(machine.socket, "getaddrinfo", lambda *_: [])
     assert level(machine.name) == "ok"
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from swamp_dist.distributed import World
-from swamp_dist.launch.doctor import ranks
-from swamp_dist.launch.doctor.examine import merged
-from swamp_dist.launch.doctor.finding import Finding, Subject
-from swamp_dist.launch.doctor.ranks import Measured, judge, measure
+from swamp_dist.doctor import ranks
+from swamp_dist.doctor.examine import merge_findings
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.doctor.ranks import Measured, judge, measure
+from swamp_dist.records import Finding
 from tests.ranks import run_on_ranks
 
 GOOD = Measured(2, 1e9, 1e-4, 0.01)
@@ -77,7 +78,7 @@ def test_a_rank_that_fails_is_quoted() -> None:
 
 def test_what_all_hosts_share_stands_once() -> None:
     shared, own = Finding("versions", "ok", "x"), Finding("memory", "problem", "little", "free some")
-    found = merged([("n1", [shared]), ("n2", [shared, own]), ("n2", [shared, own])])
+    found = merge_findings([("n1", [shared]), ("n2", [shared, own]), ("n2", [shared, own])])
     assert found == [shared, replace(own, host="n2")]
 
 

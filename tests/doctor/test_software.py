@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.launch.doctor import software
-from swamp_dist.launch.doctor.finding import Finding, Subject
+from swamp_dist.doctor import software
+from swamp_dist.doctor.finding import Subject
+from swamp_dist.records import Finding
 
 HERE = Subject()
 
@@ -34,8 +35,10 @@ def test_what_is_installed_here_is_well() -> None:
 def test_a_wrong_version_is_a_problem_with_its_command(
     monkeypatch: pytest.MonkeyPatch, package: str, version: str | None, said: list[str]
 ) -> None:
-    really: Callable[[str], str | None] = software.installed
-    monkeypatch.setattr(software, "installed", lambda name: version if name == package else really(name))
+    really: Callable[[str], str | None] = software.installed_version
+    monkeypatch.setattr(
+        software, "installed_version", lambda name: version if name == package else really(name)
+    )
     found = list(software.versions(HERE))
     assert levels(found) == ["problem"] * len(said)
     assert all(text in finding.message for text, finding in zip(said, found, strict=True))

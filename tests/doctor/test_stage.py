@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import StageSettings
-from swamp_dist.launch.doctor import stage
-from swamp_dist.launch.doctor.finding import Finding, Subject
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.doctor import stage
+from swamp_dist.doctor.finding import Subject
 from swamp_dist.loading import load
+from swamp_dist.records import Finding
+from swamp_dist.runs.folder import RunDir
 from tests.end_to_end.command import flip, write_job
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "swamp_dist"]
 JOB = """\
@@ -135,12 +137,30 @@ def rank_pids(process: subprocess.Popen[bytes]) -> list[int]:
     return sorted(int(child) for child in children)
 
 
+def listening(process: subprocess.Popen[bytes]) -> set[str]:
+    """Addresses at which a command and all that it started take connections."""
+    found = psutil.Process(process.pid)
+    sockets = [c for each in (found, *found.children(recursive=True)) for c in each.net_connections("inet")]
+    return {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+
+
 def running(pid: int) -> bool:
     """Whether a process is there and not merely waiting to be collected."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def suspend(*pids: int) -> None:
+    """SIGSTOP, and wait until it holds: a process that did not run meanwhile takes what comes after it too,
+    the lower number first."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 90
+    while any(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in pids):
+        assert time.monotonic() < deadline, f"not suspended: {pids}"
+        time.sleep(0.01)
 
 
 def flip(path: Path, offset: int) -> None:

@@ -12,12 +12,13 @@ import pytest
 
 from swamp_dist.config import ShardSettings, SyntheticSource, SyntheticSplit
 from swamp_dist.data.manifest import MANIFEST_FILE, ManifestRecord
-from swamp_dist.launch.shards import build_shards
+from swamp_dist.prepare.build import build_shards
 from tests.end_to_end.command import (
     committed,
     flip,
     ran,
     refused,
+    sha256,
     swamp,
     write_job,
 )
@@ -84,6 +85,10 @@ def test_class_relevance_without_labels(job: Path, shards: Path, tmp_path: Path)
     rows = np.load(path)
     rows["label"] = -1
     np.save(path, rows)
+    record = json.loads((shards / MANIFEST_FILE).read_text())
+    record["splits"]["test"]["index"]["sha256"] = sha256(path)
+    record["hash"] = ManifestRecord.model_validate(record).content_hash()
+    (shards / MANIFEST_FILE).write_text(json.dumps(record))
     refused(
         swamp("run", job, "evaluate.0.relevance=[class]", "--ranks", 2, "--run-dir", tmp_path / "new"),
         "60 of 60 entries of split 'test'",
@@ -154,7 +159,7 @@ def test_half_set_distributed_environment(
 ) -> None:
     if "RANK" in variables:
         variables = variables | {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    task = [sys.executable, "-m", "swamp_dist.launch.task", str(job), str(tmp_path / "new")]
+    task = [sys.executable, "-m", "swamp_dist.backends.rank", str(job), str(tmp_path / "new")]
     refused(ran(task, **variables), said, "swamp run JOB --ranks N")
 
 

@@ -89,6 +89,13 @@ def test_weights_of_another_shape(job: Path, trained_once: Path, tmp_path: Path,
     assert ended.code == 0, ended.said
 
 
+def test_every_file_of_a_run_has_the_permissions_that_the_umask_gives(trained_once: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {path: path.stat().st_mode & 0o777 for path in trained_once.rglob("*") if path.is_file()}
+    assert {path for path, mode in modes.items() if mode != 0o666 & ~umask} == set()
+
+
 def broken(run_dir: Path, step: int) -> Path:
     """The commit of `step`, with one bit of its model changed."""
     folder = run_dir / "checkpoints" / f"step-{step}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.evaluate.results import read_result
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.runs.folder import RunDir
 from tests.end_to_end.command import ended, refused, running, start, swamp, until, write_job
 
 LONG = "[train.epochs=20, train.checkpoint.every=16, train.validate_on.every=80]"
@@ -44,6 +44,7 @@ def worker_of(driver: subprocess.Popen[bytes], run_dir: Path) -> int:
     return parent
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_worker_and_killed_driver_lose_and_repeat_nothing(tiny_shards: Path, tmp_path: Path) -> None:
     job, file, runs = write_job(tmp_path, tiny_shards), tmp_path / "graph.yaml", tmp_path / "runs"

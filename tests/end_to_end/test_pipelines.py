@@ -59,7 +59,7 @@ def test_openmoji_for_one_seed_beats_chance_in_both_directions(tmp_path: Path) -
     _swamp(
         "pipeline", "jobs/pipelines/openmoji.yaml", "matrix={seed: [0]}", "--run-dir", str(tmp_path / "run")
     )
-    for stage in ("eval-contrastive", "eval-swamp", "eval-scratch-contrastive", "eval-scratch-swamp"):
+    for stage in (form + term for form in ("hardest", "infonce", "all") for term in ("", "-swamp")):
         for direction in ("pair/a_to_b", "pair/b_to_a"):
             run_dir = tmp_path / "run" / "seed-0" / stage
             assert _metric(run_dir, direction, "num_items") == 500

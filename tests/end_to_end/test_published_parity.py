@@ -11,12 +11,13 @@ from torch import Tensor
 
 from swamp_dist.config import GatedSettings, ModelSettings, ObjectiveSettings, WordsSettings
 from swamp_dist.distributed import alone
+from swamp_dist.evaluate.gallery import open_gallery
 from swamp_dist.evaluate.ranking import figures, rank_tile
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
-from swamp_dist.objective.contrastive import entry_weights
-from swamp_dist.objective.swamp import build_objective
+from swamp_dist.objective.contrastive.entry_weights import entry_weights
+from swamp_dist.objective.objective import build_objective
 from swamp_dist.records import BatchPlan, InputSpec, PairEmbeddings, Words
-from swamp_dist.train.published import published_tensors, read_published
+from swamp_dist.train.howto100m_weights import published_tensors, read_published
 from swamp_dist.train.weights import Weights
 from tests.published_model import PublishedNet, published_loss, published_metrics
 
@@ -145,7 +146,7 @@ def test_five_updates_stay_together() -> None:
 
 def our_metrics(texts: Tensor, videos: Tensor) -> dict[str, float]:
     order = torch.arange(len(texts))
-    found = figures(rank_tile(texts, order, videos, order, None), len(texts), "miech", ())
+    found = figures(rank_tile(texts, order, open_gallery(videos, order), None), len(texts), "miech", ())
     recalls = {"R1": found.r_at_1, "R5": found.r_at_5, "R10": found.r_at_10}
     return {name: value / 100 for name, value in recalls.items()} | {"MR": found.median_rank}
 

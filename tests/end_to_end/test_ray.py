@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import Ended, ended, refused, running, sha256, start, swamp, until, write_job
+from tests.end_to_end.command import (
+    Ended,
+    ended,
+    listening,
+    refused,
+    running,
+    sha256,
+    start,
+    swamp,
+    until,
+    write_job,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -117,6 +128,8 @@ def ends_like(stage: OnRay, local: str, starts: int) -> Ended:
 
 def test_weights_are_those_of_swamp_run(submit: Callable[..., OnRay], local: str) -> None:
     stage = submit(*LONG)
+    stage.until(lambda: bool(stage.events("training")))
+    assert {address.rpartition(":")[2] for address in listening(stage.process)} == {"127.0.0.1"}
     done = ends_like(stage, local, starts=1)
     assert f"step {STEPS} of {STEPS}" in done.said
     assert "next:        swamp table" in done.said
@@ -164,12 +177,18 @@ def test_a_users_mistake_is_not_repeated(submit: Callable[..., OnRay]) -> None:
     assert len(stage.events("launched")) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_command_saves(submit: Callable[..., OnRay], local: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "to"),
+    [(signal.SIGTERM, os.kill), (signal.SIGINT, os.kill), (signal.SIGTERM, os.killpg)],
+    ids=["SIGTERM", "SIGINT", "SIGTERM to its group, which ends Ray too"],
+)
+def test_a_signal_to_the_command_saves(
+    submit: Callable[..., OnRay], local: str, number: int, to: Callable[[int, int], None]
+) -> None:
     stage = submit(*LONG)
     stage.until(lambda: bool(stage.events("committed")))
     ranks = stage.ranks()
-    stage.process.send_signal(number)
+    to(stage.process.pid, number)
     done = stage.over()
     assert done.code == 75, done.said
     assert "stopped with its progress saved; the same command continues" in done.said
@@ -206,7 +225,8 @@ def test_workers_of_a_node_see_all_its_gpus(
 def test_ranks_of_a_killed_command_save(submit: Callable[..., OnRay]) -> None:
     stage = submit(*LONG, "train.checkpoint.every=100000")
     stage.until(lambda: bool(stage.events("training")))
-    time.sleep(1)  # some steps
+    metrics = stage.run_dir / "metrics.jsonl"
+    stage.until(lambda: metrics.is_file() and "loss/total" in metrics.read_text())  # some steps
     stage.process.kill()
     stage.process.wait()
     deadline = time.monotonic() + PATIENCE

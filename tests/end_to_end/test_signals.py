@@ -12,11 +12,13 @@ import pytest
 from tests.end_to_end.command import (
     committed,
     ended,
+    listening,
     rank_pids,
     refused,
     running,
     sha256,
     start,
+    suspend,
     swamp,
     until,
     write_job,
@@ -24,6 +26,9 @@ from tests.end_to_end.command import (
 
 LONG = ("train.epochs=40", "train.checkpoint.every=16", "train.validate_on.every=10")
 """320 steps: long enough to be caught in the middle."""
+
+
+HEARD = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="started by nohup")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +70,7 @@ def goes_on(job: Path, run_dir: Path, weights: str) -> None:
     [
         (signal.SIGTERM, "command"),
         pytest.param(signal.SIGUSR2, "command", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "command", marks=[pytest.mark.slow, HEARD]),
         pytest.param(signal.SIGINT, "command", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "rank 0", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "rank 1", marks=pytest.mark.slow),
@@ -77,6 +83,7 @@ def test_stop_saves_and_the_same_command_goes_on(
     run_dir, console = tmp_path / "run", tmp_path / "console"
     process = start("run", job, *LONG, "--ranks", 2, "--run-dir", run_dir, console=console)
     until(lambda: bool(commits(run_dir)), process, console)
+    assert listening(process) == {"127.0.0.1"}
     os.kill(process.pid if to == "command" else rank_pids(process)[int(to[-1])], number)
     stopped = ended(process, console)
     refused(stopped, "asked to stop; committed at step", "the same command continues", code=75)
@@ -94,16 +101,21 @@ def test_second_interrupt_kills_and_keeps_what_was_committed(
     process = start("run", job, *LONG, "--ranks", 2, "--run-dir", run_dir, console=console)
     until(lambda: len(commits(run_dir)) > 1, process, console)
     ranks = rank_pids(process)
-    for rank in ranks:  # so that none can save before the second Ctrl-C
-        os.kill(rank, signal.SIGSTOP)
+    suspend(*ranks)  # so that none can save before the second Ctrl-C
     before = committed(run_dir)
     process.send_signal(signal.SIGINT)
-    until(lambda: len(rank_pids(process)) == 2, process, console)
+    until(lambda: all(map(waiting_signals, ranks)), process, console)  # two at once would be one
     process.send_signal(signal.SIGINT)
     refused(ended(process, console), "second Ctrl-C", code=130)
     assert not any(map(running, ranks))
     assert before.items() <= committed(run_dir).items()
     goes_on(job, run_dir, uninterrupted)
+
+
+def waiting_signals(pid: int) -> int:
+    """Signals that a stopped process has not seen yet, as a bit mask."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("ShdPnd:")).split()[1], 16)
 
 
 @pytest.mark.slow

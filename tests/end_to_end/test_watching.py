@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from swamp_dist.config import StageSettings
-from swamp_dist.launch.doctor.stage import checkpoint_bytes
-from swamp_dist.launch.journal import read_events
+from swamp_dist.doctor.stage import checkpoint_bytes
 from swamp_dist.loading import load
-from swamp_dist.train.commit_folder import newest_size
-from tests.end_to_end.command import ended, rank_pids, start, swamp, until, write_job
+from swamp_dist.runs.events import read_events
+from swamp_dist.train.checkpoint_folder import newest_size
+from tests.end_to_end.command import ended, rank_pids, start, suspend, swamp, until, write_job
 
 LONG = ("train.epochs=200", "train.checkpoint.every=8", "train.validate_on.every=20")
 """1,600 steps: does not end by itself while it is looked at."""
@@ -80,8 +80,7 @@ def test_a_run_killed_without_a_word(long_job: Path, tmp_path: Path) -> None:
     process = start("run", long_job, *LONG, "--run-dir", run_dir, console=console)
     until(lambda: committed(run_dir), process, console)
     ranks = rank_pids(process)
-    for pid in (process.pid, *ranks):
-        os.kill(pid, signal.SIGSTOP)  # so that none sees the other die
+    suspend(process.pid, *ranks)  # so that none sees the other die
     assert seen(run_dir)[0]["state"] == "stalled"
     for pid in (process.pid, *ranks):
         os.kill(pid, signal.SIGKILL)
@@ -106,7 +105,7 @@ def test_a_checkpoint_takes_about_the_space_that_the_doctor_expects(
 PIPELINE = """\
 name: p
 stages:
-  bad: {{job: {job}, overrides: [train.optimizer.lr=1.0e+30]}}
+  bad: {{job: {job}, overrides: [train.optimizer.lr=1000, train.optimizer.weight_decay=1]}}  # soon infinite
   good: {{job: {job}}}
   last: {{job: {job}, after: [bad], overrides: ["train.init_from={{runs.bad}}"]}}
 retries: 0

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swamp_dist.config import MlpSettings, ModelSettings, ObjectiveSettings
+from swamp_dist.config import ContrastiveSettings, MlpSettings, ModelSettings, ObjectiveSettings
 from swamp_dist.distributed import World, alone, sum_over_ranks
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
-from swamp_dist.objective import swamp as swamp_module
-from swamp_dist.objective.swamp import Objective, build_objective
+from swamp_dist.objective.objective import Objective, build_objective
+from swamp_dist.objective.terms import swamp as swamp_module
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, SoftTargets
+from swamp_dist.stage.build import logit_start
 from tests.ranks import run_on_ranks
 
 PAIRS, INPUT, DIM, PROTOTYPES, STEPS = 24, 10, 6, 20, 50
@@ -44,7 +45,7 @@ def _warm(settings: dict[str, Any]) -> dict[str, Any]:
 Case = tuple[int, dict[str, Any], dict[str, Any]]
 """Pairs per entry, contrastive settings, SwAMP settings."""
 OFF = {"weight": 0}
-HARDEST = {"negatives": "hardest", "margin": 0.2}
+HARDEST = {"form": "hardest", "margin": 0.2}
 CASES: dict[str, Case] = {
     "all, no SwAMP": (1, {}, OFF),
     "all with entry weights, warm, 0.05": (3, {"in_entry_share": 0.5}, _warm(_swamp(0.05))),
@@ -61,6 +62,12 @@ CASES: dict[str, Case] = {
     "SwAMP alone, cold, 0.05": (1, OFF, _swamp(0.05)),
     "SwAMP alone, no queue, 0.0005": (1, OFF, _swamp(0.0005, size=0, counts_batch=False)),
     "late start, whole, 0.005": (1, {}, _swamp(0.005, start_when_filled=50, solve="whole")),
+    "infonce in blocks, learned, 0.05": (
+        1, {"form": "infonce", "chunk": 7, "learn_temperature": True}, _warm(_swamp(0.05)),
+    ),
+    "sigmoid of entries, learned": (
+        3, {"form": "sigmoid", "positives": "entry", "learn_temperature": True}, OFF,
+    ),
     "tolerance and default start, 0.05": (1, {}, _swamp(0.05) | {"sinkhorn": {"max_iterations": 10}}),
 }  # fmt: skip
 STEADY, DRIFTING = "all with entry weights, warm, 0.05", "all, warm, counts the batch not, 0.0005"
@@ -76,7 +83,8 @@ def _objective(case: Case, world: World, dtype: torch.dtype) -> Objective:
 
 def _model(case: Case, dtype: torch.dtype) -> DualEncoder:
     prototypes = None if case[2] is OFF else PROTOTYPES
-    return build_dual_encoder(MODEL, (INPUT,), (INPUT,), prototypes, True, seed=1).to(dtype)
+    logits = logit_start(ContrastiveSettings.model_validate(case[1]))
+    return build_dual_encoder(MODEL, (INPUT,), (INPUT,), prototypes, True, seed=1, logits=logits).to(dtype)
 
 
 def _terms(model: DualEncoder, objective: Objective, step: int, world: World) -> LossTerms:
@@ -169,7 +177,7 @@ def one_process() -> Iterator[Any]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_numbers_do_not_depend_on_the_world_size(
     size: int, one_process: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

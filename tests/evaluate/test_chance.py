@@ -10,6 +10,7 @@ import torch
 
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
+from swamp_dist.evaluate.gallery import open_gallery
 
 
 @pytest.mark.parametrize(("items", "row"), [(1000, (0.1, 0.5, 1.0, 500)), (3350, (0.03, 0.15, 0.3, 1675))])
@@ -24,7 +25,8 @@ def test_pair_chance_is_the_published_random_row(items: int, row: tuple[float, .
 def test_chance_is_the_mean_over_all_orders(relevant: int) -> None:
     orders = torch.tensor(sorted(set(permutations([True] * relevant + [False] * (6 - relevant)))))
     first = orders.int().argmax(dim=1).numpy() + 1
-    expected = 100 * ranking.precisions(orders, (2, 4, 9)).mean(dim=0)
+    places = torch.where(orders, torch.arange(1, 7), 7).sort(dim=1).values[:, :relevant]
+    expected = 100 * ranking.precisions(places, (2, 4, 9)).mean(dim=0)
     found = chance(6, torch.tensor([relevant]), (2, 4, 9))
     assert found.r_at_1 == pytest.approx(100 * np.mean(first <= 1))
     assert found.r_at_5 == pytest.approx(100 * np.mean(first <= 5))
@@ -46,7 +48,7 @@ def test_a_random_model_scores_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(600) % 7
     rows = [torch.nn.functional.normalize(torch.randn(600, 8, generator=generator), dim=1) for _ in "ab"]
-    raw = ranking.rank_tile(rows[0], labels, rows[1], labels, (10,))
+    raw = ranking.rank_tile(rows[0], labels, open_gallery(rows[1], labels), (10,))
     found = ranking.figures(raw, 600, "pessimistic", (10,))
     expected = chance(600, ranking.relevant_counts(labels, labels), (10,))
     assert found.map == pytest.approx(expected.map, abs=0.5)

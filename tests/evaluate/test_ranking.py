@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from swamp_dist.evaluate import ranking
+from swamp_dist.evaluate.gallery import RelevantPairs, open_gallery
 
 CUTOFFS = (1, 3, 50)
 
@@ -30,11 +31,17 @@ def naive_average_precision(order: list[bool], k: int) -> float:
     return total / min(k, sum(order))
 
 
+def pairs_of(relevant: Tensor) -> RelevantPairs:
+    """The pairs of a mask (t, m)."""
+    query, item = relevant.nonzero().unbind(1)
+    return RelevantPairs(query, item, relevant.sum(dim=1), relevant.cumsum(dim=1)[query, item] - 1)
+
+
 def raw_of(scores: Tensor, relevant: Tensor) -> Tensor:
     """Rows of `rank_tile` from given scores."""
     clean = scores.float().nan_to_num(nan=-torch.inf)
-    columns = torch.stack(ranking.count_ahead(clean, relevant), dim=1).double()
-    return torch.cat([columns, ranking.precisions(ranking.hits_in_order(clean, relevant), CUTOFFS)], dim=1)
+    ranks, places = ranking.places_of_relevant(clean, pairs_of(relevant))
+    return torch.cat([ranks.double(), ranking.precisions(places, CUTOFFS)], dim=1)
 
 
 @st.composite
@@ -77,8 +84,8 @@ def test_recalls_and_median_equal_those_of_the_ranks(case: tuple[Tensor, Tensor]
 
 def miech(scores: Tensor) -> ranking.Figures:
     n = len(scores)
-    columns = torch.stack(ranking.count_ahead(scores.float(), torch.eye(n, dtype=torch.bool)), dim=1)
-    return ranking.figures(columns.double(), n, "miech", ())
+    ranks, _ = ranking.places_of_relevant(scores.float(), pairs_of(torch.eye(n, dtype=torch.bool)))
+    return ranking.figures(ranks.double(), n, "miech", ())
 
 
 def published_positions(scores: np.ndarray) -> np.ndarray:
@@ -109,7 +116,7 @@ def test_miech_mode_equals_the_published_rule(n: int, levels: int, seed: int) ->
 def test_nan_ranks_last_under_any_rule_of_ties(ties: ranking.Ties) -> None:
     rows = torch.full((12, 4), torch.nan)
     groups = torch.arange(12)
-    raw = ranking.rank_tile(rows, groups, rows, groups, None)
+    raw = ranking.rank_tile(rows, groups, open_gallery(rows, groups), None)
     figures = ranking.figures(raw, 12, ties, ())
     assert figures == ranking.Figures(0.0, 0.0, 0.0, 12.0)
 
@@ -117,7 +124,7 @@ def test_nan_ranks_last_under_any_rule_of_ties(ties: ranking.Ties) -> None:
 def test_one_nan_item_harms_itself_alone() -> None:
     rows = torch.eye(4)
     rows[2] = torch.nan
-    raw = ranking.rank_tile(torch.eye(4), torch.arange(4), rows, torch.arange(4), None)
+    raw = ranking.rank_tile(torch.eye(4), torch.arange(4), open_gallery(rows, torch.arange(4)), None)
     assert raw.sum(dim=1).tolist() == [0, 0, 3, 0]
 
 
@@ -126,7 +133,7 @@ def test_a_collapsed_model_ranks_last_and_not_first(noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     point = torch.nn.functional.normalize(torch.ones(1, 16), dim=1)
     rows = point + noise * torch.randn(200, 16, generator=generator)
-    raw = ranking.rank_tile(rows[:128], torch.arange(128), rows, torch.arange(200), (10,))
+    raw = ranking.rank_tile(rows[:128], torch.arange(128), open_gallery(rows, torch.arange(200)), (10,))
     figures = ranking.figures(raw, 200, "pessimistic", (10,))
     assert figures.r_at_10 <= 5.0  # chance
     assert figures.median_rank >= 100
@@ -134,22 +141,10 @@ def test_a_collapsed_model_ranks_last_and_not_first(noise: float) -> None:
     assert figures.map < 4
 
 
-def test_equal_rows_tie_wherever_they_stand() -> None:
-    """Duplicated captions must tie: a float32 product gives them different last bits."""
-    generator = torch.Generator().manual_seed(0)
-    row = torch.nn.functional.normalize(torch.randn(1, 515, generator=generator), dim=1)
-    gallery = row.repeat(4099, 1)
-    queries = torch.nn.functional.normalize(torch.randn(5, 515, generator=generator), dim=1)
-    scores = ranking.score_stripe(queries, gallery)
-    assert torch.equal(scores, scores[:, :1].expand_as(scores))
-    assert torch.allclose(scores, queries @ gallery.T, atol=1e-5)
-
-
 def test_any_of_several_relevant_items_decides_the_rank() -> None:
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.1]])
-    relevant = torch.tensor([[False, True, False, True]])
-    ahead, tied = ranking.count_ahead(scores, relevant)
-    assert (ahead.item(), tied.item()) == (1, 0)
+    ranks, places = ranking.places_of_relevant(scores, pairs_of(torch.tensor([[False, True, False, True]])))
+    assert (ranks.tolist(), places.tolist()) == ([[1, 0]], [[2, 4]])
 
 
 def test_relevant_items_are_counted_by_group() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import EvaluateSettings
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate import results
-from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult, UserError
+from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult
 
 
 def metrics(r_at_1: float, direction: str = "text->video", relevance: str = "pair") -> RetrievalMetrics:
@@ -98,3 +99,18 @@ def test_unfinished_cells_keep_their_place(tmp_path: Path) -> None:
     assert results.stage_results([tmp_path / "s0", done]) == [None, stage(done)]
     with pytest.raises(UserError, match="not done"):
         results.read_result(tmp_path / "s0")
+
+
+def test_a_figure_that_changed_on_the_disk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(results.result_text(stage(tmp_path)))
+    assert results.read_result(tmp_path) == stage(tmp_path)
+    path.write_text(path.read_text().replace('"r_at_1": 20.0', '"r_at_1": 21.0'))
+    with pytest.raises(UserError, match=r"result\.json was changed after it was written"):
+        results.read_result(tmp_path)
+
+
+def test_a_result_of_lists_in_lists_is_named(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"result\.json cannot be read"):
+        results.read_result(tmp_path)

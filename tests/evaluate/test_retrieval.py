@@ -14,11 +14,12 @@ from swamp_dist.data.manifest import Manifest, load_manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.writer import write_shards
 from swamp_dist.distributed import World, alone
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate import retrieval
 from swamp_dist.evaluate.embedding import Embedded
 from swamp_dist.evaluate.results import promised_metrics
 from swamp_dist.evaluate.retrieval import check_evaluation, evaluate_embedded, evaluate_split
-from swamp_dist.records import EvaluationResult, Sample, UserError
+from swamp_dist.records import EvaluationResult, Sample
 from tests.evaluate.test_ranking import naive_average_precision, naive_order
 from tests.ranks import run_on_ranks
 
@@ -107,7 +108,7 @@ def test_miech_ties_let_a_collapsed_model_score_chance_and_refuse_what_has_no_di
     result = evaluate_embedded(flat, flat, settings, "a", "b", alone())
     assert result.metrics["pair/a_to_b"].r_at_1 == pytest.approx(100 / 40)
     several, single = random_sides(40, True)
-    with pytest.raises(UserError, match="one item an entry.*'text' has several"):
+    with pytest.raises(UserError, match="one item per entry.*'text' has several"):
         evaluate_embedded(several, single, settings, "text", "video", alone())
     with pytest.raises(UserError, match="pair relevance only"):
         evaluate_embedded(a, b, settings.model_copy(update={"relevance": ("class",)}), "a", "b", alone())

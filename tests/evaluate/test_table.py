@@ -14,9 +14,10 @@ import pytest
 from scipy import stats
 
 from swamp_dist.config import TableRow, TableSettings
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.render import grids, to_markdown, to_rich
 from swamp_dist.evaluate.table import build_table
-from swamp_dist.records import StageResult, UserError
+from swamp_dist.records import StageResult
 from tests.evaluate.test_results import stage
 
 R1, MEDIAN = "pair/a_to_b/r_at_1", "pair/b_to_a/median_rank"

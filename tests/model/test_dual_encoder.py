@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from swamp_dist.config import GatedSettings, MlpSettings, ModelSettings, WordsSettings
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_dual_encoder, build_encoder
-from swamp_dist.records import InputSpec, UserError, Words
+from swamp_dist.records import InputSpec, Words
 
 MODEL = ModelSettings(embedding_dim=6, a=MlpSettings(hidden=(8,)), b=GatedSettings())
 
@@ -12,7 +13,7 @@ def test_embeddings_and_prototypes_have_unit_length() -> None:
     model = build_dual_encoder(MODEL, (10,), (7,), 9, normalize_prototypes=True, seed=0)
     out = model(torch.randn(4, 10), torch.randn(4, 7))
     assert out.a.shape == out.b.shape == (4, 6)
-    for rows in out:
+    for rows in (out.a, out.b, out.prototypes):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
 
 
@@ -61,7 +62,9 @@ def test_a_field_of_the_other_kind_is_refused_when_the_model_is_built() -> None:
     with pytest.raises(UserError, match=r"'words' takes words, but the field holds an array of shape \(7,\)"):
         build_encoder(WordsSettings(), InputSpec((7,)), 6)
     for kind in (GatedSettings(), MlpSettings()):
-        with pytest.raises(UserError, match=r"one vector an item, but the field holds words of a word table"):
+        with pytest.raises(
+            UserError, match=r"one vector per item, but the field holds words of a word table"
+        ):
             build_encoder(kind, WORDS, 6)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.launch.cancel import cancel
-from swamp_dist.launch.processes import own_mark
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
-from tests.launch.runs import DEAD, ELSEWHERE, calls, fake_command, owned_by, sleeper, started, write
+from swamp_dist.errors import UserError
+from swamp_dist.monitor.cancel import cancel
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.processes import own_mark
+from tests.end_to_end.command import suspend
+from tests.runs.written_runs import DEAD, ELSEWHERE, calls, fake_command, owned_by, sleeper, started, write
 
 
 def events(run_dir: RunDir) -> list[object]:
@@ -61,7 +62,7 @@ def test_done_and_unknown_folders(tmp_path: Path) -> None:
 
 def test_a_suspended_run_is_woken_to_end(tmp_path: Path) -> None:
     with sleeper() as (process, mark):
-        process.send_signal(signal.SIGSTOP)
+        suspend(process.pid)
         run_dir = write(tmp_path, started(mark))
         (done,) = cancel(run_dir.path, now=False, wait=10)
         assert process.wait(10) == -signal.SIGTERM
@@ -76,7 +77,7 @@ def test_one_that_does_not_end_is_said_to_be_still_saving(tmp_path: Path) -> Non
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"x\n"
-        from swamp_dist.launch.processes import born
+        from swamp_dist.runs.processes import born
 
         mark = replace(own_mark(), pid=process.pid, born=born(process.pid) or "")
         (done,) = cancel(write(tmp_path, started(mark)).path, now=False, wait=0.2)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.launch.logs import find_logs, follow, lines_of
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
-from tests.launch.runs import DEAD, started, write
+from swamp_dist.errors import UserError
+from swamp_dist.monitor.logs import find_logs, follow, lines_of
+from swamp_dist.runs.folder import RunDir
+from tests.runs.written_runs import DEAD, started, write
 
 
 def begin(run_dir: RunDir) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,22 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, alone
 from swamp_dist.objective import costs, memory
-from swamp_dist.objective.sinkhorn import StreamedScores, solve
-from swamp_dist.objective.swamp import build_objective
+from swamp_dist.objective.contrastive import compare, hardest
+from swamp_dist.objective.objective import build_objective
+from swamp_dist.objective.solve.sinkhorn import StreamedScores, solve
+from swamp_dist.objective.step_cost import step_cost
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
 from tests.ranks import run_on_ranks
+from tests.traffic import Traffic, claim_world
 
 BATCH, DIM, PROTOTYPES, EACH = 12, 6, 7, 3
-NAMES = {
-    "all_reduce": "all_reduce",
-    "all_gather_single": "all_gather",
-    "reduce_scatter_single": "reduce_scatter",
-}
 CASES: dict[str, dict[str, Any]] = {
     "replicated, split": {"layout": "replicated", "solve": "split"},
     "replicated, whole": {"layout": "replicated", "solve": "whole"},
     "sharded": {"layout": "sharded"},
     "sharded, streamed": {"layout": "sharded", "memory": 1},
+    "sharded, unique items": {"layout": "sharded", "unique_items": True},
     "sharded, SwAMP alone": {"layout": "sharded", "weight": 0},
     "replicated, SwAMP alone": {"layout": "replicated", "solve": "split", "weight": 0},
     "warm": {"layout": "sharded", "warm": True},
@@ -42,6 +40,18 @@ CASES: dict[str, dict[str, Any]] = {
     "cold, small epsilon": {"layout": "sharded", "eta": 50.0},
     "entry weights off": {"layout": "replicated", "in_entry_share": None},
     "contrastive alone": {"swamp": 0},
+    "measured every step": {"layout": "sharded", "measure_every": 1},
+    "never measured": {"layout": "sharded", "measure_every": None},
+    "hardest": {"layout": "sharded", "form": "hardest"},
+    "hardest alone": {"swamp": 0, "form": "hardest"},
+    "hardest after all": {"layout": "replicated", "form": "hardest", "start": 1},
+    "infonce": {"layout": "replicated", "form": "infonce"},
+    "sigmoid, several positives": {"swamp": 0, "form": "sigmoid", "positives": "entry"},
+    "mil_nce": {"swamp": 0, "form": "infonce", "positives": "entry", "multiple": "mil_nce"},
+    "all on a ring": {"columns": "ring"},
+    "all on a ring, replicated": {"layout": "replicated", "columns": "ring"},
+    "infonce on a ring": {"swamp": 0, "form": "infonce", "columns": "ring"},
+    "hardest on a ring": {"swamp": 0, "form": "hardest", "columns": "ring"},
 }
 
 
@@ -54,39 +64,64 @@ def _settings(
     eta: float = 5.0,
     in_entry_share: float | None = 0.5,
     swamp: float = 0.5,
+    size: int = 20,
+    measure_every: int | None = 10,
+    unique_items: bool = False,
+    form: str = "all",
+    start: int = 0,
+    positives: str = "partner",
+    multiple: str = "supcon",
+    columns: str = "auto",
 ) -> ObjectiveSettings:
     tree = {
-        "contrastive": {"weight": weight, "in_entry_share": in_entry_share},
+        "contrastive": {
+            "weight": weight,
+            "in_entry_share": in_entry_share,
+            "form": form,
+            "all_negatives_steps": start,
+            "positives": positives,
+            "multiple_positives": multiple,
+            "columns": columns,
+        },
         "swamp": {
             "weight": swamp,
             "prototypes": PROTOTYPES,
             "eta": eta,
-            "queue": {"size": 20, "start_when_filled": 0, "layout": layout, "solve": solve},
+            "measure_every": measure_every,
+            "queue": {
+                "size": size,
+                "start_when_filled": 0,
+                "layout": layout,
+                "solve": solve,
+                "unique_items": unique_items,
+            },
             "sinkhorn": {"iterations": 3, "warm_start": warm, "score_memory": memory},
         },
     }
     return ObjectiveSettings.model_validate(tree)
 
 
-def _step(settings: ObjectiveSettings, world: World, steps: int) -> Callable[[], LossTerms]:
+def _step(
+    settings: ObjectiveSettings, world: World, steps: int, batch: int = BATCH
+) -> Callable[[], LossTerms]:
     """A step of the objective with its backward pass, ready to run after `steps` others."""
-    plan = BatchPlan(BATCH // EACH, EACH, 4, world.size)
+    plan = BatchPlan(batch // EACH, EACH, 4, world.size)
     objective = build_objective(settings, plan, DIM, torch.device("cpu"), rank=world.rank)
-    local = BATCH // world.size
+    local = batch // world.size
     mine = slice(world.rank * local, (world.rank + 1) * local)
     prototypes = None if settings.swamp.weight == 0 else torch.randn(PROTOTYPES, DIM)
 
     def step(number: int) -> LossTerms:
         torch.manual_seed(number)
-        rows = functional.normalize(torch.randn(2, BATCH, DIM), dim=2)
+        rows = functional.normalize(torch.randn(2, batch, DIM), dim=2)
         leaves = [x.clone().requires_grad_() for x in (rows[0, mine], rows[1, mine])]
         p = None if prototypes is None else functional.normalize(prototypes, dim=1).requires_grad_()
-        entries = torch.arange(BATCH // EACH).repeat_interleave(EACH)[mine]
+        entries = torch.arange(batch // EACH).repeat_interleave(EACH)[mine]
         terms = objective(
             PairEmbeddings(leaves[0], leaves[1], p), torch.arange(local), entries, number, world
         )
         terms.total.backward()
-        return terms
+        return objective.measure(terms, world)
 
     for number in range(steps):
         step(number)
@@ -96,45 +131,71 @@ def _step(settings: ObjectiveSettings, world: World, steps: int) -> Callable[[],
 # -- bytes sent ------------------------------------------------------------------------------------
 
 
-def _calls(world: World) -> dict[str, tuple[list[tuple[str, int]], int]]:
-    """Kind and bytes handed in of every collective of the third step, and its repeated iterations."""
-    calls: list[tuple[str, int]] = []
+Calls = tuple[list[tuple[str, int]], int]
+"""Kind and bytes handed in of every collective of a step, and its repeated iterations."""
 
-    def counted(kind: str, function: Callable[..., Any], position: int) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append((kind, args[position].nbytes))
-            return function(*args, **kwargs)
 
-        return call
+def _queue_size(batch: int) -> int:
+    """No multiple of the batch, and full after two steps."""
+    return batch * 5 // 3
 
-    real = {name: getattr(dist, name) for name in NAMES}
-    steps = {name: _step(_settings(**case), world, 2) for name, case in CASES.items()}
-    for name, function in real.items():
-        setattr(dist, name, counted(NAMES[name], function, 0 if name == "all_reduce" else 1))
+
+def _calls(world: World, batch: int, cases: Mapping[str, Any] = CASES) -> dict[str, Calls]:
+    """What the third step of each case calls."""
     found = {}
-    for name, step in steps.items():
-        calls.clear()
-        repeats = step().diagnostics.get("swamp/repeats", torch.tensor(0))
-        found[name] = list(calls), int(repeats)
-    for name, function in real.items():
-        setattr(dist, name, function)
+    for name, case in cases.items():
+        step = _step(_settings(**case, size=_queue_size(batch)), world, 2, batch)
+        with Traffic() as traffic:
+            repeats = step().diagnostics.get("swamp/repeats", torch.tensor(0))
+        found[name] = traffic.calls, int(repeats)
+    return found
+
+
+def _expected(batch: int, world_size: int, cases: Mapping[str, Any] = CASES) -> dict[str, Calls]:
+    """What the formulas say of `_calls`."""
+    found = {}
+    for name, case in cases.items():
+        settings = _settings(**case, size=_queue_size(batch))
+        cost = step_cost(settings, batch, EACH, DIM, world_size, on_gpu=False)
+        # The third step measures nothing unless every step does.
+        found[name] = (
+            [
+                ("all_to_all" if c.kind == "shift" else c.kind, c.payload)
+                for c in cost.collectives
+                if c.every == 1
+            ],
+            0,
+        )
     return found
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_step_hands_over_what_the_formulas_say(size: int) -> None:
-    results = run_on_ranks(_calls, size)
-    for name, case in CASES.items():
-        settings = _settings(**case)
-        cost = costs.step_cost(settings, BATCH, EACH, DIM, size, on_gpu=False)
-        expected = [(c.kind, c.payload) for c in cost.collectives]
-        for calls, repeats in (result[name] for result in results):
-            assert repeats == 0
-            assert calls == expected, name
-    assert (
-        len(results[0]["sharded, SwAMP alone"][0]) == 3 + 1
-    )  # cold solve in range and prototype use, no gather
+    results = run_on_ranks(_calls, size, BATCH)
+    for name, (calls, repeats) in _expected(BATCH, size).items():
+        found = [result[name] for result in results]
+        for number, call in enumerate(calls):
+            of_ranks = [of_rank[number] for of_rank, _ in found]
+            assert {kind for kind, _ in of_ranks} == {call[0]}
+            # Which rows of a rank are the hardest of others is up to the batch.
+            payloads = [payload for _, payload in of_ranks]
+            assert sum(payloads) == size * call[1], (name, number)
+            assert call[0] == "all_to_all" or len(set(payloads)) == 1
+        assert all((len(of_rank), again) == (len(calls), repeats) for of_rank, again in found)
+    solo, _ = results[0]["sharded, SwAMP alone"]
+    assert len(solo) == 3 + 1  # cold solve in range and prototype use, no gather
     assert results[0]["contrastive alone"][0][0][0] == "all_gather"
+    calls = [results[0][name][0] for name in ("measured every step", "never measured")]
+    assert calls[0] == [*calls[1], ("all_reduce", 16)]
+
+
+@pytest.mark.parametrize(("size", "rank"), [(8, 0), (8, 5), (1024, 0), (1024, 700)])
+def test_the_formulas_hold_for_ranks_that_no_machine_has(size: int, rank: int) -> None:
+    batch = EACH * size
+    # A ring shifts once per rank: a thousand shifts say no more than eight, and take long.
+    cases = {name: case for name, case in CASES.items() if size < 100 or case.get("columns") != "ring"}
+    with claim_world(size, rank) as world:
+        assert _calls(world, batch, cases) == _expected(batch, size, cases)
 
 
 def test_a_repeated_block_costs_its_iterations_and_one_more() -> None:
@@ -158,6 +219,8 @@ def test_bytes_on_a_ring() -> None:
     assert costs.Collective("reduce_scatter", "", 40).sent(4) == 30
     assert costs.Collective("all_reduce", "", 40).sent(4) == 60
     assert costs.Collective("all_reduce", "", 40).sent(1) == 0
+    assert costs.Collective("shift", "", 40).sent(4) == 40
+    assert costs.Collective("all_reduce", "", 40, every=10).sent(4) == 6
 
 
 # -- operations ------------------------------------------------------------------------------------
@@ -179,8 +242,42 @@ def test_matrix_products_are_counted_exactly(name: str, warm: bool, eta: float) 
         step()
     asks_maxima = not warm and not costs.stays_in_range(settings.swamp)
     products, _ = costs.solve_flops(20, PROTOTYPES, DIM, 3, asks_maxima, is_streamed="streamed" in name)
-    batch = costs.contrastive_flops(BATCH, BATCH, DIM) + costs.assignment_flops(BATCH, PROTOTYPES, DIM)
+    batch = costs.contrastive_flops(settings.contrastive, BATCH, BATCH, DIM, BATCH)
+    batch += costs.assignment_flops(BATCH, PROTOTYPES, DIM)
     assert counter.get_total_flops() == products + batch
+
+
+COMPARED: dict[str, dict[str, Any]] = {
+    "all": {},
+    "all, weighted": {"in_entry_share": 0.5},
+    "all in tiles": {"chunk": 50},
+    "hardest": {"form": "hardest"},
+    "hardest in tiles": {"form": "hardest", "chunk": 50},
+    "hardest in small tiles": {"form": "hardest", "chunk": 5},
+    "infonce": {"form": "infonce"},
+    "infonce in tiles": {"form": "infonce", "chunk": 50},
+    "sigmoid": {"form": "sigmoid"},
+    "sigmoid in tiles": {"form": "sigmoid", "chunk": 50},
+    "all, several": {"positives": "entry"},
+    "infonce, several": {"form": "infonce", "positives": "entry"},
+    "mil_nce": {"form": "infonce", "positives": "entry", "multiple_positives": "mil_nce"},
+    "sigmoid, several": {"form": "sigmoid", "positives": "entry"},
+}
+"""Contrastive settings."""
+
+
+def _contrastive(asked: dict[str, Any]) -> ObjectiveSettings:
+    contrastive = {"in_entry_share": None} | asked
+    return ObjectiveSettings.model_validate({"contrastive": contrastive, "swamp": {"weight": 0}})
+
+
+@pytest.mark.parametrize("asked", COMPARED.values(), ids=COMPARED)
+def test_products_of_a_comparison_are_counted_exactly(asked: dict[str, Any]) -> None:
+    settings = _contrastive(asked)
+    step = _step(settings, alone(), 0, 120)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    assert counter.get_total_flops() == step_cost(settings, 120, EACH, DIM, 1).flops["contrastive"]
 
 
 # -- bytes held ------------------------------------------------------------------------------------
@@ -214,6 +311,30 @@ class _LiveBytes(TorchDispatchMode):
         self.live -= self._known.pop(key, 0)
 
 
+@pytest.mark.parametrize("asked", COMPARED.values(), ids=COMPARED)
+def test_a_comparison_holds_the_bytes_of_the_formula(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_CACHED_SCORES", 2**40)  # a tile is judged as a whole, as on a GPU
+    monkeypatch.setattr(hardest, "_ROWS_AT_ONCE", 2**40)
+    settings, pairs = _contrastive(asked), 600
+    step = _step(settings, alone(), 0, pairs)
+    with _LiveBytes() as counted:
+        step()
+    expected = step_cost(settings, pairs, EACH, DIM, 1).memory["comparison"]
+    rows = 4 * pairs * DIM  # the batch, its gradient, and vectors of rows and columns
+    assert expected - rows <= counted.peak <= 1.1 * expected + 16 * rows
+
+
+def test_tiles_need_less_memory_than_the_whole_matrix() -> None:
+    """The numbers of `swamp show --cost`: 256 GPUs with 256 pairs each."""
+    at_once, tiled = (
+        sum(step_cost(_contrastive({"chunk": chunk}), 2**16, EACH, 512, 2**8).memory.values())
+        for chunk in (None, 1024)
+    )
+    assert at_once - tiled == 4 * 2 * 256 * (2**16 - 1024)
+
+
 @pytest.mark.parametrize("epsilon", [0.05, 0.005])
 @pytest.mark.parametrize("rows_in_memory", [3000, 300])
 def test_a_solve_holds_the_bytes_of_the_formula(epsilon: float, rows_in_memory: int) -> None:
@@ -231,6 +352,21 @@ def test_a_solve_holds_the_bytes_of_the_formula(epsilon: float, rows_in_memory: 
             scores = StreamedScores((sides[0], sides[1]), p, held[0])
         solve(scores, rows, epsilon, iterations=6, work=held[1])
     assert 0.9 * expected < counted.peak <= expected
+
+
+def test_measuring_holds_the_bytes_of_the_formula() -> None:
+    plan, dim, peaks = BatchPlan(BATCH, 1, 4, 1), 4096, []
+    for every in (1, None):
+        torch.manual_seed(0)
+        leaves = [torch.randn(n, dim).requires_grad_() for n in (BATCH, BATCH, PROTOTYPES)]
+        objective = build_objective(_settings(measure_every=every), plan, dim, torch.device("cpu"))
+        ids = torch.arange(BATCH)
+        with _LiveBytes(*leaves) as counted:
+            terms = objective(PairEmbeddings(*leaves), ids, ids, 0, alone())
+            terms.total.backward()  # type: ignore[no-untyped-call]
+            objective.measure(terms, alone())
+        peaks.append(counted.peak)
+    assert 0 < peaks[0] - peaks[1] <= costs.norm_bytes(BATCH, dim)
 
 
 def test_a_million_rows_against_a_hundred_thousand_prototypes_fit_the_limit() -> None:
@@ -254,44 +390,24 @@ def test_a_gpu_holds_scores_and_little_of_a_kernel() -> None:
     assert memory.block_rows(rows, 500, small, on_gpu=True) == 1000
 
 
-# -- where things go -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("weight", "size", "solve_how", "expected"),
-    [
-        (1.0, 2048, "auto", ("replicated", True)),
-        (1.0, 2048, "split", ("replicated", True)),
-        (1.0, 32_000, "auto", ("replicated", True)),
-        (1.0, 33_000, "auto", ("sharded", True)),  # 8 * 4,096 + 8 bytes a row are more than 1 GiB
-        (1.0, 33_000, "whole", ("replicated", False)),
-        (0.0, 2048, "auto", ("sharded", True)),
-    ],
-)
-def test_auto_counts_bytes(weight: float, size: int, solve_how: str, expected: tuple[str, bool]) -> None:
-    settings = ObjectiveSettings.model_validate(
-        {"contrastive": {"weight": weight}, "swamp": {"queue": {"size": size, "solve": solve_how}}}
-    )
-    found = costs.place(settings, 256, 4096, 8, on_gpu=True)
-    assert (found.layout, found.is_split) == expected
-    assert costs.place(settings, 256, 4096, 1, on_gpu=False) == costs.Placement(size, "replicated", False)
-
-
-def test_a_sharded_queue_cannot_be_solved_whole() -> None:
-    with pytest.raises(ValueError, match="no rank holds all rows"):
-        _settings(layout="sharded", solve="whole")
-
-
-def test_splitting_pays_for_large_queues_only() -> None:
-    assert costs.cheaper_solve(2048, 500, 256, 5, 8, on_gpu=True) == "whole"
-    assert costs.cheaper_solve(1_000_000, 10_000, 4096, 5, 64, on_gpu=True) == "split"
-
-
 def test_more_ranks_do_less_each() -> None:
     settings = _settings(layout="sharded", weight=0)
     sizes = [1, 2, 4, 12]
-    found = [costs.step_cost(settings, BATCH, EACH, DIM, size) for size in sizes]
+    found = [step_cost(settings, BATCH, EACH, DIM, size) for size in sizes]
     rows = [cost.rows for cost in found]
     assert rows == [20, 12, 6, 2]
     assert [cost.flops["solve"] for cost in found] == sorted((c.flops["solve"] for c in found), reverse=True)
     assert all(math.isfinite(cost.sent) and (cost.sent > 0) == (cost.world_size > 1) for cost in found)
+
+
+@pytest.mark.parametrize("form", ["all", "infonce", "sigmoid", "hardest"])
+def test_a_ring_needs_memory_and_bytes_that_do_not_grow_with_the_ranks(form: str) -> None:
+    """With 256 pairs per rank, memory stays; a rank sends what a gather and its reduce-scatter would."""
+    settings = _contrastive({"form": form, "columns": "ring"})
+    gathering = _contrastive({"form": form, "columns": "gathered"})
+    few, many = (step_cost(settings, 256 * size, EACH, 512, size) for size in (8, 512))
+    assert few.memory == many.memory
+    assert many.memory["comparison"] + many.memory["ring"] < 18 * 4 * 256 * 512
+    gathered = step_cost(gathering, 256 * 512, EACH, 512, 512)
+    laps = {"infonce": 1.5}.get(form, 1.0)
+    assert many.sent == pytest.approx(laps * gathered.sent, rel=0.01)

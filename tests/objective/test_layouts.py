@@ -12,9 +12,9 @@ from torch.nn import functional
 from swamp_dist import distributed
 from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, alone
-from swamp_dist.objective import swamp as swamp_module
-from swamp_dist.objective.queue import Deal, Queue
-from swamp_dist.objective.swamp import Objective, build_objective
+from swamp_dist.objective.objective import Objective, build_objective
+from swamp_dist.objective.queue import Queue, QueueShard
+from swamp_dist.objective.terms import swamp as swamp_module
 from swamp_dist.records import BatchPlan, PairEmbeddings, SoftTargets
 from tests.ranks import run_on_ranks
 
@@ -133,7 +133,7 @@ def test_streamed_scores_give_the_same_targets(memory: int, warm: bool, epsilon:
     expected = _run(kept, range(STEPS), alone(), torch.float64)
     found = _run(streamed, range(STEPS), alone(), torch.float64)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    rows = [objective._memory._scores.shape[1] for objective in (kept, streamed)]  # type: ignore[union-attr]
+    rows = [objective.swamp._memory._scores.shape[1] for objective in (kept, streamed)]  # type: ignore[union-attr]
     assert rows == [31, 1 if memory == ONE_ROW_BLOCKS else 3]
 
 
@@ -153,7 +153,7 @@ def test_streaming_works_on_uneven_shares() -> None:
 
 def _pushed(rank: int, size: int, capacity: int, batches: int) -> Queue:
     """The queue of `rank` after some batches; the row with insertion index g is (g, -g) with id g."""
-    queue = Queue(capacity, 2, CPU, torch.float64, Deal(BATCH, rank, size) if size > 1 else None)
+    queue = Queue(capacity, 2, CPU, torch.float64, QueueShard(BATCH, rank, size) if size > 1 else None)
     local = BATCH // size
     for step in range(batches):
         ids = step * BATCH + rank * local + torch.arange(local)
@@ -183,7 +183,7 @@ def test_saved_rows_are_dealt_to_the_ranks_and_slots_that_held_them(capacity: in
     state = _pushed(0, 1, capacity, batches).state(alone())
     for size in (2, 4):
         for rank in range(size):
-            loaded = Queue(capacity, 2, CPU, torch.float64, Deal(BATCH, rank, size))
+            loaded = Queue(capacity, 2, CPU, torch.float64, QueueShard(BATCH, rank, size))
             loaded.load(state)
             expected = _pushed(rank, size, capacity, batches)
             assert torch.equal(loaded.ids, expected.ids)

@@ -10,8 +10,9 @@ from torch.nn import functional
 from swamp_dist import distributed
 from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, alone
-from swamp_dist.objective.swamp import Objective, build_objective
-from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.objective.objective import Objective, build_objective
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
 from tests.ranks import run_on_ranks
 
 DIM, PROTOTYPES, ENTRIES = 6, 7, 12
@@ -63,7 +64,7 @@ def test_three_steps_equal_algorithm_1_written_out() -> None:
     history_a: list[Tensor] = []
     history_b: list[Tensor] = []
     for step in range(3):
-        (a, b, p), ids, entries = _batch(step, world)
+        (a, b, p, *_), ids, entries = _batch(step, world)
         assert p is not None
         history_a, history_b = [*history_a, a.detach()], [*history_b, b.detach()]
         queue_a, queue_b = torch.cat(history_a)[-20:], torch.cat(history_b)[-20:]
@@ -75,10 +76,10 @@ def test_three_steps_equal_algorithm_1_written_out() -> None:
         own = x.diagonal()
         l_c = ((0.1 + x - own[:, None]).relu() + (0.1 + x - own[None, :]).relu()).mean()
         terms = objective(PairEmbeddings(a, b, p), ids, entries, step, world)
-        assert terms.swamp is not None
-        assert terms.contrastive is not None
-        torch.testing.assert_close(terms.contrastive, l_c, rtol=0, atol=1e-13)
-        torch.testing.assert_close(terms.swamp, l_s, rtol=0, atol=1e-12)
+        assert "swamp" in terms.terms
+        assert "contrastive" in terms.terms
+        torch.testing.assert_close(terms.terms["contrastive"], l_c, rtol=0, atol=1e-13)
+        torch.testing.assert_close(terms.terms["swamp"], l_s, rtol=0, atol=1e-12)
         expected = torch.autograd.grad(l_c + 0.5 * l_s, (a, b, p))
         found = torch.autograd.grad(terms.total, (a, b, p))
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -88,12 +89,14 @@ def test_the_figures_say_what_they_claim() -> None:
     objective, world = _build(), alone()
     for step in (0, 4):
         terms = _call(objective, step, world)
-    (a, b, _), *_ = _batch(4, world)
+    (a, b, *_), *_ = _batch(4, world)
     x = (a @ b.t()).detach()
     off_diagonal = x.clone().fill_diagonal_(-9)
     figures = {name: float(value) for name, value in terms.diagnostics.items()}
     assert all(value.dim() == 0 and not value.requires_grad for value in terms.diagnostics.values())
     assert figures["similarity/positive"] == pytest.approx(float(x.diagonal().mean()))
+    off_sum = x.sum() - x.diagonal().sum()
+    assert figures["similarity/negative"] == pytest.approx(float(off_sum) / (ENTRIES * (ENTRIES - 1)))
     hardest = (off_diagonal.amax(dim=0).mean() + off_diagonal.amax(dim=1).mean()) / 2
     assert figures["similarity/hardest_negative"] == pytest.approx(float(hardest))
     assert figures["queue/fill"] == 1.0
@@ -118,29 +121,30 @@ def _refused(name: str) -> Callable[..., Any]:
 
 
 def test_without_the_swamp_term_there_is_no_queue_and_no_solve(monkeypatch: pytest.MonkeyPatch) -> None:
-    from swamp_dist.objective import swamp
+    from swamp_dist.objective.terms import swamp as module
 
-    monkeypatch.setattr(swamp, "solve", _refused("solve"))
+    monkeypatch.setattr(module, "solve", _refused("solve"))
     objective = _build(swamp={"weight": 0})
-    (a, b, _), ids, entries = _batch(0, alone())
+    (a, b, *_), ids, entries = _batch(0, alone())
     terms = objective(PairEmbeddings(a, b, None), ids, entries, 0, alone())
     assert objective.queue is None
-    assert terms.swamp is None
-    assert terms.contrastive is not None
-    assert torch.equal(terms.total, terms.contrastive)
+    assert "swamp" not in terms.terms
+    assert "contrastive" in terms.terms
+    assert torch.equal(terms.total, terms.terms["contrastive"])
     assert objective.state(alone()) == {}
     objective.load_state({})
 
 
 def test_without_the_contrastive_term_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    from swamp_dist.objective import contrastive, swamp
+    from swamp_dist.objective import objective as module
+    from swamp_dist.objective.terms import contrastive
 
-    monkeypatch.setattr(contrastive, "similarities", _refused("similarities"))
-    monkeypatch.setattr(swamp, "start_gather_rows", _refused("start_gather_rows"))
+    monkeypatch.setattr(contrastive, "compare", _refused("compare"))
+    monkeypatch.setattr(module, "start_gather_rows", _refused("start_gather_rows"))
     terms = _call(_build(contrastive={"weight": 0}), 0, alone())
-    assert terms.contrastive is None
-    assert terms.swamp is not None
-    torch.testing.assert_close(terms.total, 0.5 * terms.swamp)
+    assert "contrastive" not in terms.terms
+    assert "swamp" in terms.terms
+    torch.testing.assert_close(terms.total, 0.5 * terms.terms["swamp"])
 
 
 def test_the_term_counts_once_enough_rows_are_queued(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,7 +156,7 @@ def test_the_term_counts_once_enough_rows_are_queued(caplog: pytest.LogCaptureFi
             terms = objective(embeddings, ids, entries, step, alone())
             terms.total.backward()  # also before the start: the engine needs a gradient on every step
             gradients = [x.grad for x in embeddings if x is not None]
-            assert (terms.swamp is None) == (step < 2)
+            assert ("swamp" not in terms.terms) == (step < 2)
             assert all(g is not None and bool(g.any()) == (step >= 2) for g in gradients)
     messages = [r.message for r in caplog.records if "SwAMP term" in r.message]
     assert messages == ["the SwAMP term counts from step 2 on: 36 rows are queued"]
@@ -166,12 +170,12 @@ def test_default_start_is_as_many_rows_as_prototypes() -> None:
     for step in range(4):
         embeddings, ids, entries = _batch(step, alone())
         terms = objective(embeddings._replace(prototypes=prototypes), ids, entries, step, alone())
-        started.append(terms.swamp is not None)
+        started.append("swamp" in terms.terms)
     assert started == [False, True, True, True]
 
 
 def test_the_first_steps_may_use_all_negatives() -> None:
-    hardest = {"negatives": "hardest", "reduction": "sum", "margin": 0.1}
+    hardest = {"form": "hardest", "reduction": "sum", "margin": 0.1}
     off = {"weight": 0}
     late = _build(contrastive=hardest | {"all_negatives_steps": 2}, swamp=off)
     every, plain = _build(contrastive={}, swamp=off), _build(contrastive=hardest, swamp=off)
@@ -240,7 +244,9 @@ def test_half_precision_and_autocast_do_not_reach_the_objective() -> None:
     objective = build_objective(settings, BatchPlan(ENTRIES, 1, 4, 1), DIM, CPU)
     embeddings, ids, entries = _batch(0, alone())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = objective(PairEmbeddings(*(x.bfloat16() for x in embeddings)), ids, entries, 0, alone())  # type: ignore[union-attr]
+        terms = objective(
+            PairEmbeddings(*(x.bfloat16() for x in embeddings if x is not None)), ids, entries, 0, alone()
+        )
     assert terms.total.dtype == torch.float32
 
 
@@ -309,7 +315,8 @@ def _collectives(world: World) -> list[list[str]]:
 
 def test_a_step_talks_no_more_than_it_must() -> None:
     split, whole, contrastive_only = run_on_ranks(_collectives, 2)[0]
-    both_sides_and_ids = ["all_gather_single"] * 3
-    assert split == both_sides_and_ids + ["all_reduce"] * 4 + ["all_reduce"]  # cold solve in range, usage
-    assert whole == [*both_sides_and_ids, "all_reduce"]
-    assert contrastive_only == ["all_gather_single"] * 2
+    gathers = ["all_gather_single"] * 4  # both sides, the pairs' similarities, ids
+    hardest, usage = ["all_reduce"], ["all_reduce"]
+    assert split == gathers + hardest + ["all_reduce"] * 4 + usage  # cold solve in range
+    assert whole == gathers + hardest + usage
+    assert contrastive_only == ["all_gather_single"] * 2 + hardest  # a alone, and the pairs' similarities

@@ -1,4 +1,4 @@
-"""Gathers are on their way while this rank computes its own scores, and nothing depends on when they arrive."""
+"""Gathers are on their way while a rank computes its scores; nothing depends on when they arrive."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World
-from swamp_dist.objective import swamp
-from swamp_dist.objective.swamp import build_objective
+from swamp_dist.objective import objective as objective_module
+from swamp_dist.objective.objective import build_objective
 from swamp_dist.records import BatchPlan, PairEmbeddings
 from tests.ranks import run_on_ranks
 
@@ -75,21 +75,21 @@ class _Work:
 
 
 def _counted_steps(world: World, layout: str, at_once: bool) -> tuple[list[Tensor], list[int], int]:
-    """What the steps find, the gathers on their way while my scores are computed, and those never waited for."""
+    """What the steps find, the gathers under way while my scores are computed, those never waited for."""
     counted, seen = _Counted(at_once), []
-    own_scores, real = swamp._own_scores, dist.all_gather_single
+    own_scores, real = objective_module._own_scores, dist.all_gather_single
 
     def watched(mine: PairEmbeddings) -> Any:
         seen.append(counted.in_flight)
         return own_scores(mine)
 
-    dist.all_gather_single, swamp._own_scores = counted, watched  # type: ignore[assignment]
+    dist.all_gather_single, objective_module._own_scores = counted, watched  # type: ignore[assignment]
     found = _steps(world, layout)
-    dist.all_gather_single, swamp._own_scores = real, own_scores
+    dist.all_gather_single, objective_module._own_scores = real, own_scores
     return found, seen, counted.in_flight
 
 
-@pytest.mark.parametrize(("layout", "in_flight"), [("replicated", 3), ("sharded", 2)])
+@pytest.mark.parametrize(("layout", "in_flight"), [("replicated", 4), ("sharded", 2)])
 def test_gathers_run_while_my_scores_are_computed_and_change_no_bit(layout: str, in_flight: int) -> None:
     overlapped = run_on_ranks(_counted_steps, 2, layout, False)
     at_once = run_on_ranks(_counted_steps, 2, layout, True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from swamp_dist.distributed import alone
 from swamp_dist.objective.memory import queue_bytes
-from swamp_dist.objective.queue import Deal, Queue, queue_capacity
+from swamp_dist.objective.queue import Queue, QueueShard, queue_capacity
 
 
 def _queue(capacity: int, dim: int = 2) -> Queue:
@@ -107,15 +107,34 @@ def test_wrong_sizes_are_refused() -> None:
     queue = _queue(2)
     with pytest.raises(ValueError, match="3 pairs does not fit a queue of 2"):
         _push(queue, 0, 3, 0)
-    with pytest.raises(ValueError, match="size 7, this one 2"):
+    with pytest.raises(ValueError, match=r"shape \(0, 7\), expected \(n, 2\)"):
         queue.load(_queue(2, dim=7).state(alone()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"b": torch.zeros(1, 2)}, r"of 3 rows has b of shape \(1, 2\), not \(3, 2\)"),
+        ({"ids": torch.zeros(3, 1)}, "has ids of shape"),
+        ({"a": torch.zeros(3)}, "holds embeddings of shape"),
+        ({"steps": torch.zeros(3)}, "counts in fractions"),
+        ({"pushed": torch.tensor(2)}, "holds 3 rows of 2 that were pushed"),
+        ({"pushed": None}, "lacks pushed"),
+    ],
+)
+def test_what_no_queue_has_saved_is_refused(changes: dict[str, torch.Tensor | None], said: str) -> None:
+    saved = _queue(4)
+    _push(saved, 0, 3, 0)
+    state = {k: v for k, v in (saved.state(alone()) | changes).items() if v is not None}
+    with pytest.raises(ValueError, match=said):
+        _queue(4).load(state)
 
 
 # -- the rounded copy ------------------------------------------------------------------------------
 
 
-def _rounding(capacity: int, deal: Deal | None = None) -> Queue:
-    return Queue(capacity, 3, torch.device("cpu"), torch.float32, deal, "bfloat16")
+def _rounding(capacity: int, shard: QueueShard | None = None) -> Queue:
+    return Queue(capacity, 3, torch.device("cpu"), torch.float32, shard, "bfloat16")
 
 
 def _push_random(queue: Queue, count: int, step: int) -> None:
@@ -123,10 +142,10 @@ def _push_random(queue: Queue, count: int, step: int) -> None:
     queue.push(a, b, torch.arange(count), step)
 
 
-@pytest.mark.parametrize("deal", [None, Deal(6, 1, 2)])
-def test_rows_are_rounded_as_they_come_and_stay_whole_in_the_state(deal: Deal | None) -> None:
-    queue, count = _rounding(7, deal), 6 if deal is None else 3
-    exact = Queue(7, 3, torch.device("cpu"), torch.float32, deal)
+@pytest.mark.parametrize("shard", [None, QueueShard(6, 1, 2)])
+def test_rows_are_rounded_as_they_come_and_stay_whole_in_the_state(shard: QueueShard | None) -> None:
+    queue, count = _rounding(7, shard), 6 if shard is None else 3
+    exact = Queue(7, 3, torch.device("cpu"), torch.float32, shard)
     for step in range(4):  # wraps
         for each in (queue, exact):
             _push_random(each, count, step)
@@ -135,19 +154,19 @@ def test_rows_are_rounded_as_they_come_and_stay_whole_in_the_state(deal: Deal | 
             assert rounded.dtype == torch.bfloat16
             assert torch.equal(rounded, rows.bfloat16())
     assert all(x is y or torch.equal(x, y) for x, y in zip(exact.operands, (exact.a, exact.b), strict=True))
-    if deal is None:
+    if shard is None:
         state, expected = queue.state(alone()), exact.state(alone())
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
-@pytest.mark.parametrize("deal", [None, Deal(6, 1, 2)])
-def test_loaded_rows_are_rounded_too(deal: Deal | None) -> None:
-    saved, loaded = _rounding(7), _rounding(7, deal)
+@pytest.mark.parametrize("shard", [None, QueueShard(6, 1, 2)])
+def test_loaded_rows_are_rounded_too(shard: QueueShard | None) -> None:
+    saved, loaded = _rounding(7), _rounding(7, shard)
     for step in range(3):
         _push_random(saved, 6, step)
     loaded.load(saved.state(alone()))
-    assert loaded.held == (7 if deal is None else deal.share(7))
+    assert loaded.held == (7 if shard is None else shard.share(7))
     assert torch.equal(loaded.operands[1], loaded.b.bfloat16())
     assert not torch.equal(loaded.operands[1].float(), loaded.b)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swamp_dist.distributed import World, alone
-from swamp_dist.objective.sinkhorn import SinkhornSolution, solve
+from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, solve
 from swamp_dist.objective.targets import (
     full_precision,
     prototype_usage,

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import PipelineSettings, SlurmCluster
-from swamp_dist.launch import cancel, shard_jobs
-from swamp_dist.launch.detach import Handed, hand_over
-from swamp_dist.launch.graph import read_builds, write_graph
-from swamp_dist.launch.pipeline import run_pipeline
-from swamp_dist.launch.plan import plan_pipeline
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.status import look
-from swamp_dist.launch.survey import survey
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.monitor import cancel
+from swamp_dist.monitor.status import look
+from swamp_dist.monitor.survey import survey
+from swamp_dist.pipelines.hand_over import SubmittedStage, hand_over
+from swamp_dist.pipelines.plan import plan_pipeline
+from swamp_dist.pipelines.run import run_pipeline
+from swamp_dist.prepare import jobs as shard_jobs
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.graph import read_builds, write_graph
+from tests.backends.slurm.played import Slurm, job
 from tests.end_to_end.command import write_job
-from tests.launch.pipelines import RESULT
-from tests.launch.runs import calls
-from tests.launch.slurm_played import Slurm, job
+from tests.pipelines.small_pipelines import RESULT
+from tests.runs.written_runs import calls
 
 CLUSTER = SlurmCluster(nodes=2)
 RECIPE = "name: built\nsource: {kind: synthetic, splits: {train: {classes: [0, 4], total: 16}}}\n"
@@ -50,7 +51,7 @@ def settings(tmp_path: Path, tiny_shards: Path) -> PipelineSettings:
     })  # fmt: skip
 
 
-def hand(settings: PipelineSettings) -> dict[str, Handed]:
+def hand(settings: PipelineSettings) -> dict[str, SubmittedStage]:
     return {h.key: h for h in hand_over(settings, Path("runs"), CLUSTER, ["swamp"])}
 
 
@@ -99,7 +100,8 @@ def test_only_what_is_neither_done_nor_queued_is_submitted(slurm: Slurm, setting
     slurm.set(first["judge"].job, "PENDING", "DependencyNeverSatisfied")
     again = hand(settings)
     assert {k: h.what for k, h in again.items()} == {
-        "shards data/built": "queued", "pre": "done", "fine": "submitted", "judge": "submitted", "new": "queued",
+        "shards data/built": "queued", "pre": "done", "fine": "submitted", "judge": "submitted",
+        "new": "queued",
     }  # fmt: skip
     assert slurm.dependency(again["fine"].job) == ""
     assert slurm.dependency(again["judge"].job) == f"afterok:{again['fine'].job}"
@@ -154,7 +156,8 @@ def test_builds_are_noted_before_the_first_stage_and_kept(slurm: Slurm, settings
     (slurm.commands / "sbatch").write_text(script)
     handed = hand(settings)
     noted = json.loads(Path("runs/graph.json").read_text())
-    write_graph(plan_pipeline(settings, Path("runs")))
+    plan = plan_pipeline(settings, Path("runs"))
+    write_graph(plan.run_dir, plan.nodes)
     assert json.loads(Path("runs/graph.json").read_text()) == noted
     assert noted["builds"] == [handed["shards data/built"].job]
     assert all("job" in stage for stage in noted["stages"])

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import PipelineSettings
-from swamp_dist.launch.plan import cells, plan_pipeline, substitute
-from swamp_dist.records import UserError
-from tests.launch.pipelines import pipeline_files
+from swamp_dist.errors import UserError
+from swamp_dist.pipelines.matrix import cells, substitute
+from swamp_dist.pipelines.plan import plan_pipeline
+from tests.pipelines.small_pipelines import pipeline_files
 
 
 def test_cells_are_the_product_in_order() -> None:

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from swamp_dist.backends.ray.session import graph_session
 from swamp_dist.config import PipelineSettings, ShardSettings
-from swamp_dist.launch.console import StageStatus, look
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.pipeline import run_pipeline
-from swamp_dist.launch.ray_graph import own_ray
-from swamp_dist.launch.rundir import RunDir, RunDirHeld
-from swamp_dist.records import UserError
-from tests.launch import pipelines
+from swamp_dist.errors import ExitCode, RunDirHeld, UserError
+from swamp_dist.monitor.status import RunStatus
+from swamp_dist.pipelines import run
+from swamp_dist.pipelines.run import StageEnd, _reason, run_pipeline
+from swamp_dist.runs.folder import RunDir
+from tests.pipelines import small_pipelines as pipelines
+from tests.runs.written_runs import nobody_tells, write
 
 ray_cloudpickle = pytest.importorskip("ray.cloudpickle")
 
@@ -23,7 +25,7 @@ def ray() -> Iterator[None]:
     """One Ray for all tests here: starting one takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        with own_ray(2):
+        with graph_session(2):
             ray_cloudpickle.register_pickle_by_value(pipelines)
             yield
 
@@ -46,15 +48,15 @@ def build(settings: ShardSettings, out: Path) -> None:
         file.write(f"{out} {settings.source.seed}\n")
 
 
-def play(settings: PipelineSettings, runs: Path) -> tuple[dict[str, StageStatus], list[str]]:
-    """Final statuses by key, and the keys in the order they were started (over all calls)."""
-    reports: list[list[StageStatus]] = []
-    statuses = run_pipeline(
+def play(settings: PipelineSettings, runs: Path) -> tuple[dict[str, StageEnd], list[str]]:
+    """Ends by key, and the keys in the order they were started (over all calls)."""
+    reports: list[list[RunStatus]] = []
+    ends = run_pipeline(
         settings, runs, lambda s: reports.append(list(s)), runner=_Played(str(runs)), build=build
     )
-    assert reports[-1] == statuses
+    assert [(shown.key, shown.state) for shown in reports[-1]] == [(end.key, end.state) for end in ends]
     started = (runs / "started").read_text().split("\n")[:-1] if (runs / "started").exists() else []
-    return {s.key: s for s in statuses}, started
+    return {end.key: end for end in ends}, started
 
 
 class _Played:
@@ -92,6 +94,28 @@ def test_a_graph_runs_in_order_and_is_not_redone(tmp_path: Path, runs: Path) -> 
 
 
 @pytest.mark.usefixtures("ray")
+def test_a_stage_that_ends_while_ray_starts_is_done(
+    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job was submitted by a driver before this one."""
+    settings = pipelines.pipeline_files(tmp_path)
+    _, started = play(settings, runs)
+    result = RunDir(runs / "seed-1" / "pre").result_json
+    result.rename(tmp_path / "later")
+
+    @contextlib.contextmanager
+    def slow_start(slots: int) -> Iterator[Any]:
+        with graph_session(slots) as ray:
+            (tmp_path / "later").rename(result)
+            yield ray
+
+    monkeypatch.setattr(run, "graph_session", slow_start)
+    statuses, again = play(settings, runs)
+    assert {s.state for s in statuses.values()} == {"done"}
+    assert again == started
+
+
+@pytest.mark.usefixtures("ray")
 def test_failures_are_retried_and_block_only_what_comes_after(tmp_path: Path, runs: Path) -> None:
     settings = pipelines.pipeline_files(tmp_path, retries=1)
     # once crashed, once killed with its worker: both retried; always crashing and refusing: not done
@@ -107,8 +131,7 @@ def test_failures_are_retried_and_block_only_what_comes_after(tmp_path: Path, ru
         "seed-0/pre": 2, "seed-0/post": 1, "seed-0/other": 2,
         "seed-1/pre": 2, "seed-1/post": 0, "seed-1/other": 1,
     }  # fmt: skip
-    assert "exit code 1" in statuses["seed-1/pre"].message
-    assert str(RunDir(runs / "seed-1/pre").console_log) in statuses["seed-1/pre"].message
+    assert statuses["seed-1/pre"].message == "failed with exit code 1; it left no log"
     assert "seed-1/pre is not done" in statuses["seed-1/post"].message
     assert "refused" in statuses["seed-1/other"].message
 
@@ -123,24 +146,36 @@ def test_nothing_starts_when_one_job_is_wrong(tmp_path: Path, runs: Path) -> Non
 
 
 def test_the_same_pipeline_runs_once_at_a_time(tmp_path: Path, runs: Path) -> None:
-    with RunDir(runs).hold(), pytest.raises(RunDirHeld):
+    with RunDir(runs).hold(nobody_tells), pytest.raises(RunDirHeld):
         play(pipelines.pipeline_files(tmp_path), runs)
-
-
-def test_a_running_stage_is_seen_in_its_folder(tmp_path: Path) -> None:
-    folder = RunDir(tmp_path)
-    folder.create()
-    waiting = StageStatus("pre", tmp_path, "waiting")
-    began = time.time()
-    assert look(waiting, began) == waiting
-    folder.append_event("launched")
-    assert look(waiting, began + 60) == waiting  # a launch of an earlier pipeline
-    assert look(waiting, began).state == "running"
-    folder.append_event("training", total_steps=40)
-    folder.metrics_jsonl.write_text('{"step": 10, "loss/total": 2.0}\n{"step": 20, "loss/total": 1.0}\n{"st')
-    seen = look(waiting, began)
-    assert (seen.step, seen.total, seen.attempts) == (20, 40, 1)
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
     assert [int(c) for c in ExitCode] == [0, 1, 2, 3, 75, 130]
+
+
+@pytest.mark.parametrize("details", [{}, {"job": "7", "code": 2}, {"code": 2}])
+def test_a_mistake_is_told_in_its_own_words_and_no_log_is_named_that_is_not_there(
+    tmp_path: Path, details: dict[str, object]
+) -> None:
+    """Of ranks here, of a job, and of a job that was refused."""
+    words = "data.lanes = 5\nFix: data.lanes=6"
+    submitted = [("submitted", 0.0, {"job": "7"})] if "job" in details else []
+    folder = write(tmp_path / "run", *submitted, ("failed", 1.0, {"reason": words, **details}))
+    assert _reason(2, folder) == words
+    log = folder.job_log("7") if "job" in details else folder.console_log
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("a line\n")
+    said = _reason(2, folder)
+    assert said == words if details == {"code": 2} else said == f"{words}\nIts log: {log}"
+
+
+def test_the_log_of_the_rank_that_made_the_mistake_is_the_one_that_is_named(tmp_path: Path) -> None:
+    words = "rank 1: it is damaged\nIts log: logs/rank-001.log"
+    folder = write(tmp_path / "run", ("failed", 1.0, {"reason": words}))
+    folder.console_log.write_text("a line\n")
+    assert _reason(2, folder) == words
+
+
+def test_a_stage_that_left_nothing_names_no_log(tmp_path: Path) -> None:
+    assert _reason(1, write(tmp_path / "run")) == "failed with exit code 1; it left no log"

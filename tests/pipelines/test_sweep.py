@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import EvaluateSettings, SweepSettings
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import result_to_json
-from swamp_dist.launch.plan import plan_pipeline
-from swamp_dist.launch.plots import plot_curves
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.sweep import curves, points, sweep_pipeline
-from swamp_dist.records import UserError
+from swamp_dist.pipelines.plan import plan_pipeline
+from swamp_dist.pipelines.plots import plot_curves
+from swamp_dist.pipelines.sweep import curves, points, sweep_pipeline
+from swamp_dist.runs.folder import RunDir
 from tests.evaluate.test_results import stage
 
 R1 = "pair/a_to_b/r_at_1"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,12 +24,12 @@ from swamp_dist.data.lanes import permutation
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import open_words
-from swamp_dist.launch import shards
-from swamp_dist.launch.build_progress import Lines
-from swamp_dist.launch.raw_data import RawData, open_raw_data, source_record
-from swamp_dist.launch.shard_workers import in_processes
-from swamp_dist.launch.shards import Hands, build_part, build_shards, read_coverage
-from swamp_dist.records import BadEntry, RawSplit, Sample, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.prepare import build as shards
+from swamp_dist.prepare.build import BuildWorkers, build_part, build_shards, read_coverage
+from swamp_dist.prepare.raw_data import RawData, open_raw_data, source_record
+from swamp_dist.prepare.workers import build_in_processes
+from swamp_dist.records import RawSplit, Sample
 from tests.data.raw_sets import build_raw, content, open_raw, prepared, reads
 from tests.data.shard_sets import members
 
@@ -69,7 +71,7 @@ def test_shards_are_the_splits_samples_in_shuffled_order_written_by_webdataset(t
 
 
 def test_child_processes_give_the_same_set(tmp_path, alone):
-    build_shards(SETTINGS, tmp_path / "set", hands=Hands(workers=3))
+    build_shards(SETTINGS, tmp_path / "set", workers=BuildWorkers(3))
     assert content(tmp_path / "set") == alone
 
 
@@ -117,11 +119,18 @@ def test_a_part_that_is_none_is_refused(text):
         parse_part(text)
 
 
+def keys_of(unit):
+    """Keys of the entries that a shard of `open_raw` holds."""
+    keys = open_raw(Path("log")).splits[unit.split].keys
+    order = permutation(len(keys), "write", 0, unit.split).tolist()
+    return [keys[i] for i in order[unit.start : unit.stop]]
+
+
 @pytest.mark.slow
 def test_ray_tasks_give_the_same_set_and_say_what_is_wrong(tmp_path, alone):
-    build_shards(SETTINGS, tmp_path / "set", hands=Hands(ray=True))
+    build_shards(SETTINGS, tmp_path / "set", workers=BuildWorkers(ray=True))
     assert content(tmp_path / "set") == alone
-    from swamp_dist.launch.ray_build import on_ray
+    from swamp_dist.prepare.ray_tasks import on_ray
 
     log = tmp_path / "log"
     opener = partial(open_raw, log, bad=("key-0003",))
@@ -129,17 +138,25 @@ def test_ray_tasks_give_the_same_set_and_say_what_is_wrong(tmp_path, alone):
     with pytest.raises(UserError, match=r"entry key-0003: /raw/key-0003.npy is missing"):
         build_raw(tmp_path / "bad", opener(), builder=on_ray(staging, plan, opener, MissingPolicy()))
     opener = partial(open_raw, log, deadly="key-0003")
-    with pytest.raises(UserError, match=r"shards t\w+-00000\d to t\w+-00000\d: the Ray worker was lost"):
+    with pytest.raises(
+        UserError, match=r"shards \w+-00000\d to \w+-00000\d: the Ray worker was lost"
+    ) as caught:
         build_raw(tmp_path / "bad", opener(), builder=on_ray(staging, plan, opener, MissingPolicy()))
+    named = re.match(r"shards (\S+) to (\S+): ", str(caught.value))
+    assert named is not None
+    # Both splits hold that entry: whichever group of shards was tried to the end first is named.
+    names = [unit.name for unit in plan.units]
+    group = plan.units[names.index(named[1]) : names.index(named[2]) + 1]
+    assert any("key-0003" in keys_of(unit) for unit in group)
 
 
 def test_a_child_that_dies_is_named_with_its_shard_and_the_rest_is_kept(tmp_path):
     log = tmp_path / "log"
     opener = partial(open_raw, log, deadly="key-0003")
     staging, plan = prepared(tmp_path / "set", opener())
-    builder = in_processes(staging, plan, opener, MissingPolicy(), 1)
+    builder = build_in_processes(staging, plan, opener, MissingPolicy(), 1)
     with pytest.raises(
-        UserError, match=r"shard t\w+-00000\d: child process \d+ died \(killed by SIGKILL\)(.|\n)*kept"
+        UserError, match=r"shard \w+-00000\d: child process \d+ died \(killed by SIGKILL\)(.|\n)*kept"
     ):
         build_raw(tmp_path / "set", opener(), builder=builder)
     finished = len(list(staging.sidecar(plan.units[0]).parent.glob("*")))
@@ -153,26 +170,31 @@ def test_a_child_passes_on_what_the_user_can_mend_and_sees_changed_raw_data(tmp_
     opener = partial(open_raw, log, bad=("key-0003",))
     staging, plan = prepared(tmp_path / "set", opener())
     with pytest.raises(UserError, match=r"entry key-0003: /raw/key-0003.npy is missing"):
-        build_raw(tmp_path / "set", opener(), builder=in_processes(staging, plan, opener, MissingPolicy(), 1))
+        build_raw(
+            tmp_path / "set", opener(), builder=build_in_processes(staging, plan, opener, MissingPolicy(), 1)
+        )
     fewer = partial(open_raw, log, {"train": 36, "validation": 12})
     with pytest.raises(UserError, match="raw data list other entries than when the build began"):
-        build_raw(tmp_path / "set", opener(), builder=in_processes(staging, plan, fewer, MissingPolicy(), 1))
+        build_raw(
+            tmp_path / "set", opener(), builder=build_in_processes(staging, plan, fewer, MissingPolicy(), 1)
+        )
 
 
 _PARENT = """
-import sys, time
+import signal, sys, time
 from functools import partial
 from pathlib import Path
 from swamp_dist.data.build import MissingPolicy
-from swamp_dist.launch.shard_workers import in_processes
+from swamp_dist.prepare.workers import build_in_processes
 from tests.data.raw_sets import build_raw, prepared
-from tests.launch.test_shards import open_slowly
+from tests.prepare.test_build import open_slowly
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     folder = Path(sys.argv[1])
     opener = partial(open_slowly, folder)
     staging, plan = prepared(folder / "set", opener())
-    build_raw(folder / "set", opener(), builder=in_processes(staging, plan, opener, MissingPolicy(), 1))
+    build_raw(folder / "set", opener(), builder=build_in_processes(staging, plan, opener, MissingPolicy(), 1))
 """
 
 
@@ -190,7 +212,8 @@ def open_slowly(folder):
     return replace(source, splits={"train": RawSplit(source.splits["train"].keys, read)})
 
 
-def test_children_end_with_a_parent_that_was_killed(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_with_a_parent_that_was_killed_or_interrupted(tmp_path, number):
     import time
 
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path)], cwd=os.getcwd())
@@ -199,8 +222,8 @@ def test_children_end_with_a_parent_that_was_killed(tmp_path):
         time.sleep(0.05)
     child = int((tmp_path / "pid").read_text())
     os.kill(child, 0)
-    parent.kill()
-    parent.wait()
+    parent.send_signal(number)
+    parent.wait(60)
     for _ in range(200):
         try:
             with open(f"/proc/{child}/stat") as stat:
@@ -356,18 +379,6 @@ def test_a_set_built_with_gaps_says_so_to_a_recipe_that_wants_none(tmp_path, cap
 
 
 # -- what is shown ---------------------------------------------------------------------------------
-
-
-def test_lines_come_every_half_minute_and_at_the_end(caplog):
-    times = iter([0.0, 0.0, 10.0, 31.0, 40.0, 50.0])
-    caplog.set_level("INFO")
-    lines = Lines("set", 30, lambda: next(times))
-    for done in (2, 3, 4, 5, 6):
-        lines(done, 6)
-    assert [record.message for record in caplog.records] == [
-        "set: 4 of 6 shards, 0 min 31 s left",
-        "set: 6 of 6 shards",
-    ]
 
 
 def test_the_report_names_the_first_entries_of_each_kind():

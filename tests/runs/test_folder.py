@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import StageSettings
-from swamp_dist.launch.rundir import RunDir, RunDirHeld, write_atomically
+from swamp_dist.errors import RunDirHeld, UserError
 from swamp_dist.loading import load
-from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult, UserError
+from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.holder import this_process
+from tests.runs.written_runs import nobody_tells
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from swamp_dist.launch.rundir import RunDir
-with RunDir(Path(sys.argv[1])).hold():
+from swamp_dist.runs.folder import RunDir
+with RunDir(Path(sys.argv[1])).hold(lambda _: None):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -40,19 +43,22 @@ def test_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunDirHeld) as error, RunDir(tmp_path).hold():
+        with pytest.raises(RunDirHeld) as error, RunDir(tmp_path).hold(nobody_tells):
             pass
         assert f"process {holder.pid} on {os.uname().nodename}" in str(error.value)
     finally:
         holder.kill()
         holder.wait()
-    with RunDir(tmp_path).hold():  # the lock of a killed process is gone, though its side file stayed
+    with RunDir(tmp_path).hold(
+        nobody_tells
+    ):  # the lock of a killed process is gone, though its side file stayed
         assert json.loads(RunDir(tmp_path).owner_json.read_text())["pid"] == os.getpid()
     assert not RunDir(tmp_path).owner_json.exists()
 
 
 def test_hold_refuses_within_one_process_too(tmp_path: Path) -> None:
-    with RunDir(tmp_path).hold(), pytest.raises(RunDirHeld, match="held by process"), RunDir(tmp_path).hold():
+    folder = RunDir(tmp_path)
+    with folder.hold(nobody_tells), pytest.raises(RunDirHeld, match="by process"), folder.hold(nobody_tells):
         pass
 
 
@@ -73,20 +79,6 @@ def test_stage_yaml_is_written_and_updated(tmp_path: Path) -> None:
     assert load(folder.stage_yaml, StageSettings) == settings()
     folder.write_stage(settings(seed=3))
     assert load(folder.stage_yaml, StageSettings).seed == 3
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    write_atomically(path, "old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_events_are_lines_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
@@ -116,3 +108,28 @@ def test_names_are_those_of_the_documentation(tmp_path: Path) -> None:
         "stage.yaml", "result.json", "metrics.jsonl", "events.jsonl", "weights.safetensors",
         "tensorboard", "logs/rank-003.log", "checkpoints",
     ]  # fmt: skip
+
+
+OWN_BOOT = json.dumps(this_process().boot)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b"[1]",
+        b'{"host": 1}',
+        b'{"host": [], "boot": %s, "pid": "x", "job": "", "since": "", "token": ""}' % OWN_BOOT.encode(),
+        b'{"host": "h", "boot": %s, "pid": 1, "job": "", "since": "", "token": "../x"}' % OWN_BOOT.encode(),
+    ],
+    ids=lambda content: str(content[:30]),
+)
+def test_a_damaged_owner_file_is_nobody(tmp_path: Path, content: bytes) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.owner_json.write_bytes(content)
+    run_dir.refuse_if_held(nobody_tells)
+    with run_dir.hold(nobody_tells):
+        assert run_dir.read_holder()["pid"] == os.getpid()
+    assert isinstance(run_dir.read_holder(), dict)

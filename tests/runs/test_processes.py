@@ -4,15 +4,36 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
-from swamp_dist.launch.processes import ProcessMark, life, mark_from, own_mark, send
-from tests.launch.runs import DEAD, ELSEWHERE, sleeper
+import psutil
+import pytest
+
+from swamp_dist.runs.processes import ProcessMark, born, find_marked, life, mark_from, own_mark, send
+from tests.runs.written_runs import DEAD, ELSEWHERE, sleeper
 
 
 def test_a_mark_survives_its_record() -> None:
     assert mark_from(own_mark().as_dict()) == own_mark()
     assert mark_from({"host": "h", "pid": "3"}) is None
     assert mark_from({}) is None
+
+
+def test_a_mark_keeps_its_format() -> None:
+    """Run folders hold marks: boot id of the machine and start of the process in clock ticks since the
+    boot."""
+    with sleeper() as (process, mark):
+        boot, _, tick = mark.born.partition(":")
+        assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        began = psutil.boot_time() + int(tick) / os.sysconf("SC_CLK_TCK")
+        assert began == pytest.approx(psutil.Process(process.pid).create_time(), abs=2)
+    assert born(process.pid) is None
+
+
+def test_processes_are_found_by_a_variable_of_their_start() -> None:
+    with sleeper(SWAMP_TEST_MARK="this run") as (_, mark), sleeper(SWAMP_TEST_MARK="another run"):
+        assert find_marked("SWAMP_TEST_MARK", "this run") == [mark]
+    assert find_marked("SWAMP_TEST_MARK", "this run") == []
 
 
 def test_the_living_the_dead_and_the_unseen() -> None:

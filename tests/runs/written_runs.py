@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swamp_dist.launch.processes import ProcessMark, born, own_mark
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.processes import ProcessMark, born, own_mark
 
 DEAD = ProcessMark(socket.gethostname(), 2**22 - 1, "boot:1")
 ELSEWHERE = ProcessMark("another-host", 1, "boot:1")
 METRIC = {"validates": "validation", "metric": "pair/mean/r_at_1"}
+
+
+def nobody_tells(_job: str) -> None:
+    """For a lock: no scheduler knows whether a job lives."""
+    return
 
 
 def write(folder: Path, *events: tuple[str, float, dict[str, object]]) -> RunDir:
@@ -51,9 +56,10 @@ def owned_by(run_dir: RunDir, mark: ProcessMark) -> None:
 
 
 @contextmanager
-def sleeper() -> Iterator[tuple[subprocess.Popen[bytes], ProcessMark]]:
-    """A process that does nothing, and its mark."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def sleeper(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], ProcessMark]]:
+    """A process that does nothing, and its mark; `variables` join its environment."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    process = subprocess.Popen(command, env=os.environ | variables)
     try:
         since = born(process.pid)
         assert since is not None

@@ -73,7 +73,7 @@ def write_captions(root: Path, form: str, said: Mapping[str, Mapping[str, Any]])
     return path
 
 
-def segment(number: int, start: float, end: float, sentence: str) -> dict[str, Any]:
+def segment(number: int, start: float, end: float, sentence: object) -> dict[str, Any]:
     return {"segment": [start, end], "id": number, "sentence": sentence}
 
 

@@ -1,4 +1,5 @@
-"""Feature files: good ones come as stored, every bad one is a BadEntry of a fixed kind with the file's name."""
+"""Feature files: good ones come as stored, every bad one is a BadEntry of a fixed kind with the file's
+name."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swamp_dist.records import BadEntry
+from swamp_dist.errors import BadEntry
 from swamp_dist.sources.feature_files import FeatureSpec, check_lengths, pool, read_pooled, read_rows
 from tests.sources.raw_layouts import WIDTH, unit_rows
 
@@ -121,10 +122,10 @@ def test_unit_rows_are_held_to_length_one_only_where_asked(path: Path) -> None:
 
 def test_lengths_of_both_kinds_must_go_together() -> None:
     for two, three in ((40, 60), (40, 58), (39, 61), (1, 1), (390, 585)):
-        check_lengths(np.ones((two, 2)), np.ones((three, 2)), "v_abc", (TWO, THREE))
+        check_lengths(np.ones((two, 2)), np.ones((three, 2)), "v_abc", (TWO, THREE), "abc.npy")
     for two, three in ((40, 40), (40, 30), (20, 60), (390, 390)):
         with pytest.raises(BadEntry, match="extract the shorter") as caught:
-            check_lengths(np.ones((two, 2)), np.ones((three, 2)), "v_abc", (TWO, THREE))
+            check_lengths(np.ones((two, 2)), np.ones((three, 2)), "v_abc", (TWO, THREE), "abc.npy")
         assert caught.value.kind == "2D and 3D lengths disagree"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swamp_dist.data.sample_checks import checked_samples
-from swamp_dist.records import BadEntry, RawSplit, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import RawSplit
 from swamp_dist.sources import howto100m
 from tests.sources import raw_layouts
 from tests.sources.raw_layouts import NARRATION, SECONDS, VIDEOS, WIDTH, unit_rows, write_captions, write_rows
@@ -89,7 +90,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"start": [0.0, "x", 9.0]}, "caption times"),
     "unequal": ({"text": ["a"]}, "captions malformed"),
     "no sequence": ({"text": 3}, "captions malformed"),
-    "no words": ({"text": ["", "...", " "]}, "no captions"),
+    "no text": ({"text": ["a", 7, "b"]}, "captions malformed"),
     "behind": ({"start": [50, 60, 9.0], "end": [51, 61, 12.0]}, "captions beyond the features"),
 }
 
@@ -101,7 +102,20 @@ def test_bad_captions_are_named(tmp_path: Path, name: str) -> None:
     write_captions(tmp_path, "json", {VIDEOS[0]: {**NARRATION, **change}})
     split = train_of(settings)
     assert fault(split).kind == kind
+    assert str(settings.captions) in str(fault(split))
     assert fault(split, 1).kind == "no captions"  # not in the file any more
+
+
+@pytest.mark.parametrize("form", ["json", "pickle"])
+def test_a_video_without_words_is_kept_unless_it_shall_not_be(tmp_path: Path, form: str) -> None:
+    settings = raw_layouts.howto100m(tmp_path, form)
+    write_captions(tmp_path, form, {VIDEOS[0]: {**NARRATION, "text": [None, "...", math.nan]}})
+    split = train_of(settings)
+    assert split.read(0).captions == ("", "...", "")
+    for wordless in ("refuse", "drop"):
+        refusing = train_of(settings.model_copy(update={"wordless": wordless}))
+        assert fault(refusing).kind == "caption without words"
+        assert f"{settings.captions}, video '{VIDEOS[0]}': none of its captions" in str(fault(refusing))
 
 
 def test_bad_times_and_wordless_captions_can_be_dropped(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from swamp_dist.data.sample_checks import checked_samples
-from swamp_dist.records import BadEntry, UserError
+from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.sources import lsmdc
 from swamp_dist.sources.entry_keys import identity_of
 from tests.sources import raw_layouts
-from tests.sources.raw_layouts import CLIPS
+from tests.sources.raw_layouts import CLIPS, write_tables
 
 
 def test_every_row_is_an_entry_and_quotes_are_letters(tmp_path: Path) -> None:
@@ -57,9 +58,23 @@ def test_clips_without_features_or_words_are_named(tmp_path: Path) -> None:
         assert caught.value.kind == kind
 
 
+def test_all_tables_decide_the_type_and_wordless_rows_stay_where_asked_for(tmp_path: Path) -> None:
+    settings = raw_layouts.lsmdc(tmp_path, wordless="keep")
+    identity = lsmdc.read_clips(settings.test_list)[0].identity
+    settings.test_list.write_text(f"{identity}\t0\t1\t0\t1\t\n")
+    write_tables(settings.test_features, [identity], torch.float16)
+    splits = lsmdc.open_splits(settings)
+    assert splits["test"].read(0).captions == ("",)
+    found = [splits[name].read(0).fields["video"].dtype.name for name in ("train", "test")]
+    assert found == ["float32", "float32"]
+    settings.test_list.write_text("\t0\t1\t0\t1\tHe waits.\n")
+    with pytest.raises(UserError, match=r"test\.tsv:1: the id is empty"):
+        lsmdc.open_splits(settings)
+
+
 def test_training_on_test_clips_is_refused(tmp_path: Path) -> None:
     settings = raw_layouts.lsmdc(tmp_path)
-    with pytest.raises(UserError, match="3 clips are in train_list and in test_list, for example 0001"):
+    with pytest.raises(UserError, match=r"3 clips are in .* for example 0001.*\(.*train\.tsv:1\)"):
         lsmdc.open_splits(settings.model_copy(update={"test_list": settings.train_list}))
 
 

@@ -1,4 +1,5 @@
-"""OpenMoji: concepts and splits on synthetic items, features on made pictures, and the real set if at hand."""
+"""OpenMoji: concepts and splits on synthetic items, features on made pictures, and the real set if at
+hand."""
 
 import json
 import logging
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from swamp_dist.config import OpenMojiSource
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources import concepts, efficientnet, features, minilm, openmoji
 from swamp_dist.sources.packages import MARKER, Package
 
@@ -133,8 +134,8 @@ def test_centring_uses_the_training_rows_alone() -> None:
     changed = rows.copy()
     changed[30:] += 50
     training = np.arange(30)
-    out = features.centred(rows, training)
-    np.testing.assert_array_equal(out[:30], features.centred(changed, training)[:30])
+    out = features.centre(rows, training)
+    np.testing.assert_array_equal(out[:30], features.centre(changed, training)[:30])
     np.testing.assert_allclose(np.square(out).mean(axis=1), 1, rtol=1e-5)
     direction = rows[0] - rows[:30].mean(axis=0)
     np.testing.assert_allclose(
@@ -151,13 +152,13 @@ def test_a_cached_array_is_computed_once_for_each_key(
         calls.append(1)
         return np.full((2, 3), len(calls), dtype=np.float32)
 
-    first = features.cached(tmp_path, "rows", ["hash", 1], compute)
-    np.testing.assert_array_equal(features.cached(tmp_path, "rows", ["hash", 1], compute), first)
+    first = features.load_or_compute(tmp_path, "rows", ["hash", 1], compute)
+    np.testing.assert_array_equal(features.load_or_compute(tmp_path, "rows", ["hash", 1], compute), first)
     assert len(calls) == 1
-    features.cached(tmp_path, "rows", ["another hash", 1], compute)
-    features.cached(tmp_path, "other", ["hash", 1], compute)
+    features.load_or_compute(tmp_path, "rows", ["another hash", 1], compute)
+    features.load_or_compute(tmp_path, "other", ["hash", 1], compute)
     monkeypatch.setattr(features, "CODE_VERSION", features.CODE_VERSION + 1)
-    features.cached(tmp_path, "rows", ["hash", 1], compute)
+    features.load_or_compute(tmp_path, "rows", ["hash", 1], compute)
     assert len(calls) == 4
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -167,7 +168,7 @@ def test_a_failed_computation_leaves_no_cache_behind(tmp_path: Path) -> None:
         raise UserError("no")
 
     with pytest.raises(UserError):
-        features.cached(tmp_path, "rows", [], fail)
+        features.load_or_compute(tmp_path, "rows", [], fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -188,7 +189,7 @@ def test_folding_batch_norm_changes_nothing(size: int, kernel: int, stride: int,
     norm = _norm(6, generator)
     state = {"c.weight": weight} | {f"n.{name}": value for name, value in norm.items()}
     x = torch.randn(2, 6, size, size, generator=generator)
-    found = efficientnet._folded(state, "c", "n", stride)(x)
+    found = efficientnet._fold(state, "c", "n", stride)(x)
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)  # TensorFlow's "same"
     padded = functional.pad(x, (total // 2, total - total // 2) * 2)
     plain = functional.conv2d(padded, weight, None, stride, groups=6 if depthwise else 1)

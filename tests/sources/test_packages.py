@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources import packages
 from swamp_dist.sources.packages import MARKER, Package, fetch, unpack
 

@@ -71,4 +71,4 @@ def test_msrvtt_training_ids_of_7k_are_the_official_lists_joined() -> None:
 def test_msrvtt_test_list_has_995_distinct_sentences() -> None:
     clips = msrvtt_test_clips(JSFUSION)
     assert len(clips) == len({clip.key for clip in clips}) == 1000
-    assert len({clip.captions for clip in clips}) == 995
+    assert len({clip.captions[0].value for clip in clips}) == 995

@@ -7,7 +7,12 @@ import collections
 import io
 import os
 import pickle
+import re
 import struct
+import subprocess
+import sys
+import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources.safe_pickle import read_pickle, read_tensors
 
 PLAIN: dict[str, Any] = {
@@ -97,7 +102,7 @@ def test_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_admitted_names_cannot_be_misused(tmp_path: Path) -> None:
-    """Neither huge arrays from nothing, nor objects made of raw bytes, nor bytes of a given size."""
+    """Neither arrays from nothing, nor objects made of raw bytes, nor bytes of a given size."""
     huge = b"\x80\x02cnumpy\nndarray\nJ\x00\x00\x00\x7f\x85R."
     objects = b"\x80\x02cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nU\x02O8\x85RU\x0812345678\x86R."
     structured = b"\x80\x02cnumpy\ndtype\n(U\x05f4,O8\x85R."
@@ -105,11 +110,130 @@ def test_admitted_names_cannot_be_misused(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(payload)
         with pytest.raises(UserError, match="cannot be read as a pickle"):
             read_pickle(tmp_path / "a.pkl")
-    asked = (
-        b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\x00\x00\x00\x7f\x85U\x01b\x87R."
-    )
-    (tmp_path / "a.pkl").write_bytes(asked)
-    assert read_pickle(tmp_path / "a.pkl").size == 0
+
+
+def outcomes(folder: Path, *seed_and_count: int) -> list[tuple[str, str]]:
+    """What becomes of the pickles in `folder`, or of mutations, in a child process; memory comes last."""
+    script = Path(__file__).with_name("pickle_mutations.py")
+    child = subprocess.run([sys.executable, script, folder, *map(str, seed_and_count)])
+    lines = (folder / "outcomes").read_text().splitlines()
+    assert child.returncode == 0, f"the child ended with {child.returncode} in {lines[-1]}"
+    return [(name, found) for name, _, found in (line.partition("\t") for line in lines)]
+
+
+ASKED = b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+
+
+def array_of(
+    code: bytes, type_state: object, shape: tuple[object, ...], content: object, head: int = 1
+) -> bytes:
+    """A pickle of one array with any state."""
+    kind = b"cnumpy\ndtype\nU" + bytes([len(code)]) + code + b"K\x00K\x01\x87R" + inner(type_state) + b"b"
+    state = b"(" + inner(head) + inner(shape) + kind + b"\x89" + inner(content) + b"t"
+    return b"\x80\x02" + ASKED + state + b"b."
+
+
+def inner(value: object) -> bytes:
+    """The operations that make a value, without places of the memo."""
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(inner, value)) + b"t"
+    if isinstance(value, bytes):
+        return b"U" + bytes([len(value)]) + value
+    if isinstance(value, list):
+        return b"](" + b"".join(map(inner, value)) + b"e"
+    return pickle.dumps(value, 2)[2:-1]
+
+
+SOUND = (3, b"<", None, None, None, -1, -1, 0)
+
+
+def typed(
+    code: bytes, content: object, order: bytes, size: int = -1, alignment: int = -1, flags: int = 0
+) -> bytes:
+    """A pickle of an array (1,) with these numbers in the state of its type."""
+    return array_of(code, (3, order, None, None, None, size, alignment, flags), (1,), content)
+
+
+POINTER = b"\xef\xbe\xad\xde" * 2
+SCALAR = b"\x80\x02cnumpy._core.multiarray\nscalar\n"
+TO_ITSELF = b"q\x00(K\x01K\x01\x85cnumpy\ndtype\nU\x02O8\x85R"
+OBJECTS = inner((3, b"|", None, None, None, -1, -1, 63))
+STATES: dict[str, bytes] = {
+    "objects without flags": typed(b"O8", POINTER, b"|"),
+    "objects of bytes": typed(b"O8", POINTER, b"|", flags=63),
+    "numbers with flags of objects": typed(b"f8", POINTER, b"<", flags=63),
+    "numbers of another size": typed(b"f4", b"1234", b"<", size=4096, alignment=1),
+    "texts of another size": typed(b"U1", b"1234", b"<", size=4096, alignment=4, flags=8),
+    "parts": array_of(b"f4", (3, b"<", (b"f8", (2,)), None, None, -1, -1, 0), (1,), b"1234"),
+    "names": array_of(b"f4", (3, b"<", None, (b"a",), None, -1, -1, 0), (1,), b"1234"),
+    "an old version": array_of(b"f4", (0, *SOUND[1:]), (1,), b"1234"),
+    "metadata": array_of(b"f4", (*SOUND, {"a": 1}), (1,), b"1234"),
+    "two byte orders": typed(b"f4", b"1234", b"<>"),
+    "no byte order": typed(b"f4", b"1234", b"|"),
+    "a length below 0": array_of(b"f4", SOUND, (-1,), b"1234"),
+    "a shape beyond its bytes": array_of(b"f4", SOUND, (2**40,), b"1234"),
+    "a shape that overflows": array_of(b"f4", SOUND, (2**62, 2**62, 4), b""),
+    "no number in the shape": array_of(b"f4", SOUND, (None,), b"1234"),
+    "another version of the array": array_of(b"f4", SOUND, (1,), b"1234", 0),
+    "letters that are none": typed(b"U1", b"\xff" * 4, b"<", 4, 4, 8),
+    "truth that is none": typed(b"b1", b"\x02", b"|"),
+    "no content": b"\x80\x02" + ASKED + b".",
+    "a huge array of nothing": b"\x80\x02" + ASKED.replace(b"K\x00", b"J\x00\x00\x00\x7f") + b".",
+    "an array in itself": b"\x80\x02" + ASKED + TO_ITSELF + OBJECTS + b"b\x89](h\x00etb.",
+    "other defaults of a function": SCALAR + b"N}U\x0c__defaults__K\x07\x85s\x86b.",
+    "a function as data": b"\x80\x02]cnumpy\ndtype\na.",
+    "a state for a number": SCALAR + b"cnumpy\ndtype\nU\x02f4\x85RU\x041234\x86R" + inner((1, 2)) + b"b.",
+}
+
+
+def test_no_object_of_numpy_takes_a_state_from_the_file(tmp_path: Path) -> None:
+    """Each of these is refused: numpy would follow pointers of the file, or write beyond its own memory."""
+    (tmp_path / "sound.pkl").write_bytes(array_of(b"f4", SOUND, (1,), b"1234"))
+    for name, payload in STATES.items():
+        (tmp_path / f"{name}.pkl").write_bytes(payload)
+    found = dict(outcomes(tmp_path))
+    assert found.pop("sound") == "equal"
+    assert int(found.pop("KiB")) < 2**16
+    assert found == dict.fromkeys(STATES, "refused")
+
+
+MANY = b"(" + b"N" * 100_000 + b"lq\x00"
+TEXT = inner("x" * 100_000) + b"q\x000U\x06latin1q\x010"
+AMPLIFIED: dict[str, bytes] = {
+    "a far place of the memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a far place in letters": b"Np2147483647\n.",
+    "no place in letters": b"Npx\n.",
+    "copies of a list": b"\x80\x02](" + MANY + b"0" + b"c__builtin__\nlist\nh\x00\x85R" * 5_000 + b"e.",
+    "copies of bytes": b"\x80\x02](" + TEXT + b"c_codecs\nencode\nh\x00h\x01\x86R" * 5_000 + b"e.",
+}
+
+
+def test_a_few_bytes_cannot_ask_for_much_memory(tmp_path: Path) -> None:
+    for name, payload in AMPLIFIED.items():
+        (tmp_path / f"{name}.pkl").write_bytes(payload)
+    found = dict(outcomes(tmp_path))
+    assert int(found.pop("KiB")) < 2**16
+    assert found == dict.fromkeys(AMPLIFIED, "refused")
+
+
+def check_mutations(folder: Path, seed: int, count: int) -> None:
+    """No crash, nothing but plain data, and never another value than numpy's own."""
+    found = outcomes(folder, seed, count)
+    (_, grown), kinds = found.pop(), Counter(outcome for _, outcome in found)
+    assert len(found) == count
+    assert kinds.keys() == {"refused", "equal"}, kinds
+    assert kinds["equal"] > count / 20, "the mutations leave nothing readable"
+    assert int(grown) < 2**16
+
+
+def test_mutated_pickles_are_refused_or_equal(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 1, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_mutated_pickles_are_refused_or_equal(tmp_path: Path) -> None:
+    check_mutations(tmp_path, 2, 10_000)
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 60])
@@ -139,9 +263,34 @@ def test_tensors_of_both_container_formats_are_read(tmp_path: Path, new: bool) -
 def test_tensor_files_with_code_or_damage_are_refused(tmp_path: Path) -> None:
     torch.save({"2d": Runs(os.mkdir, str(tmp_path / "made"))}, tmp_path / "code.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "code.pth").read_bytes()[:100])
-    for name in ("code", "cut"):
+    torch.save({"2d": {"a": torch.arange(3.0)}}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    place = re.search(rb"storage_?.*?X.\x00\x00\x00(\d+)", (tmp_path / "old.pth").read_bytes(), re.DOTALL)
+    assert place is not None
+    other = (tmp_path / "old.pth").read_bytes().replace(place[1], b"7" * len(place[1]), 1)
+    (tmp_path / "no storage.pth").write_bytes(other)
+    for name in ("code", "cut", "no storage"):
         with pytest.raises(UserError, match=rf"{name}\.pth cannot be read as tensors"):
             read_tensors(tmp_path / f"{name}.pth")
     assert not (tmp_path / "made").exists()
     with pytest.raises(UserError, match=r"none\.pth: no such file"):
         read_tensors(tmp_path / "none.pth")
+
+
+def test_compressed_tensor_files_are_refused(tmp_path: Path) -> None:
+    """torch would unpack them: 200 kB make 200 MB."""
+    torch.save({"2d": {"a": torch.zeros(10_000)}}, tmp_path / "stored.pth")
+    for name, method in (("packed", zipfile.ZIP_DEFLATED), ("stored again", zipfile.ZIP_STORED)):
+        with (
+            zipfile.ZipFile(tmp_path / "stored.pth") as old,
+            zipfile.ZipFile(tmp_path / name, "w", method) as new,
+        ):
+            for part in old.infolist():
+                new.writestr(part.filename, old.read(part))
+    assert len(read_tensors(tmp_path / "stored again")["2d"]["a"]) == 10_000
+    with pytest.raises(UserError, match="packed cannot be read as tensors: .* more memory"):
+        read_tensors(tmp_path / "packed")
+    whole = (tmp_path / "stored.pth").read_bytes()
+    directory = whole.rindex(b"PK\x01\x02")
+    (tmp_path / "no directory").write_bytes(whole[:directory])
+    with pytest.raises(UserError, match="no directory cannot be read as tensors"):
+        read_tensors(tmp_path / "no directory")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from swamp_dist.config import SimulatedVideoTextSource
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources.simulated_captions import content, make_corpus
 from swamp_dist.sources.simulated_features import (
     Scenes,
@@ -129,7 +129,8 @@ def test_an_annotation_file_that_cannot_serve_is_named(
 
 
 def test_another_map_is_another_from_the_words_on(tmp_path: Path) -> None:
-    """Words that show alike under one map do not under another, so no encoder of words can carry that over."""
+    """Words that show alike under one map do not under another, so no encoder of words can carry that
+    over."""
     settings = small_settings(tmp_path)
     texts = [text for _, text in make_corpus(settings).videos[0].shown]
     one, other = (np.stack([Scenes(settings, seed).latent(text) for text in texts]) for seed in (0, 1))

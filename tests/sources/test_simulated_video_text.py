@@ -6,14 +6,16 @@ import csv
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources import simulated_files
+from swamp_dist.sources.entry_keys import identity_of
 from swamp_dist.sources.simulated_captions import content, make_corpus
 from swamp_dist.sources.simulated_features import word_vector
 from swamp_dist.sources.simulated_video_text import ensure_raw_files, item_fields, open_splits
@@ -241,6 +243,17 @@ def test_the_readers_of_the_real_sets_take_every_entry(raw: Path) -> None:
     assert all(c["validation"] > 0 for part, c in counts.items() if part in ("youcook2", "lsmdc"))
     assert shapes["lsmdc"] == shapes["msrvtt"] == shapes["youcook2"] == {"video": (64, "float16")}
     assert shapes["howto100m"]["features_3d"] == (32, "float16")
+
+
+def test_validation_of_pooled_clips_shares_no_video_with_training(raw: Path) -> None:
+    for part, video_of in (("youcook2", r"(.+)_\d+"), ("lsmdc", r"(\d+)_")):
+        splits = open_splits(small_settings(raw, part))
+        found = {
+            name: {re.match(video_of, identity_of(key)[0]).group(1) for key in splits[name].keys}  # type: ignore[union-attr]
+            for name in ("train", "validation")
+        }
+        assert all(found.values()), part
+        assert not found["train"] & found["validation"], part
 
 
 def _film_rows(raw: Path) -> list[str]:

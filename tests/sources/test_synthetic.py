@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from swamp_dist.config import ShardSettings, SyntheticSource
-from swamp_dist.launch.shards import build_shards
+from swamp_dist.errors import UserError
 from swamp_dist.loading import load
-from swamp_dist.records import UserError
+from swamp_dist.prepare.build import build_shards
 from swamp_dist.sources.synthetic import choose_splits, generate, item_fields, samples
 
 SHARDS = Path(__file__).parents[2] / "shards"
@@ -123,7 +123,7 @@ def test_several_items_are_noisy_copies():
         ({"splits": {"train": {"classes": [0, 2], "total": 101}}}, "asks for 101 pairs, but 100 are left"),
         (
             {"splits": {"train": {"classes": [0, 2], "per_class": 51}}},
-            "asks for 51 pairs a class, but 50 are left",
+            "asks for 51 pairs per class, but 50 are left",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 from swamp_dist.sources import word_vectors
 from swamp_dist.sources.word_vectors import read_vectors
 

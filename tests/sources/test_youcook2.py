@@ -13,7 +13,8 @@ import pytest
 
 from swamp_dist.config import YouCook2Source
 from swamp_dist.data.sample_checks import checked_samples
-from swamp_dist.records import BadEntry, RawSplit, UserError
+from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.records import RawSplit
 from swamp_dist.sources import youcook2, youcook2_segments
 from tests.sources import raw_layouts
 from tests.sources.raw_layouts import SECONDS, WIDTH, segment, unit_rows, write_rows
@@ -71,15 +72,29 @@ def test_bad_segments_are_named(tmp_path: Path) -> None:
         segment(0, 41, 44, "too late"),
         segment(1, 1, 2, " ... "),
         segment(2, 1, 2, "fine"),
+        segment(3, 1, 2, None),
+        segment(4, 1, 2, 7),
     ]
     settings.annotations.write_text(json.dumps(database))
     split = youcook2.open_splits(settings)["train"]
     assert kind_of(split, 0) == "segment beyond the features"
-    assert kind_of(split, 1) == "caption without words"
+    assert kind_of(split, 1) == kind_of(split, 3) == "caption without words"
+    assert kind_of(split, 4) == "captions malformed"
+    with pytest.raises(BadEntry, match=r"json, video '-train0', annotation 3: the caption has no word"):
+        split.read(3)
     np.save(tmp_path / "3d" / "-train0.npy", unit_rows(0, SECONDS, 1.0))
     assert kind_of(split, 2) == "3D features at wrong rate"
     (tmp_path / "2d" / "-train0.npy").unlink()
     assert kind_of(split, 2) == "no 2D features"
+
+
+def test_subsets_of_other_names_are_told(tmp_path: Path) -> None:
+    settings = raw_layouts.youcook2(tmp_path)
+    text = settings.annotations.read_text().replace('"validation"', '"val"')
+    settings.annotations.write_text(text)
+    expected = r"json: expected videos of the subsets 'training' and 'validation'; found 'training' \("
+    with pytest.raises(UserError, match=expected):
+        youcook2.open_splits(settings)
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
@@ -123,7 +138,7 @@ def test_a_test_list_names_segments_in_its_order(tmp_path: Path) -> None:
     listed = settings.model_copy(update={"test_list": write_rows(tmp_path / "test.csv", columns, rows)})
     assert youcook2.open_splits(listed)["test"].keys == ["v2__test0", "v1__test0", "v0__test0"]
     write_rows(tmp_path / "test.csv", columns, [*rows, (2, 1, "a third twin", "_test0")])
-    with pytest.raises(UserError, match=r"test\.csv, row 4: .*no \(further\) validation segment of '_test0'"):
+    with pytest.raises(UserError, match=r"test\.csv:5: .*no \(further\) validation segment of '_test0'"):
         youcook2.open_splits(listed)
     write_rows(tmp_path / "test.csv", columns, [(7, 2, "peel it", "-train0")])
     with pytest.raises(UserError, match="no .further. validation segment of '-train0'"):
@@ -172,6 +187,34 @@ def test_validation_of_pickled_lists_keeps_clips_with_their_vectors(tmp_path: Pa
             assert sample.captions == (f"stir {sample.fields['video'][0]:.0f}",)
 
 
+def test_validation_of_pickled_lists_takes_whole_videos_where_ids_name_them(tmp_path: Path) -> None:
+    settings = raw_layouts.youcook2_lists(tmp_path, validation_share=0.5, ids="video_number")
+    names = [f"long_name{video}_{clip}" for video in range(8) for clip in range(3)]
+    for name in ("train", "val"):
+        clips = [
+            {"2d": np.zeros(WIDTH, "f4"), "3d": np.zeros(WIDTH, "f4"), "caption": "stir", "id": n}
+            for n in names
+        ]
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(clips))
+    splits = youcook2.open_splits(settings)
+    sides = {name: {key.rpartition("_")[0] for key in splits[name].keys} for name in ("train", "validation")}
+    assert all(sides.values())
+    assert not sides["train"] & sides["validation"]
+    assert sum(len(splits[name].keys) for name in sides) == len(names)
+
+
+@pytest.mark.parametrize("name", ["video", "video_", "_1", "video_one", 7])
+def test_an_id_without_a_video_is_named(tmp_path: Path, name: object) -> None:
+    settings = raw_layouts.youcook2_lists(tmp_path, validation_share=0.5, ids="video_number")
+    clips = [
+        {"2d": np.zeros(WIDTH, "f4"), "3d": np.zeros(WIDTH, "f4"), "caption": "stir", "id": n}
+        for n in ("v_0", name)
+    ]
+    (tmp_path / "train.pkl").write_bytes(pickle.dumps(clips))
+    with pytest.raises(UserError, match=r"train\.pkl, clip 1: expected an id VIDEO_NUMBER, found"):
+        youcook2.open_splits(settings)
+
+
 def test_bad_clips_of_a_list_are_named(tmp_path: Path) -> None:
     settings = raw_layouts.youcook2_lists(tmp_path)
     good = np.zeros(WIDTH, "f4")
@@ -181,13 +224,21 @@ def test_bad_clips_of_a_list_are_named(tmp_path: Path) -> None:
         {"2d": good, "3d": None, "caption": "a", "id": 2},
         {"2d": good, "3d": good.astype("f8"), "caption": "a", "id": 3},
         {"2d": good, "3d": good, "caption": "?", "id": 4},
+        {"2d": good, "3d": good, "caption": None, "id": 5},
+        {"2d": good, "3d": good, "caption": ["a"], "id": 6},
     ]
     settings.train_pickle.write_bytes(pickle.dumps(clips))
     split = youcook2.open_splits(settings)["train"]
-    assert [kind_of(split, i) for i in range(5)] == [
+    assert [kind_of(split, i) for i in range(7)] == [
         "2D features of wrong shape", "3D features not finite", "no 3D features",
-        "3D features of wrong dtype", "caption without words",
+        "3D features of wrong dtype", "caption without words", "caption without words", "captions malformed",
     ]  # fmt: skip
+    with pytest.raises(BadEntry, match=r"pkl, clip 6: expected a text, found list"):
+        split.read(6)
+    clips[0]["id"] = ["a"]
+    settings.train_pickle.write_bytes(pickle.dumps(clips))
+    with pytest.raises(UserError, match=r"pkl, clip 0: expected a text or number as id, found list"):
+        youcook2.open_splits(settings)
     for wrong, message in (([{"2d": good}], "clip 0: expected"), ({"a": 1}, "expected a list"), ([], "list")):
         settings.train_pickle.write_bytes(pickle.dumps(wrong))
         with pytest.raises(UserError, match=message):

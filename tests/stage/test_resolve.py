@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from swamp_dist.config import GatedSettings, ModelSettings, StageSettings
+from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.words import check_table_hash
-from swamp_dist.launch.preflight import check_stage, training_marks, word_source
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage.resolve import resolve, training_marks, word_source
 from swamp_dist.train.input_parts import UNIT_PARTS, check_unit_parts, unit_parts
 from swamp_dist.train.weights import save_weights
-from swamp_dist.train.word_source import WORD_SOURCE, read_metadata
+from swamp_dist.train.word_source import WORD_SOURCE
 from tests.data.video_sets import build_pooled, build_videos
 from tests.train.tiny import TINY
 
@@ -32,15 +33,23 @@ def stage(folder: Path, clips: bool, **changes: Any) -> StageSettings:
 
 def refusal(settings: StageSettings, folder: Path) -> str:
     with pytest.raises(UserError) as refused:
-        check_stage(settings, RunDir(folder / "run"), 1)
+        resolve(settings, RunDir(folder / "run"), 1)
     return str(refused.value)
 
 
 def test_a_stage_over_whole_videos_may_start(tmp_path: Path) -> None:
     manifest = build_videos(tmp_path / "set")
     settings = stage(manifest.folder, clips=True)
-    assert check_stage(settings, RunDir(tmp_path / "run"), 1).hash == manifest.hash
+    assert resolve(settings, RunDir(tmp_path / "run"), 1).manifest.hash == manifest.hash
     assert word_source(settings, manifest) == "s" * 64
+
+
+def test_classes_of_a_set_without_labels_are_no_positives(tmp_path: Path) -> None:
+    folder = build_videos(tmp_path / "set").folder
+    several = {"contrastive": {"positives": "class"}}
+    said = refusal(stage(folder, clips=True, objective=several), tmp_path)
+    assert "entries of the training split have no class label" in said
+    assert "positives: entry or partner" in said
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_weights_of_other_word_vectors_are_refused(
         changes = {"train": PLAIN | {"init_from": str(path)}}
     settings = stage(folder, clips=False, **changes)
     if not refused:
-        check_stage(settings, RunDir(tmp_path / "run"), 1)
+        resolve(settings, RunDir(tmp_path / "run"), 1)
         return
     said = refusal(settings, tmp_path)
     assert f"{key} = {path}: these weights were trained with other word vectors" in said
@@ -102,15 +111,9 @@ def test_stages_without_words_take_any_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": torch.ones(3)}, {WORD_SOURCE: "t" * 64})
     data = {"shards": str(folder), "a": "a", "b": "b", "entries": 8}
-    check_stage(
+    resolve(
         stage(folder, False, data=data, train=PLAIN | {"init_from": str(path)}), RunDir(tmp_path / "run"), 1
     )
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 40, (5).to_bytes(8, "little") + b"[1,2]"])
-def test_metadata_of_a_damaged_file_are_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "w").write_bytes(content)
-    assert read_metadata(tmp_path / "w") == {}
 
 
 def test_checkpoints_from_before_clips_keep_their_marks_and_clips_change_them(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_features_at_another_rate_than_the_job_takes_them_for_are_refused(tmp_pa
         "entries": 8,
         "clips": {"parts": {"features_2d": 1.0, "features_3d": 1.0}},
     }
-    check_stage(stage(folder, clips=True, data=fitting), RunDir(tmp_path / "run"), 1)
+    resolve(stage(folder, clips=True, data=fitting), RunDir(tmp_path / "run"), 1)
 
 
 def test_weights_of_inputs_that_were_scaled_otherwise_are_refused(tmp_path: Path) -> None:
@@ -156,16 +159,36 @@ def test_a_word_table_of_other_bytes_is_found_before_the_first_step(tmp_path: Pa
         check_table_hash(manifest.folder, words)
 
 
+@pytest.mark.parametrize(("prototypes", "start"), [(500, None), (4, 21)])
+def test_more_unique_rows_than_the_split_has_are_refused(
+    tmp_path: Path, prototypes: int, start: int | None
+) -> None:
+    folder = build_pooled(tmp_path / "set").folder
+    count = len(load_manifest(folder).split("train"))
+    queue = {"size": 600, "unique_items": True, "start_when_filled": start or None}
+    swamp = {"prototypes": prototypes, "queue": queue}
+    said = refusal(stage(folder, clips=False, objective={"swamp": swamp}), tmp_path)
+    assert f"start_when_filled = {start or 500}" in said
+    assert f"split of {count} entries at most {count} rows can count" in said
+    assert f"Lower it to {count} or less" in said
+    for allowed in (queue | {"start_when_filled": count}, queue | {"unique_items": False}):
+        resolve(
+            stage(folder, clips=False, objective={"swamp": swamp | {"queue": allowed}}),
+            RunDir(tmp_path / "run"),
+            1,
+        )
+
+
 def test_the_checks_load_no_torch(tmp_path: Path) -> None:
     folder = build_videos(tmp_path / "set").folder
     settings = stage(folder, clips=True).model_dump_json()
     program = (
         "import json, sys; from pathlib import Path\n"
         "from swamp_dist.config import StageSettings\n"
-        "from swamp_dist.launch.preflight import check_stage\n"
-        "from swamp_dist.launch.rundir import RunDir\n"
+        "from swamp_dist.stage.resolve import resolve\n"
+        "from swamp_dist.runs.folder import RunDir\n"
         f"settings = StageSettings.model_validate_json({settings!r})\n"
-        f"check_stage(settings, RunDir(Path({str(tmp_path / 'run')!r})), 1)\n"
+        f"resolve(settings, RunDir(Path({str(tmp_path / 'run')!r})), 1)\n"
         "print(json.dumps('torch' in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 import tests.ranks  # noqa: F401 (tells the fork server what to import)
 from swamp_dist.distributed import World
-from swamp_dist.train.checkpoint import commit, newest_commit
+from swamp_dist.train.checkpoint import commit, newest_checkpoint
 
 _COUNTED = ("fsync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
 _MASTERS = 4
@@ -56,11 +56,13 @@ class Outcome:
     events: list[list[str]]
     """File system calls by rank, for ranks that lived to the end."""
     newest: list[int]
-    """By rank: step of the newest commit."""
+    """By rank: step of the newest checkpoint."""
     intact: list[bool]
     """By rank: its own payload holds what was written at that step."""
     after: list[str]
     """Names in the folder after the next commit, with keep = 1."""
+    seconds: float
+    """From the start of the two ranks to the end of both."""
 
 
 class _Counter:
@@ -146,7 +148,7 @@ def _crash(checkpoints: Path, trial: Trial, world: World) -> list[str]:
 
 
 def _inspect(checkpoints: Path, world: World) -> tuple[int, bool]:
-    found = newest_commit(checkpoints, world)
+    found = newest_checkpoint(checkpoints, world)
     assert found is not None
     mine = (found.folder / "engine" / f"rank-{world.rank}.pt").read_bytes()
     _commit(checkpoints, found.step + 1, world)
@@ -218,9 +220,11 @@ def _run(trial: Trial, folder: Path) -> Outcome:
     if trial.broken_there:
         shutil.copytree(folder / "second" / "step-2", checkpoints / "step-2")
         (checkpoints / "step-2" / "engine" / "rank-1.pt").write_bytes(b"cut")
+    started = time.monotonic()
     events, codes = _two_ranks(
         folder / "ranks", lambda world: _crash(checkpoints, trial, world), trial.victim, trial.kill_after
     )
+    seconds = time.monotonic() - started
     found, inspected = _two_ranks(folder / "ranks", lambda world: _inspect(checkpoints, world))
     if inspected != [0, 0]:
         errors = "\n".join(path.read_text() for path in sorted((folder / "ranks").glob("error-*")))
@@ -232,6 +236,7 @@ def _run(trial: Trial, folder: Path) -> Outcome:
         [step for step, _ in found],
         [intact for _, intact in found],
         sorted(os.listdir(checkpoints)),
+        seconds,
     )
 
 
@@ -239,6 +244,7 @@ def _master(pipe: Connection, trials: list[Trial], folder: Path) -> None:
     torch.set_num_threads(1)
     try:
         for name, step in (("template", 1), ("second", 2)):
+            (folder / name).mkdir(parents=True)
             _, codes = _two_ranks(
                 folder / "ranks", lambda w, name=name, step=step: _commit(folder / name, step, w)
             )

@@ -6,7 +6,8 @@ import torch
 from swamp_dist.config import EngineSettings, MlpSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from swamp_dist.distributed import World, mean_over_ranks
 from swamp_dist.model.dual_encoder import build_dual_encoder
-from swamp_dist.objective.swamp import build_objective
+from swamp_dist.model.logits import LogitStart
+from swamp_dist.objective.objective import build_objective
 from swamp_dist.records import BatchPlan
 from swamp_dist.train.engine import Engine
 from tests.ranks import run_on_ranks
@@ -91,3 +92,40 @@ def test_every_saved_file_is_reported_by_exactly_one_rank(tmp_path: Path, stage:
     on_disk = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.pt"))
     assert sorted(reported) == on_disk
     assert not list(tmp_path.rglob("latest*"))
+
+
+def _scales(world: World, stage: int, precision: str) -> list[tuple[float, float]]:
+    """Logit scale and bias after each of ten updates up, ten down, and two without a gradient."""
+    model = ModelSettings(embedding_dim=4, a=MlpSettings(hidden=(4,)), b=MlpSettings(hidden=(4,)))
+    encoder = build_dual_encoder(
+        model, (3,), (3,), None, normalize_prototypes=True, seed=0, logits=LogitStart(98.0, -10.0, True)
+    )
+    settings = EngineSettings(zero_stage=stage, precision=precision)  # type: ignore[arg-type]
+    optimizer = OptimizerSettings(lr=0.01, betas=(0.0, 0.0), weight_decay=0.5)
+    engine = Engine(encoder, optimizer, settings, 2, world)
+    found = []
+    for direction in [-1.0] * 10 + [1.0] * 10 + [0.0] * 2:
+        rows = engine.embed_pairs(torch.ones(2, 3), torch.ones(2, 3))
+        assert rows.logit_scale is not None
+        assert rows.logit_bias is not None
+        assert rows.logit_scale.dtype == rows.logit_bias.dtype == torch.float32
+        engine.backward(direction * (rows.logit_scale + rows.logit_bias) + (rows.a + rows.b).sum())
+        engine.step(0.01)
+        weights = engine.weights()
+        if world.is_main:
+            found.append((float(weights["logits.log_scale"].exp()), float(weights["logits.bias"])))
+    return found
+
+
+def _all_scales(world: World) -> list[list[tuple[float, float]]]:
+    return [_scales(world, stage, "bf16" if stage == 1 else "fp32") for stage in (0, 1, 2, 3)]
+
+
+def test_a_learned_logit_scale_stays_below_its_bound_comes_back_and_does_not_decay() -> None:
+    for found in (*run_on_ranks(_all_scales, 2)[0], run_on_ranks(_scales, 1, 0, "fp32")[0]):
+        up, down, still = found[:10], found[10:20], found[20:]
+        assert [scale <= 100.0 for scale, _ in up] == [True] * 10
+        assert [scale for scale, _ in up[2:]] == pytest.approx([100.0] * 8, rel=1e-5)
+        assert [scale for scale, _ in down] == pytest.approx([100.0 * 0.99005**n for n in range(1, 11)], 1e-4)
+        assert [bias for _, bias in up] == pytest.approx([-10 + 0.01 * n for n in range(1, 11)])
+        assert still == [down[-1]] * 2

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from swamp_dist.config import EngineSettings, MlpSettings, ModelSettings, ObjectiveSettings, OptimizerSettings
 from swamp_dist.distributed import World
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
-from swamp_dist.objective.swamp import build_objective
-from swamp_dist.records import BatchPlan, PairBatch, PairEmbeddings, UserError
+from swamp_dist.model.logits import LogitStart
+from swamp_dist.objective.objective import build_objective
+from swamp_dist.records import BatchPlan, PairBatch, PairEmbeddings
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode
 from swamp_dist.train.step import train_step
@@ -25,10 +27,10 @@ OBJECTIVE = {
 }
 
 
-def _model(dropout: float = 0.0) -> DualEncoder:
+def _model(dropout: float = 0.0, logits: LogitStart | None = None) -> DualEncoder:
     encoder = MlpSettings(hidden=(16,), dropout=dropout)
     model = ModelSettings(embedding_dim=8, a=encoder, b=encoder)
-    return build_dual_encoder(model, (10,), (10,), 12, normalize_prototypes=True, seed=0)
+    return build_dual_encoder(model, (10,), (10,), 12, normalize_prototypes=True, seed=0, logits=logits)
 
 
 def _batches(steps: int, world: World) -> Iterator[PairBatch]:
@@ -72,15 +74,30 @@ def _first_gradients(engine: Engine) -> Iterator[dict[str, Tensor]]:
 
 
 def _train(
-    world: World, stage: int, micro_batch: int | None, precision: str = "fp32", steps: int = 50
+    world: World,
+    stage: int,
+    micro_batch: int | None,
+    precision: str = "fp32",
+    steps: int = 50,
+    contrastive: dict[str, Any] | None = None,
 ) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
     """Loss curve, gradients of the first step and final weights, through `train_step`."""
     engine = _engine(world, stage, micro_batch, precision)
     plan = BatchPlan(entries=PAIRS, pairs_per_entry=1, lanes=PAIRS, world_size=world.size)
-    objective = build_objective(ObjectiveSettings.model_validate(OBJECTIVE), plan, 8, world.device)
+    settings = ObjectiveSettings.model_validate(OBJECTIVE | {"contrastive": contrastive or {}})
+    objective = build_objective(settings, plan, 8, world.device)
     with _first_gradients(engine) as gradients:
         curve = [
-            train_step(engine, objective, batch, 2e-3, 0, False, lambda ids: [], world).losses["loss/total"]
+            train_step(
+                engine,
+                objective,
+                batch,
+                learning_rate=2e-3,
+                seed=0,
+                stop_requested=False,
+                keys_of=lambda ids: [],
+                world=world,
+            ).losses["loss/total"]
             for batch in _batches(steps, world)
         ]
     return curve, gradients, engine.weights()
@@ -98,6 +115,18 @@ def _assert_same_start(found: Any, whole: Any) -> None:
     torch.testing.assert_close(gradients, whole[1], rtol=0, atol=1e-5)
     assert all(float(gradient.abs().max()) > 1e-3 for gradient in gradients.values())
     torch.testing.assert_close(torch.tensor(curve), torch.tensor(whole[0][: len(curve)]), rtol=0, atol=1e-5)
+
+
+def _hardest(world: World, engines: list[tuple[int, int | None]]) -> list[Any]:
+    """Four steps against the hardest negatives, each with a stage and a micro-batch."""
+    contrastive = {"form": "hardest", "margin": 0.2}
+    return [_train(world, stage, size, "fp32", 4, contrastive) for stage, size in engines]
+
+
+def test_hardest_negatives_train_alike_at_every_stage_and_in_micro_batches() -> None:
+    whole = run_on_ranks(_hardest, 1, [(0, None)])[0][0]
+    for found in run_on_ranks(_hardest, 2, [(0, 4), (1, None), (2, 8), (3, None)])[0]:
+        _assert_same_start(found, whole)
 
 
 def _starts(world: World) -> list[Any]:
@@ -136,8 +165,8 @@ def test_micro_batches_under_bf16_stay_in_its_band(whole) -> None:  # type: igno
 class _PlainEngine:
     """A float64 model without DeepSpeed; keeps what it embedded."""
 
-    def __init__(self, micro_batch: int | None) -> None:
-        self.model = _model(dropout=0.4).double()
+    def __init__(self, micro_batch: int | None, *, learned: bool = True) -> None:
+        self.model = _model(dropout=0.4, logits=LogitStart(3.0, -1.0, learned)).double()
         self.micro_batch = micro_batch
         self.seen: list[PairEmbeddings] = []
 
@@ -162,7 +191,10 @@ class _PlainEngine:
 def _loss(embeddings: PairEmbeddings) -> Tensor:
     """Something that couples every row with every other."""
     assert embeddings.prototypes is not None
+    assert embeddings.logit_scale is not None
+    assert embeddings.logit_bias is not None
     scores = embeddings.a @ embeddings.b.t() * (embeddings.a @ embeddings.prototypes.t()).square().sum()
+    scores = embeddings.logit_scale * scores + embeddings.logit_bias * scores.square()
     return scores.logsumexp(1).mean()
 
 
@@ -171,8 +203,10 @@ def _double_batch() -> PairBatch:
     return PairBatch(0, torch.arange(12), torch.arange(12), a, b)
 
 
-def test_the_gradient_is_that_of_the_reported_loss_with_its_dropout_masks() -> None:
-    cached, joined, batch = _PlainEngine(4), _PlainEngine(None), _double_batch()
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_gradient_is_that_of_the_reported_loss_with_its_dropout_masks(learned: bool) -> None:
+    cached, joined = _PlainEngine(4, learned=learned), _PlainEngine(None, learned=learned)
+    batch = _double_batch()
     encoded = encode(cached, batch, 7)  # type: ignore[arg-type]
     loss = _loss(encoded.embeddings)
     encoded.backward(loss)
@@ -186,11 +220,10 @@ def test_the_gradient_is_that_of_the_reported_loss_with_its_dropout_masks() -> N
         )
         torch.manual_seed((7 + number * 0x9E3779B97F4A7C15) % 2**63)
         parts.append(joined.embed_pairs(small.a, small.b))
-    expected = _loss(
-        PairEmbeddings(torch.cat([p.a for p in parts]), torch.cat([p.b for p in parts]), parts[0].prototypes)
-    )
+    expected = _loss(parts[0]._replace(a=torch.cat([p.a for p in parts]), b=torch.cat([p.b for p in parts])))
     joined.backward(expected)
     assert torch.equal(loss, expected)
+    assert ({"logits.log_scale", "logits.bias"} <= cached.gradients().keys()) == learned
     torch.testing.assert_close(cached.gradients(), joined.gradients(), rtol=0, atol=1e-12)
     assert all(float(gradient.abs().max()) > 1e-3 for gradient in joined.gradients().values())
 
@@ -293,5 +326,5 @@ def _refused(world: World) -> str:
 def test_a_micro_batch_that_does_not_divide_is_refused_with_the_divisors() -> None:
     message = run_on_ranks(_refused, 2)[0]
     assert "engine.micro_batch = 5" in message
-    assert "16 pairs of a rank (32 pairs a step on 2 ranks)" in message
+    assert "16 pairs of a rank (32 pairs per step on 2 ranks)" in message
     assert "1, 2, 4, 8, 16" in message

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,18 @@ from typer.testing import CliRunner
 
 from swamp_dist.cli import app
 from swamp_dist.config import GatedSettings, MlpSettings, ModelSettings, WordsSettings
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
-from swamp_dist.records import InputSpec, UserError
-from swamp_dist.train.published import model_section, published_tensors, read_published, write_published
+from swamp_dist.records import InputSpec
+from swamp_dist.train.howto100m_weights import (
+    model_section,
+    published_tensors,
+    read_published,
+    write_published,
+)
 from swamp_dist.train.weights import Weights, load_into, load_weights, save_weights
+from swamp_dist.train.weights_record import recorded_sha256
+from tests.end_to_end.command import flip
 from tests.published_model import PublishedNet
 
 E, S, VIDEO, WORD = 6, 4, 10, 5
@@ -191,3 +200,25 @@ def test_damaged_files_are_named_wherever_they_are_cut(tmp_path: Path, legacy: b
         read_published(path)
     with pytest.raises(UserError, match="no checkpoint there"):
         read_published(tmp_path / "absent.pth")
+
+
+def test_a_full_disk_under_an_export_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # a full disk, for this process alone
+    try:
+        with pytest.raises(UserError, match=r"(?s)x\.pth could not be written.*File too large.*ulimit -f"):
+            write_published(tmp_path / "x.pth", OrderedDict(a=torch.ones(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_imported_weights_that_change_are_refused(tmp_path: Path) -> None:
+    published(tmp_path / "net.pth")
+    assert swamp("import", tmp_path / "net.pth", "--out", tmp_path / "w").exit_code == 0
+    path = tmp_path / "w" / "weights.safetensors"
+    assert load_weights(path).sha256 == recorded_sha256(path)
+    flip(path, path.stat().st_size - 1)
+    refused = swamp("export", tmp_path / "w", "--out", tmp_path / "again.pth")
+    assert refused.exit_code == 2
+    assert "has changed since it was written" in refused.output

@@ -1,6 +1,8 @@
 """A run stopped in one layout of the queue goes on in the same or another one, at any world size."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +27,8 @@ def _stage(shards: Path, layout: str, dropout: float = 0.0) -> StageSettings:
 
 def _parts(world: World, parts: list[StageSettings], folder: Path, stop: int) -> None:
     """Stop in the middle of the first settings' run and finish with the last ones'."""
-    from swamp_dist.launch.rundir import RunDir
-    from swamp_dist.launch.task import run_stage
+    from swamp_dist.runs.folder import RunDir
+    from swamp_dist.stage.run import run_stage
     from swamp_dist.train.loop import Preempted
     from tests.train.test_loop import _StopAfter
 
@@ -67,10 +69,54 @@ def test_a_sharded_queue_is_dealt_anew_to_another_number_of_ranks(tiny_shards: P
 
 
 def _stopped(world: World, settings: StageSettings, folder: Path) -> None:
-    from swamp_dist.launch.rundir import RunDir
-    from swamp_dist.launch.task import run_stage
+    from swamp_dist.runs.folder import RunDir
+    from swamp_dist.stage.run import run_stage
 
     run_stage(settings, RunDir(folder), world, lambda: (folder / "checkpoints" / "step-10").is_dir())
+
+
+@pytest.mark.parametrize(
+    ("layout", "zero_stage", "micro_batch"),
+    [
+        ("sharded", 3, 6),
+        *(pytest.param("replicated", zero, None, marks=pytest.mark.slow) for zero in range(4)),
+        *(pytest.param("sharded", zero, 4, marks=pytest.mark.slow) for zero in range(3)),
+    ],
+)
+def test_unique_items_train_and_resume_bit_identically(
+    tiny_shards: Path, tmp_path: Path, layout: str, zero_stage: int, micro_batch: int | None
+) -> None:
+    """A queue longer than the split: in the second epoch rows of the first cease to count."""
+    settings = _unique(tiny_shards, layout, engine={"zero_stage": zero_stage, "micro_batch": micro_batch})
+    run_on_ranks(_run, 2, settings, tmp_path / "whole", [])
+    run_on_ranks(_run, 2, settings, tmp_path / "parts", [11], 1)
+    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    shares = _shares(tmp_path / "whole")
+    assert shares[0] == 1
+    assert min(shares) < 0.75  # of 300 rows at most 200 entries
+
+
+@pytest.mark.slow
+def test_unique_items_go_on_at_another_number_of_ranks(tiny_shards: Path, tmp_path: Path) -> None:
+    run_on_ranks(_run, 1, _unique(tiny_shards, "replicated"), tmp_path / "whole", [])
+    with pytest.raises(AssertionError, match="Preempted"):
+        run_on_ranks(_stopped, 2, _unique(tiny_shards, "replicated"), tmp_path / "parts")
+    run_on_ranks(_run, 3, _unique(tiny_shards, "sharded"), tmp_path / "parts", [])
+    _assert_close(tmp_path / "whole", tmp_path / "parts")
+    assert _shares(tmp_path / "parts") == _shares(tmp_path / "whole")
+
+
+def _unique(shards: Path, layout: str, **changes: Any) -> StageSettings:
+    settings = _stage(shards, layout)
+    queue = {"size": 300, "unique_items": True, "start_when_filled": 60, "layout": layout}
+    tree = settings.model_dump()
+    tree["objective"]["swamp"]["queue"] |= queue
+    return StageSettings.model_validate(tree | changes)
+
+
+def _shares(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["queue/unique"] for line in lines if "queue/unique" in line]
 
 
 def _assert_close(whole: Path, parts: Path) -> None:

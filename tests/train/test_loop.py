@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from safetensors.torch import load_file
 
 from swamp_dist.config import StageSettings
 from swamp_dist.distributed import World
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.task import run_stage
-from swamp_dist.records import StageResult, UserError
+from swamp_dist.errors import UserError
+from swamp_dist.records import StageResult
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage.run import run_stage
 from swamp_dist.train.loop import Preempted
 from tests.ranks import run_on_ranks
 from tests.train.tiny import tiny_stage
@@ -54,7 +56,7 @@ def test_a_run_stopped_and_resumed_is_bit_identical(
     _assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("stage", [0, 1, 3])
+@pytest.mark.parametrize("stage", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 1, 2)), 3])
 def test_two_ranks_stop_together_when_one_is_asked_and_resume_exactly(
     tiny_shards: Path, tmp_path: Path, stage: int
 ) -> None:
@@ -62,6 +64,34 @@ def test_two_ranks_stop_together_when_one_is_asked_and_resume_exactly(
     run_on_ranks(_run, 2, settings, tmp_path / "whole", [])
     run_on_ranks(_run, 2, settings, tmp_path / "parts", [11], 1)
     _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+SIGMOID = {"form": "sigmoid", "positives": "class", "learn_temperature": True, "reduction": "sum"}
+INFONCE = {"form": "infonce", "positives": "class", "learn_temperature": True, "chunk": 7}
+
+
+@pytest.mark.parametrize(
+    ("form", "engine"),
+    [
+        (INFONCE, {"zero_stage": 3, "micro_batch": 4}),
+        *(
+            pytest.param(form, {"zero_stage": stage} | more, marks=pytest.mark.slow)
+            for form in (INFONCE, SIGMOID)
+            for stage in (0, 1, 2, 3)
+            for more in ({}, {"precision": "bf16"}, {"micro_batch": 4})
+        ),
+    ],
+    ids=str,
+)
+def test_logits_and_classes_go_on_exactly(
+    tiny_shards: Path, tmp_path: Path, form: dict[str, Any], engine: dict[str, Any]
+) -> None:
+    settings = tiny_stage(tiny_shards, objective__contrastive=form, engine=engine)
+    run_on_ranks(_run, 2, settings, tmp_path / "whole", [])
+    run_on_ranks(_run, 2, settings, tmp_path / "parts", [11], 1)
+    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    weights = load_file(tmp_path / "whole" / "weights.safetensors")
+    assert float(weights["logits.log_scale"]) != pytest.approx(math.log(10), abs=1e-4)
 
 
 def _assert_same_run(whole: Path, parts: Path) -> None:

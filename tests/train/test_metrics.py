@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -173,3 +175,96 @@ def test_three_kills_leave_every_tag_once_a_step_and_no_step_going_back(tmp_path
     assert [step for step, _ in read["retrieval/val/pair/a_to_b/r_at_1"]] == [20, 40, 60]
     rows = [row for row in rows_of(tmp_path) if "loss/total" in row]
     assert [row["step"] for row in rows] == list(range(1, 71))
+
+
+def resumed(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """Go on after step 2 and log step 3; what was said meanwhile."""
+    logging.getLogger("swamp_dist").propagate = True
+    writer = open_metrics(folder, alone(), 2)
+    writer.log(StepReport(3, {"loss/total": 3.0}))
+    writer.close()
+    assert rows_of(folder)[-1] == {"step": 3, "loss/total": 3.0}
+    return caplog.text
+
+
+def two_steps(folder: Path) -> bytes:
+    writer = open_metrics(folder, alone(), 0)
+    for step in (1, 2):
+        writer.log(StepReport(step, {"loss/total": float(step)}))
+    writer.close()
+    return (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["events.out.tfevents.backup", "events.out.tfevents.17", "events.out.tfevents.x.y", "notes.txt"]
+)
+def test_a_stray_file_beside_the_event_files_stops_nothing(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_steps(tmp_path)
+    (tmp_path / "tensorboard" / name).write_text("stray")
+    said = resumed(tmp_path, caplog)
+    assert (tmp_path / "tensorboard" / name).read_text() == "stray"
+    assert (f"{name} has no name that TensorBoard gives" in said) == name.startswith("events")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe\x00rows", b"[" * 100_000, b'{"step": 1e999}', b'{"step": "1"}', b"7", b"\x00" * 50],
+    ids=lambda line: str(line[:12]),
+)
+def test_metrics_that_are_no_rows_are_set_aside_and_rows_are_kept(
+    tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = two_steps(tmp_path)
+    damaged = line + b"\n" + rows + b'{"step": 3, "lo'
+    (tmp_path / "metrics.jsonl").write_bytes(damaged)
+    said = resumed(tmp_path, caplog)
+    assert "metrics.jsonl: 1 lines are no rows: it is metrics.jsonl.aside-1 now" in said
+    assert (tmp_path / "metrics.jsonl.aside-1").read_bytes() == damaged
+    assert (tmp_path / "metrics.jsonl").read_bytes().startswith(rows)
+    assert len(rows_of(tmp_path)) == 3
+
+
+def test_a_torn_last_row_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = two_steps(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(rows + b'{"step": 3, "lo')
+    assert "aside" not in resumed(tmp_path, caplog)
+    assert not list(tmp_path.glob("*.aside-*"))
+
+
+def test_what_stands_under_the_names_of_metrics_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    (tmp_path / "tensorboard").write_text("a file")
+    (tmp_path / "tensorboard.aside-1").write_text("of before")
+    said = resumed(tmp_path, caplog)
+    assert "tensorboard was not written by a run: it is tensorboard.aside-2 now" in said
+    assert (tmp_path / "tensorboard.aside-2").read_text() == "a file"
+    assert (tmp_path / "metrics.jsonl.aside-1").is_fifo()
+
+
+def test_a_full_disk_is_told_with_its_path_and_once(tmp_path: Path) -> None:
+    writer: Any = open_metrics(tmp_path, alone(), 0)
+    writer._rows.close()
+    writer._rows = open("/dev/full", "w")  # noqa: SIM115 (as the writer's own)
+    with pytest.raises(OSError, match="No space left") as caught:
+        writer.log(StepReport(1, {"loss/total": 1.0}))
+    assert caught.value.filename == str(tmp_path / "metrics.jsonl")
+    writer.close()
+
+
+def test_an_event_file_that_is_gone_is_told_without_a_trace(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writer: Any = open_metrics(tmp_path, alone(), 0)
+    writer.log(StepReport(1, {"loss/total": 1.0}))
+    writer.flush()
+    shutil.rmtree(tmp_path / "tensorboard")
+    writer.log(StepReport(2, {"loss/total": 1.0}))
+    with pytest.raises(FileNotFoundError) as caught:
+        writer.flush()
+    assert "tensorboard" in os.fsdecode(caught.value.filename)
+    writer.close()
+    assert "Traceback" not in capfd.readouterr().err

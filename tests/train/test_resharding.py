@@ -1,4 +1,4 @@
-"""A commit of any world size and ZeRO stage goes on at any other."""
+"""A checkpoint of any world size and ZeRO stage goes on at any other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from swamp_dist.config import EngineSettings, MlpSettings, ModelSettings, OptimizerSettings, StageSettings
 from swamp_dist.distributed import World, barrier, on_main
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.task import run_stage
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_dual_encoder
-from swamp_dist.records import UserError
-from swamp_dist.train.engine import Engine, _tensors_only
+from swamp_dist.model.logits import LogitStart
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage.run import run_stage
+from swamp_dist.train.deepspeed_library import tensors_only
+from swamp_dist.train.engine import Engine
 from swamp_dist.train.loop import Preempted
 from swamp_dist.train.resharding import ParameterState, open_saved
 from tests.ranks import run_on_ranks
@@ -35,10 +37,12 @@ STOP = 13
 # -- bits: what is dealt is what was saved ---------------------------------------------------------
 
 
-def _engine(world: World, stage: int, precision: str, seed: int) -> Engine:
-    """Odd sizes: pieces are cut inside parameters (stages 1 and 2) and padded (stage 3)."""
+def _engine(world: World, stage: int, precision: str, seed: int, *, learned: bool = True) -> Engine:
+    """Odd sizes: pieces are cut inside parameters (stages 1 and 2) and padded (stage 3). Learned logits are a
+    group of their own, fixed ones are buffers."""
     model = ModelSettings(embedding_dim=3, a=MlpSettings(hidden=(5,)), b=MlpSettings(hidden=(11,)))
-    encoder = build_dual_encoder(model, (7,), (5,), 3, normalize_prototypes=True, seed=seed)
+    logits = LogitStart(5.0 + seed, -3.0 - seed, learned)
+    encoder = build_dual_encoder(model, (7,), (5,), 3, normalize_prototypes=True, seed=seed, logits=logits)
     settings = EngineSettings(zero_stage=stage, precision=precision)  # type: ignore[arg-type]
     return Engine(encoder, OptimizerSettings(lr=1e-2, weight_decay=0.1), settings, 2, world)
 
@@ -47,7 +51,11 @@ def _step(engine: Engine, world: World, number: int) -> None:
     generator = torch.Generator().manual_seed(10 * number + world.rank)
     rows = engine.embed_pairs(torch.randn(2, 7, generator=generator), torch.randn(2, 5, generator=generator))
     assert rows.prototypes is not None
-    engine.backward(((rows.a @ rows.prototypes.T) ** 2).sum() + (rows.b @ rows.prototypes.T).sum())
+    assert rows.logit_scale is not None
+    assert rows.logit_bias is not None
+    logits = rows.logit_scale * (rows.a @ rows.b.T) + rows.logit_bias
+    scores = ((rows.a @ rows.prototypes.T) ** 2).sum() + (rows.b @ rows.prototypes.T).sum()
+    engine.backward(scores + torch.nn.functional.softplus(logits).sum())
     engine.step(1e-2)
 
 
@@ -56,12 +64,14 @@ def _save(world: World, folder: Path, stages: list[int], precision: str) -> None
         engine = _engine(world, stage, precision, seed=0)
         for number in range(3):
             _step(engine, world, number)
-        engine.save(folder / f"{world.size}-{stage}")
+        committed = folder / f"{world.size}-{stage}"
+        on_main(world, lambda committed=committed: committed.mkdir(parents=True, exist_ok=True))  # type: ignore[misc]
+        engine.save(committed)
 
 
 def _contents(folder: Path, layout: Layout) -> dict[str, Any]:
     """Parameters with moments, as the files hold them."""
-    with _tensors_only():
+    with tensors_only():
         saved = open_saved(folder / "engine", layout[1], layout[0])
     tensors: dict[str, Any] = {name: saved.parameter(name) for name in saved.shapes}
     return tensors | {"step": float(saved.step), "global_steps": saved.global_steps}
@@ -104,6 +114,31 @@ def test_weights_and_moments_arrive_bit_by_bit_on_two_ranks(tmp_path: Path) -> N
     sources = [(1, 0), (1, 3), (2, 0), (2, 2)]
     for wrong in run_on_ranks(_deal, 2, tmp_path, sources, [1, 3], "fp32"):
         assert wrong == []
+
+
+def _deal_fixed(world: World, folder: Path) -> list[tuple[float, float, bool]]:
+    """Fixed logits of a checkpoint in an engine that was made with others."""
+    found = []
+    for source, target in ((0, 3), (3, 1)):
+        saving, committed = _engine(world, source, "fp32", seed=0, learned=False), folder / f"fixed-{source}"
+        _step(saving, world, 0)
+        on_main(world, lambda committed=committed: committed.mkdir(parents=True, exist_ok=True))  # type: ignore[misc]
+        saving.save(committed)
+        expected = saving.weights()
+        barrier(world)
+        engine = _engine(world, target, "fp32", seed=1, learned=False)
+        engine.load_resharded(committed, source, world.size)
+        weights = engine.weights()
+        same = all(torch.equal(value, expected[name]) for name, value in weights.items())
+        if world.is_main:
+            found.append((float(weights["logits.log_scale"].exp()), float(weights["logits.bias"]), same))
+        _step(engine, world, 1)
+    return found
+
+
+def test_fixed_logits_arrive_at_another_stage_too(tmp_path: Path) -> None:
+    for scale, bias, same in run_on_ranks(_deal_fixed, 2, tmp_path)[0]:
+        assert (round(scale, 4), bias, same) == (5.0, -3.0, True)
 
 
 @pytest.mark.slow
@@ -305,7 +340,7 @@ def _run_through_two_stages(
 def test_bf16_curves_of_all_stages_stay_in_their_band_through_a_change_of_stage(
     tiny_shards: Path, tmp_path: Path, whole: Path
 ) -> None:
-    """Band: every step's loss within 1 % of the float32 run's (found: 0.2 %), whichever stages it went through."""
+    """Band: every step's loss within 1 % of the float32 run's (found: 0.2 %), through whichever stages."""
     stages = [(0, 3), (1, 2), (2, 1), (3, 0)]
     settings = [tuple(_settings(tiny_shards, stage, "bf16") for stage in pair) for pair in stages]
     run_on_ranks(_run_through_two_stages, 2, settings, tmp_path)

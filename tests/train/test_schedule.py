@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swamp_dist.config.training import ScheduleSettings
 from swamp_dist.train.schedule import learning_rate
 
 
 def rate(step: int, **changes: Any) -> float:
-    settings: dict[str, Any] = {
-        "steps_per_epoch": 10, "total_steps": 100, "lr": 0.5, "kind": "constant", "warmup_steps": 0,
-        "decay": 0.9, "decay_every": 1, "floor": 0.0,
-    }  # fmt: skip
-    return learning_rate(step, **(settings | changes))
+    lengths: dict[str, Any] = {"steps_per_epoch": 10, "total_steps": 100, "lr": 0.5}
+    lengths |= {name: changes.pop(name) for name in list(changes) if name in lengths}
+    peak, schedule = lengths.pop("lr"), ScheduleSettings(**({"decay": 0.9} | changes))
+    return learning_rate(step, peak=peak, schedule=schedule, **lengths)
 
 
 def test_constant() -> None:

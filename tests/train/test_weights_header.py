@@ -1,19 +1,32 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from swamp_dist.config import ModelSettings, StageSettings
 from swamp_dist.distributed import World
-from swamp_dist.launch.embedding_dim import embedding_dim_of, embedding_dim_problem, with_embedding_dim
-from swamp_dist.launch.preflight import check_stage
-from swamp_dist.launch.rundir import RunDir
-from swamp_dist.launch.task import run_stage
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_dual_encoder
-from swamp_dist.records import InputSpec, UserError
+from swamp_dist.records import InputSpec
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage.resolve import resolve
+from swamp_dist.stage.run import run_stage
+from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.weights import load_weights, save_weights
+from swamp_dist.train.weights_header import (
+    WeightsHeader,
+    embedding_dim_of,
+    embedding_dim_problem,
+    read_header,
+    with_embedding_dim,
+)
+from swamp_dist.train.word_source import check_word_source
 from tests.ranks import run_on_ranks
 from tests.train.tiny import tiny_stage
 
@@ -81,17 +94,69 @@ def test_a_stage_trains_at_the_size_of_the_weights_it_starts_from(tiny_shards: P
     with pytest.raises(
         UserError, match=r"model.embedding_dim = 16, but train.init_from[\s\S]*embedding_dim=8"
     ):
-        check_stage(stage, RunDir(tmp_path / "refused"), 1)
+        resolve(stage, RunDir(tmp_path / "refused"), 1)
 
 
-def test_weights_of_other_encoders_and_damaged_ones_say_so(tmp_path: Path) -> None:
+def test_weights_of_other_encoders_say_so(tmp_path: Path) -> None:
     folder = written(tmp_path / "run", model_of("words and gated", 6))
     other = stage(model_of("gated and mlp", None), folder)
     with pytest.raises(UserError, match="other encoders than model.a = gated and model.b = mlp"):
         with_embedding_dim(other)
-    for content in (b"", b"\xff" * 20, b"\x02" + bytes(7) + b"[]"):
-        (folder / "weights.safetensors").write_bytes(content)
-        assert "not a readable safetensors file" in str(embedding_dim_problem(other, "weights", folder))
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda good: b"",
+    "a size beyond the limit": lambda good: b"\xff" * 20,
+    "a list": lambda good: b"\x02" + bytes(7) + b"[]",
+    "no JSON": lambda good: good[:8] + b"}" + good[9:],
+    "cut in the header": lambda good: good[:40],
+    "cut in the values": lambda good: good[:-1],
+    "too long": lambda good: good + b"x",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_told_in_the_same_words_wherever_a_header_is_read(tmp_path: Path, damage: str) -> None:
+    model = model_of("words and gated", 6)
+    path = written(tmp_path / "run", model) / "weights.safetensors"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    told = set()
+    for read in (
+        read_header,
+        load_weights,
+        lambda path: embedding_dim_of(path, model),
+        lambda path: check_word_source(path, "weights", "s" * 64),
+        lambda path: check_unit_parts(path, "weights", model),
+    ):
+        with pytest.raises(UserError, match=r"not a readable safetensors file \(.+\)") as refused:
+            read(path)
+        told.add(str(refused.value))
+    assert len(told) == 1
+
+
+def test_absent_files_and_folders_are_told_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no weights there"):
+        read_header(tmp_path / "absent.safetensors")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        read_header(tmp_path)
+
+
+def test_a_header_is_shapes_and_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"w": torch.ones(2, 3), "scale": torch.ones(())}, {"step": "4"})
+    assert read_header(path) == WeightsHeader({"w": (2, 3), "scale": ()}, {"step": "4"})
+    save_weights(path, {"w": torch.ones(2)}, {})
+    assert read_header(path).metadata == {}
+
+
+def test_reading_a_header_imports_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"w": torch.ones(2)}, {})
+    program = (
+        "import sys; from pathlib import Path; from swamp_dist.train.weights_header import read_header\n"
+        f"read_header(Path({str(path)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 def test_null_without_weights_is_refused_with_the_settings() -> None:

@@ -16,7 +16,7 @@ TINY: dict[str, Any] = {
         "b": {"kind": "mlp", "hidden": [16]},
     },
     "objective": {
-        "contrastive": {"negatives": "all"},
+        "contrastive": {"form": "all"},
         "swamp": {"weight": 0.5, "prototypes": 10, "queue": {"size": 50}, "sinkhorn": {"max_iterations": 10}},
     },
     "train": {

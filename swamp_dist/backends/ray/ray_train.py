@@ -1,9 +1,10 @@
 """Runs a stage on Ray Train workers and starts its ranks again from our own commits when one fails.
 
-Ray Train places the workers, watches them and restarts the group; what a stage is stays with `launch/rank.py`, which each
-worker starts as a child (`ray_rank.py` says why). The trainer is Ray Train's plain data-parallel one: TorchTrainer
-would make a process group and, on GPUs, a CUDA context in every worker beside those of its rank. Checkpoints of
-Ray are not used: a start reads the newest commit, and result.json says that the stage is done.
+Ray Train places the workers, watches them and restarts the group; what a stage is stays with
+`backends/rank.py`, which each worker starts as a child (`worker.py` says why). The trainer is Ray Train's
+plain data-parallel one: TorchTrainer would make a process group and, on GPUs, a CUDA context in every
+worker beside those of its rank. Checkpoints of Ray are not used: a start reads our newest checkpoint, and
+result.json says that the stage is done.
 """
 
 from __future__ import annotations
@@ -26,34 +27,43 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from swamp_dist.config import RayCluster
-from swamp_dist.environment import Place
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.ray_outcome import first_line, judged
-from swamp_dist.launch.ray_post import Console, News, Post, heard
-from swamp_dist.launch.ray_rank import (
+from swamp_dist.backends.ray.mailbox import (
     RETURNED,
     STOPPED_FOR,
-    RankOrder,
-    end_ranks,
-    make_order,
-    opening,
-    run_rank,
+    LogTail,
+    Mailbox,
+    MailboxState,
+    first_line,
+    note_stage_exit,
+    recorded_signals,
 )
-from swamp_dist.launch.ray_size import (
+from swamp_dist.backends.ray.resources import (
     RayUnready,
     check_answers,
+    listens,
     no_ray_at,
     own_size,
     shortage,
     wanted_address,
 )
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.backends.ray.session import ray_session
+from swamp_dist.backends.ray.worker import (
+    RankSpec,
+    before_start,
+    end_ranks,
+    make_spec,
+    run_rank,
+)
+from swamp_dist.config import RayCluster
+from swamp_dist.environment import RankInfo
+from swamp_dist.errors import ExitCode
+from swamp_dist.runs.folder import RunDir
 
 _LAST_WORDS_SECONDS = 1.0
 """A crash reaches its peers within milliseconds: so long a worker waits to hear which rank began it."""
 _LOOK_SECONDS = 0.2
 _LEAVE_SECONDS = 15.0
+_ANSWER_SECONDS = 5.0
 
 
 class _SharedGpus(Backend):  # type: ignore[misc]
@@ -61,7 +71,7 @@ class _SharedGpus(Backend):  # type: ignore[misc]
 
 
 class _RanksBackend(BackendConfig):  # type: ignore[misc]
-    """No process group in the workers; all workers of a node see all their GPUs, as the ranks of a node do elsewhere."""
+    """No process group in the workers; all workers of a node see all GPUs of its workers."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -79,7 +89,7 @@ class _Fit(threading.Thread):
     def run(self) -> None:
         try:
             self._trainer.fit()
-        except BaseException as error:  # judged by the main thread
+        except BaseException as error:  # the main thread says what follows from it
             self.error = error
 
 
@@ -99,7 +109,8 @@ def run_on_ray(
         early: signals that came before; the list goes on being read.
         patience: seconds to wait for a Ray with enough CPUs and GPUs.
 
-    Signals are passed on to the ranks, which save and stop: code REQUEUE. A second SIGINT kills them: INTERRUPTED.
+    Signals are passed on to the ranks, which save and stop: code REQUEUE. A second SIGINT kills them: code
+    INTERRUPTED.
 
     Raises:
         RayUnready: no Ray at the address, or it stays too small.
@@ -111,39 +122,38 @@ def run_on_ray(
     folder.create()
     began = time.time()
     with contextlib.ExitStack() as stack:
-        seen = stack.enter_context(heard(early if early is not None else []))
-        storage = stack.enter_context(_ray(cluster, folder))
+        seen = stack.enter_context(recorded_signals(early if early is not None else []))
+        storage = stack.enter_context(_train_session(cluster, folder))
         stack.enter_context(
-            heard(seen)
+            recorded_signals(seen)
         )  # again: ray.init puts its own handler of SIGTERM in place, which aborts
         _await_resources(cluster, patience, seen)
         if seen:
             report("stopped before the ranks were ready; nothing was begun")
             return ExitCode.REQUEUE
-        order = make_order(stage_yaml, run_dir, cluster)
-        news, error = _fitted(order, cluster, storage, seen, report)
-        if news.signals and error:
-            end_ranks(
-                order.folder.path, order.peer_seconds
-            )  # Ray was ended by the same signal: the ranks here still save
-    return judged(folder, news, error, began, report)
+        spec = make_spec(stage_yaml, run_dir, cluster)
+        state, error = _fit(spec, cluster, storage, seen, report)
+        if state.signals and error:
+            # Ray was ended by the same signal: the ranks here still save.
+            end_ranks(spec.folder.path, spec.peer_seconds, state.signals[0])
+    return note_stage_exit(folder, state, error, began, report)
 
 
-def _fitted(
-    order: RankOrder, cluster: RayCluster, storage: str, seen: list[int], report: Callable[[str], None]
-) -> tuple[News, str]:
-    """Run the trainer to its end; the last news, and Ray's words where it gave up."""
-    post = _here(ray.remote(Post)).remote()
-    fit = _Fit(_trainer(order, cluster, post, storage))
-    news = _follow(fit, post, seen, order.folder, report)
-    return news, first_line(fit.error)
+def _fit(
+    spec: RankSpec, cluster: RayCluster, storage: str, seen: list[int], report: Callable[[str], None]
+) -> tuple[MailboxState, str]:
+    """Run the trainer to its end; the last state, and Ray's words where it gave up."""
+    mailbox = _here(ray.remote(Mailbox)).remote()
+    fit = _Fit(_trainer(spec, cluster, mailbox, storage))
+    state, lost = _follow(fit, mailbox, seen, spec.folder, report)
+    return state, first_line(fit.error) or lost
 
 
-def _trainer(order: RankOrder, cluster: RayCluster, post: Any, storage: str) -> DataParallelTrainer:
+def _trainer(spec: RankSpec, cluster: RayCluster, mailbox: Any, storage: str) -> DataParallelTrainer:
     resources = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if cluster.on_gpu else {})
     return DataParallelTrainer(
         work,
-        train_loop_config={"order": order, "post": post},
+        train_loop_config={"spec": spec, "mailbox": mailbox},
         backend_config=_RanksBackend(),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers, use_gpu=cluster.on_gpu, resources_per_worker=resources
@@ -157,26 +167,35 @@ def _trainer(order: RankOrder, cluster: RayCluster, post: Any, storage: str) -> 
 
 
 def _follow(
-    thread: threading.Thread, post: Any, seen: list[int], folder: RunDir, report: Callable[[str], None]
-) -> News:
-    """Pass signals on and rank 0's console through until the trainer has ended; the last news."""
-    console, passed, leave = Console(folder.console_log), 0, float("inf")
+    thread: threading.Thread, mailbox: Any, seen: list[int], folder: RunDir, report: Callable[[str], None]
+) -> tuple[MailboxState, str]:
+    """Pass signals on and rank 0's console through until the trainer has ended; the last state, and why it
+    is none of the trainer's.
+
+    A signal to the whole process group ends Ray's own processes too. A question to them would then wait, and
+    after a minute Ray would end this process with a code of its own.
+    """
+    console, passed, leave = LogTail(folder.console_log), 0, float("inf")
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     thread.start()
     while thread.is_alive() and time.monotonic() < leave:
         thread.join(_LOOK_SECONDS)
         console.pass_on(report)
+        if seen and not listens(host, int(port)):
+            return MailboxState(signals=tuple(seen)), "Ray was ended by the same signal"
         for number in seen[passed:]:
             with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(post.tell.remote(number))
-                if seen.count(signal.SIGINT) > 1 or not ray.get(post.begun.remote()):
+                ray.get(mailbox.tell.remote(number), timeout=_ANSWER_SECONDS)
+                begun = ray.get(mailbox.begun.remote(), timeout=_ANSWER_SECONDS)
+                if seen.count(signal.SIGINT) > 1 or not begun:
                     leave = min(leave, time.monotonic() + _LEAVE_SECONDS)
         passed = len(seen)
     console.pass_on(report)
     try:
-        last: News = ray.get(post.news.remote(), timeout=10)
+        last: MailboxState = ray.get(mailbox.state.remote(), timeout=10)
     except ray.exceptions.RayError:  # Ray itself was lost
-        return News(signals=tuple(seen))
-    return last
+        return MailboxState(signals=tuple(seen)), ""
+    return last, ""
 
 
 def work(config: Mapping[str, Any]) -> None:
@@ -188,53 +207,56 @@ def work(config: Mapping[str, Any]) -> None:
     from ray import train
     from ray.train.collective import barrier, broadcast_from_rank_zero
 
-    order, post, context = config["order"], config["post"], train.get_context()
+    spec, mailbox, context = config["spec"], config["mailbox"], train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    end_ranks(order.folder.path, order.peer_seconds)
+    end_ranks(spec.folder.path, spec.peer_seconds)
     barrier()  # nobody starts a rank while another looks for old ones
-    first = _meeting(order, post, size) if rank == 0 else None
+    one_host = context.get_local_world_size() == size
+    first = _agree_on_start(spec, mailbox, one_host) if rank == 0 else None
     code, address, port = broadcast_from_rank_zero(first)
     if code is not None:
         return
-    place = Place(rank, size, context.get_local_rank(), address, port, "torch")
-    ending = run_rank(order, place, _Ear(post))
-    ray.get(post.ended.remote(ending))
-    if ending.code in RETURNED:
+    info = RankInfo(rank, size, context.get_local_rank(), address, port, "torch", spec.job)
+    rank_exit = run_rank(spec, info, MailboxReader(mailbox))
+    ray.get(mailbox.ended.remote(rank_exit))
+    if rank_exit.code in RETURNED:
         return
     time.sleep(_LAST_WORDS_SECONDS)
-    news = ray.get(post.news.remote())
-    if not news.signals and not any(e.code in STOPPED_FOR for e in news.endings):
-        raise RuntimeError(ending.said)
+    state = ray.get(mailbox.state.remote())
+    if not state.signals and not any(e.code in STOPPED_FOR for e in state.exits):
+        raise RuntimeError(rank_exit.said)
 
 
-def _meeting(order: RankOrder, post: Any, size: int) -> tuple[int | None, str, int]:
-    """Whether the ranks start, and where they meet: a free port of rank 0's machine."""
-    code = opening(order, ray.get(post.news.remote()))
+def _agree_on_start(spec: RankSpec, mailbox: Any, one_host: bool) -> tuple[int | None, str, int]:
+    """Whether the ranks start, and where they meet: a free port of rank 0's machine, which only that machine
+    reaches where it is `one_host`."""
+    code = before_start(spec, ray.get(mailbox.state.remote()))
     if code is None:
-        ray.get(post.begin.remote())
-    address = ray.util.get_node_ip_address()
+        ray.get(mailbox.begin.remote())
+    address = "127.0.0.1" if one_host else ray.util.get_node_ip_address()
     with socket.socket() as sock:
-        sock.bind(("", 0))
+        sock.bind((address, 0))
         return (None if code is None else int(code)), address, int(sock.getsockname()[1])
 
 
-class _Ear:
-    """Waits for news of the post with one question under way at a time."""
+class MailboxReader:
+    """Waits for changes of the mailbox with one question under way at a time."""
 
-    def __init__(self, post: Any) -> None:
-        self._post, self._known = post, News()
-        self._asked = post.hear.remote(self._known)
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox, self._known = mailbox, MailboxState()
+        self._asked = mailbox.wait_for_change.remote(self._known)
 
-    def __call__(self, seconds: float) -> News:
+    def __call__(self, seconds: float) -> MailboxState:
+        """The state after so many seconds, or as soon as it is another one."""
         ready, _ = ray.wait([self._asked], timeout=seconds)
         if ready:
             self._known = ray.get(self._asked)
-            self._asked = self._post.hear.remote(self._known)
+            self._asked = self._mailbox.wait_for_change.remote(self._known)
         return self._known
 
 
 @contextlib.contextmanager
-def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
+def _train_session(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
     """Be connected to the Ray of the settings inside the block; yields a folder that Ray Train may write to.
 
     That one lies in the run folder, which all nodes see, and is gone afterwards.
@@ -245,31 +267,18 @@ def _ray(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
     address = wanted_address(cluster)
     if address:
         check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # A worker that ends would kill its children at once; a rank hears of its end by SIGTERM, and saves.
     os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    scratch = tempfile.mkdtemp(prefix="swamp-ray-")  # short: sockets allow no long paths
-    storage = tempfile.mkdtemp(prefix=".ray-", dir=folder.path.resolve())
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    storage = tempfile.mkdtemp(prefix=".ray-", dir=folder.path.resolve())
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for loopback
-            os.environ.setdefault(
-                "RAY_memory_monitor_refresh_ms", "0"
-            )  # workers only wait: ending them frees nothing
-            ray.init(address="local", _temp_dir=scratch, **own_size(cluster), **quiet)
-        yield storage
+        with ray_session(address, tasks_wait=True, **own_size(cluster)):
+            yield storage
     except ConnectionError:
         raise RayUnready(no_ray_at(address or "this machine")) from None
     finally:
-        ray.shutdown()
-        for path in (scratch, storage):
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swamp_dist.config import RayCluster
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Of a node's object store: nothing but messages passes through Ray."""
@@ -46,7 +46,8 @@ def no_ray_at(address: str) -> str:
     """What to do where no Ray answers."""
     return (
         f"no Ray answers at {address}.\n"
-        "Start one (`ray start --head`), mend `address` or RAY_ADDRESS, or leave both out for a Ray of our own."
+        "Start one (`ray start --head`), mend `address` or RAY_ADDRESS, or leave both out for a Ray of the "
+        "stage's own."
     )
 
 
@@ -60,9 +61,10 @@ def listens(host: str, port: int) -> bool:
 
 
 def own_size(cluster: RayCluster) -> dict[str, Any]:
-    """Arguments of `ray.init` for a Ray of our own: CPUs are promised, not counted; GPUs Ray counts itself."""
-    size = {"num_cpus": cluster.workers * cluster.cpus_per_worker, "object_store_memory": OBJECT_STORE_BYTES}
-    return size | {"include_dashboard": False} | ({} if cluster.on_gpu else {"num_gpus": 0})
+    """Arguments of `ray.init` for a Ray of our own: CPUs are promised, not counted; Ray counts GPUs."""
+    return {"num_cpus": cluster.workers * cluster.cpus_per_worker} | (
+        {} if cluster.on_gpu else {"num_gpus": 0}
+    )
 
 
 def shortage(cluster: RayCluster, found: Mapping[str, float]) -> str:

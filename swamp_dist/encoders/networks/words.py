@@ -1,16 +1,20 @@
-"""Captions as words of a frozen table (Miech et al. 2019, section 4.1): linear, max over words, gated unit."""
+"""Captions as words of a frozen table (Miech et al. 2019, section 4.1): linear, maximum, gated unit."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from swamp_dist.model.gated import GatedUnit
+from swamp_dist.encoders.networks.gated import GatedUnit
 from swamp_dist.records import Words
 
 
-class WordsEncoder(nn.Module):
-    """relu(W v + b) of every word, the largest over a caption's W places, then a gated unit: (b, W) -> (b, D).
+class WordsNetwork(nn.Module):
+    """What the networks of encoders of words derive from: their forward takes `records.Words`."""
+
+
+class WordsEncoder(WordsNetwork):
+    """relu(W v + b) of every word, the largest over a caption's W places, gated unit: (b, W) -> (b, D).
 
     As published, padding takes part in the maximum: a caption with a place to spare gets at least relu(b).
     """
@@ -40,7 +44,7 @@ def largest_rows(rows: Tensor, ids: Tensor) -> Tensor:
     with torch.no_grad():
         chosen = torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
     columns = torch.arange(rows.shape[1], device=rows.device)
-    # Backward adds one row a place; in bfloat16 on a CPU a frequent word's sum would stop growing.
+    # Backward adds one row per place; in bfloat16 on a CPU a frequent word's sum would stop growing.
     wide = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
     return wide.flatten()[chosen * rows.shape[1] + columns]
 

@@ -1,11 +1,12 @@
 """CUDA graphs of blocks of iterations: on a GPU a small solve is all launches, and a graph is one.
 
-A graph replays kernels on the addresses that it was recorded with, so a block gets its inputs in tensors of its own
-and hands out copies of its results; the scores and the memory for a kernel must stay where they are. All-reduces are
-recorded with the rest. NCCL wants a call to be recorded on all ranks or on none, so what decides must be equal on all
-ranks: the rows of all of them together, never those of one. For the same reason no block is run once more to warm up:
-the first use of a block is an ordinary run (which compiles kernels and opens connections, as torch asks before a
-recording), the second records it, and every use sends the same collectives.
+A graph replays kernels on the addresses that it was recorded with, so a block gets its inputs in tensors of
+its own and hands out copies of its results; the scores and the memory for a kernel must stay where they are.
+All-reduces are recorded with the rest. NCCL wants a call to be recorded on all ranks or on none, so what
+decides must be equal on all ranks: the rows of all of them together, never those of one. For the same reason
+no block is run once more to warm up: the first use of a block is an ordinary run (which compiles kernels and
+opens connections, as torch asks before a recording), the second records it, and every use sends the same
+collectives.
 """
 
 from __future__ import annotations

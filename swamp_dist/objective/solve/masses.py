@@ -1,88 +1,39 @@
 """Column masses of a Sinkhorn iteration from the scores of this rank: the passes over rows times prototypes.
 
 Every pass takes the rows in blocks that stay in a core's cache, and does all that an iteration needs of a
-block before it goes on: one read of the kernel an iteration, r = 1 / (G w) and masses += r G. Where the scores
-are not kept, `StreamedScores` makes them anew for every pass. Exponents are in base 2 and, unless their range
-is known, clamped above the denormal range: on a CPU, exponentials that underflow cost many times more.
+block before it goes on: one read of the kernel per iteration, r = 1 / (G w) and masses += r G. Where the
+scores are not kept, `StreamedScores` makes them anew for every pass. Exponents are in base 2 and, unless
+their range is known, clamped above the denormal range: on a CPU, exponentials that underflow cost many times
+more.
 
-A GPU makes the float32 kernel in registers and keeps none (`masses_triton`, chosen by `is_fused`); its passes in the
-log domain, a few of a solve, have memory for some rows at a time.
+A GPU makes the float32 kernel in registers and keeps none (`masses_triton`, chosen by `is_fused`); its passes
+in the log domain, a few of a solve, have memory for some rows at a time.
 
-Shape letters: M problems solved together (the two modalities), n rows here, m of them in a block, K prototypes.
+Rows may have weights (`RowWeights`): a pass sums w_i q_ik. Without weights it is the plain sum, bit by bit.
+
+Shape letters: M problems solved together (the two modalities), n rows here, m of them in a block, K
+prototypes.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World, max_over_ranks, sum_over_ranks
 from swamp_dist.objective.memory import kernel_rows
+from swamp_dist.objective.solve.scores import RowWeights, StreamedScores
 
 LOG2_E = 1 / math.log(2)
 _CACHED_ELEMENTS = 2**17
 """Scores of a block on a CPU: with their kernel 1 MiB of float32, the second-level cache of a core."""
-
-
-ScorePrecision = Literal["float32", "bfloat16"]
-"""What the operands of the score product are rounded to. Sums and scores have the prototypes' own precision."""
-
-
-def operand(rows: Tensor, precision: ScorePrecision) -> Tensor:
-    """`rows` as the score product takes them."""
-    return rows.bfloat16() if precision == "bfloat16" else rows
-
-
-def score_product(rows: Tensor, prototypes: Tensor, out: Tensor) -> None:
-    """Scores (n, K) of rows (n, D) with prototypes (K, D) in `out`, float32 or wider.
-
-    Prototypes in bfloat16 (`operand`) ask for a product of bfloat16 operands that is summed and written in float32.
-    Rounding to 8 bits changes an entry by at most 2^-8 of it, hence a cosine by at most 2^-7 (Cauchy-Schwarz,
-    both operands) and an exponent of the solve by 2^-7 / epsilon: 0.16 at 0.05. Rounding errors of D entries
-    mostly cancel: a typical score of D = 4,096 is off by 4e-5. Only a GPU has an instruction for it; a CPU
-    multiplies the rounded operands in float32, which is as exact.
-    """
-    if prototypes.dtype != torch.bfloat16:
-        torch.mm(rows, prototypes.t(), out=out)
-    elif rows.is_cuda and out.dtype == torch.float32:
-        torch.mm(rows.bfloat16(), prototypes.t(), out_dtype=torch.float32, out=out)
-    else:
-        torch.mm(rows.bfloat16().to(out.dtype), prototypes.t().to(out.dtype), out=out)
-
-
-@dataclass(frozen=True)
-class StreamedScores:
-    """Scores (M, n, K) that are never held at once: products of rows and prototypes, block by block."""
-
-    sides: Sequence[Tensor]
-    """M tensors (n, D), in the prototypes' precision or as the product takes them."""
-    prototypes: Tensor
-    """(K, D)"""
-    memory: Tensor
-    """(M, m, K), overwritten: m rows are a block."""
-    precision: ScorePrecision = "float32"
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(M, n, K) of all scores."""
-        return len(self.sides), len(self.sides[0]), len(self.prototypes)
-
-    def blocks(self) -> Iterator[Tensor]:
-        """Scores (M, at most m, K) of the rows in turn, each valid until the next."""
-        _, num_rows, _ = self.shape
-        prototypes = operand(self.prototypes, self.precision)
-        for first in range(0, num_rows, self.memory.shape[1]):
-            block = self.memory[:, : num_rows - first]
-            for side, out in zip(self.sides, block, strict=True):
-                score_product(side[first : first + block.shape[1]], prototypes, out)
-            yield block
 
 
 class RowBlock(NamedTuple):
@@ -94,6 +45,14 @@ class RowBlock(NamedTuple):
     """(m, K)"""
     kernel: Tensor
     """(m, K), memory for what is made of them."""
+    weights: Tensor | None = None
+    """(m,); None where every row counts."""
+
+    def column_sums(self, factors: Tensor | None = None) -> Tensor:
+        """(K,) sums of the kernel over the rows that count, each times its factor (m,) if there are any."""
+        if self.weights is not None:
+            factors = self.weights if factors is None else factors * self.weights
+        return self.kernel.sum(dim=0) if factors is None else torch.mv(self.kernel.t(), factors)
 
 
 class Problem:
@@ -107,24 +66,31 @@ class Problem:
         world: World | None,
         work: Tensor | None,
         bound: float | None,
+        weights: RowWeights | None = None,
+        literal: float | None = None,
     ) -> None:
         self.scores = scores
+        self.literal = literal
+        """tau, where the first masses are those of the cost -log softmax(s / tau)."""
+        self.weights = weights
         like = scores.memory if isinstance(scores, StreamedScores) else scores
         self.is_fused = is_fused(like)
         self.kernel = new_kernel(like) if work is None else work
         self.scale = LOG2_E / epsilon
-        self.log2_share = math.log2(total_rows / scores.shape[2])
+        self._log2_share = math.log2(total_rows / scores.shape[2])
         self.world = world if world is not None and world.size > 1 else None
         tiny = -math.log2(torch.finfo(like.dtype).tiny)
         self.lowest = -0.8 * tiny
         """Exponents are clamped here, 2^-100 in float32: products with them must not be denormal."""
+        # Three such factors on a clamped entry leave it 0.8 - 3 * 0.18 = 0.26 of the exponent range: 2^-33 in
+        # float32, below the rounding of a mass (2^-24) with room for K.
         self.reach = 0.18 * tiny
         """Farthest that log2 v may go from what was absorbed, 22 in float32. A row and a column are then
         scaled by at most 2^22 each and a column has at least 2^-22 of its share, so clamped entries make
         up less than K * 2^-34 of any mass."""
         self.is_direct = bound is not None and bound * self.scale <= 0.25 * tiny
-        """The kernel is 2^(s / epsilon) as it is, made once a solve: no score takes it out of 2^-31..2^31 in
-        float32, and within reach no sum of it leaves 2^-64..2^64 times n or K."""
+        """The kernel is 2^(s / epsilon) as it is, made once per solve: no score takes it out of 2^-31..2^31
+        in float32, and within reach no sum of it leaves 2^-64..2^64 times n or K."""
         self._is_made = False
 
     @property
@@ -132,22 +98,35 @@ class Problem:
         """Whether every row has memory of its own for its kernel."""
         return not (self.is_fused or isinstance(self.scores, StreamedScores))
 
+    @property
+    def log2_share(self) -> float | Tensor:
+        """log2 (N / K), N the rows that count: 0-d on the device where they have weights, made anew, since a
+        graph reads weights from where they lie."""
+        if self.weights is None:
+            return self._log2_share
+        return (self.weights.total / self.scores.shape[2]).log2_().to(self.kernel.dtype)
+
     def vectors(self, value: float) -> Tensor:
         """(M, K) of `value`."""
         return self.kernel.new_full((self.kernel.shape[0], self.kernel.shape[2]), value)
 
     def rows(self) -> Iterator[RowBlock]:
         """All rows here in turn; their kernel stays where it is if it is kept."""
-        for kept in self.score_blocks():
-            for scores in torch.split(kept, max(1, self.kernel.shape[1]), dim=1):
-                yield from row_blocks(scores, self.kernel[:, : scores.shape[1]])
+        size = max(1, self.kernel.shape[1])
+        for kept, weights in self.score_blocks():
+            for first in range(0, kept.shape[1], size):
+                scores = kept[:, first : first + size]
+                part = None if weights is None else weights[first : first + size]
+                yield from row_blocks(scores, self.kernel[:, : scores.shape[1]], part)
 
-    def score_blocks(self) -> Iterator[Tensor]:
-        """All scores here in turn: (M, at most n, K)."""
-        if isinstance(self.scores, StreamedScores):
-            yield from self.scores.blocks()
-        else:
-            yield self.scores
+    def score_blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All scores here in turn: (M, m, K) with m at most n, and the weights (m,) of the rows, if any."""
+        first, weights = 0, None if self.weights is None else self.weights.mine
+        blocks = self.scores.blocks() if isinstance(self.scores, StreamedScores) else (self.scores,)
+        for scores in blocks:
+            past = first + scores.shape[1]
+            yield scores, None if weights is None else weights[first:past]
+            first = past
 
     def kernels(self, absorbed: Tensor | None, *, renew: bool) -> Iterator[RowBlock]:
         """All rows with their kernel at `absorbed` potentials (M, K), or the direct one where they are None.
@@ -198,32 +177,38 @@ def new_kernel(scores: Tensor) -> Tensor:
     return torch.empty_like(scores[:, :rows])
 
 
-def row_blocks(scores: Tensor, kernel: Tensor) -> Iterator[RowBlock]:
-    """(M, n, K) in pieces: cache-sized on a CPU, one problem at a time on a GPU, where launches cost."""
+def row_blocks(scores: Tensor, kernel: Tensor, weights: Tensor | None = None) -> Iterator[RowBlock]:
+    """(M, n, K) in pieces: cache-sized on a CPU, one problem at a time on a GPU, where launches cost.
+
+    `weights` (n,) belong to the rows of every problem.
+    """
     size = max(1, _CACHED_ELEMENTS // scores.shape[2]) if scores.device.type == "cpu" else scores.shape[1]
     if scores.shape[1] == 0:
         return
     for side, (rows, out) in enumerate(zip(scores, kernel, strict=True)):
-        for pair in zip(rows.split(size), out.split(size), strict=True):
-            yield RowBlock(side, *pair)
+        parts = itertools.repeat(None) if weights is None else torch.split(weights, size)
+        for of_rows, of_out, part in zip(rows.split(size), out.split(size), parts, strict=False):
+            yield RowBlock(side, of_rows, of_out, part)
 
 
 def kernel_masses(problem: Problem, absorbed: Tensor | None, log2_w: Tensor, *, renew: bool) -> Tensor:
     """log2 of the column masses (M, K) at potentials 2^log2_w times the absorbed ones (None: direct kernel).
 
     With G the kernel: m_k = w_k sum_i G_ik / (G w)_i, which no factor of w changes. So w is centred. A
-    matrix-vector product of each problem in turn: torch's batched one is many times slower on a CPU.
+    matrix-vector product of each problem in turn: torch's batched one is many times slower on a CPU. The
+    weight of a row is a factor of its normaliser.
     """
     log2_w = log2_w - _middle(log2_w)
     w, sums = log2_w.exp2(), problem.vectors(0.0)
     if problem.is_fused:
-        fused = _fused_passes()
-        for scores in problem.score_blocks():
-            sums += fused.column_sums(scores, problem.scale, problem.lowest, absorbed, w)
+        fused = fused_passes()
+        for scores, weights in problem.score_blocks():
+            sums += fused.column_sums(scores, problem.scale, problem.lowest, absorbed, w, weights)
         return problem.sum(sums).log2_() + log2_w
     blocks = problem.direct_kernels() if absorbed is None else problem.kernels(absorbed, renew=renew)
-    for side, _, kernel in blocks:
-        sums[side].addmv_(kernel.t(), torch.mv(kernel, w[side]).reciprocal_())
+    for side, _, kernel, weights in blocks:
+        factors = torch.mv(kernel, w[side]).reciprocal_()
+        sums[side].addmv_(kernel.t(), factors if weights is None else factors.mul_(weights))
     return problem.sum(sums).log2_() + log2_w
 
 
@@ -234,6 +219,8 @@ def log_domain_masses(problem: Problem, log2_v: Tensor) -> Tensor:
         top = problem.absorb(block, log2_v[block.side])
         log2_row_sums = block.kernel.sum(dim=1, keepdim=True).log2_() + top
         torch.add(log2_v[block.side], block.scores, alpha=problem.scale, out=block.kernel)
+        if block.weights is not None:  # a row that does not count must not set the maximum of a column
+            log2_row_sums -= block.weights.log2()[:, None]
         block.kernel.sub_(log2_row_sums)
 
     top = problem.vectors(-torch.inf)
@@ -244,37 +231,14 @@ def log_domain_masses(problem: Problem, log2_v: Tensor) -> Tensor:
     for block in problem.rows():
         if not problem.keeps_kernel:
             log2_plan(block)
-        sums[block.side] += problem.exponentiate(block.kernel.sub_(top[block.side])).sum(dim=0)
+        problem.exponentiate(block.kernel.sub_(top[block.side]))
+        sums[block.side] += block.column_sums()
     return problem.sum(sums).log2_() + top
 
 
-def cold_masses(problem: Problem) -> Tensor:
-    """log2 of the column sums (M, K) of exp(s / epsilon): the masses under u = v = 1."""
-    top = problem.vectors(-torch.inf)
-    for side, scores, _ in problem.rows():
-        torch.maximum(top[side], scores.amax(dim=0), out=top[side])
-    top, sums = problem.max(top) * problem.scale, problem.vectors(0.0)
-    for side, scores, kernel in problem.rows():
-        torch.add(-top[side], scores, alpha=problem.scale, out=kernel)
-        sums[side] += problem.exponentiate(kernel).sum(dim=0)
-    return problem.sum(sums).log2_() + top
-
-
-def direct_cold_masses(problem: Problem) -> Tensor:
-    """`cold_masses` of scores whose range is known: no maxima are asked for, and the kernel is kept."""
-    sums = problem.vectors(0.0)
-    if problem.is_fused:
-        for scores in problem.score_blocks():
-            sums += _fused_passes().plain_sums(scores, problem.scale)
-        return problem.sum(sums).log2_()
-    for side, _, kernel in problem.direct_kernels():
-        sums[side] += kernel.sum(dim=0)
-    return problem.sum(sums).log2_()
-
-
-def _fused_passes() -> ModuleType:
+def fused_passes() -> ModuleType:
     """Imported where a GPU asks: a CPU has no compiler for it."""
-    return importlib.import_module("swamp_dist.objective.masses_triton")
+    return importlib.import_module("swamp_dist.objective.solve.masses_triton")
 
 
 def half_range(log2_w: Tensor) -> Tensor:

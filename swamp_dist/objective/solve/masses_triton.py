@@ -1,13 +1,16 @@
 """The pass of a Sinkhorn iteration over the scores as GPU kernels: one read of them, and no kernel matrix.
 
 Imported on a GPU only; `masses` has the same pass in plain torch. Exponentials are made in registers:
-G_ik = 2^(scale * s_ik + log2 v_k - top_i) with top_i the largest exponent of the row, or 2^(scale * s_ik) where
-no potentials are absorbed. Wanted are the column sums of G_ik / (G w)_i.
+G_ik = 2^(scale * s_ik + log2 v_k - top_i) with top_i the largest exponent of the row, or 2^(scale * s_ik)
+where no potentials are absorbed. Wanted are the column sums of G_ik / (G w)_i.
 
-Up to 2^14 prototypes a program holds a whole row and its own column sums in registers, and walks over rows: every
-score is read once, and what is written is one vector of K a program. Beyond, one kernel measures
-rows (n pairs of numbers) and a second sums columns: two reads, for any K. Either way sums of programs are added
-in a fixed order, never by atomics, so that a resumed run has the same bits.
+Up to 2^14 prototypes a program holds a whole row and its own column sums in registers, and walks over rows:
+every score is read once, and what is written is one vector of K a program. Beyond, one kernel measures rows
+(n pairs of numbers) and a second sums columns: two reads, for any K. Either way sums of programs are added in
+a fixed order, never by atomics, so that a resumed run has the same bits.
+
+Rows may have weights: their sums are those of w_i G_ik. Kernels without them are compiled apart, and a row of
+weight 0 is not read by the pass that reads once.
 
 Shape letters: M problems solved together, n rows, K prototypes, P programs of a problem.
 """
@@ -22,13 +25,20 @@ from torch import Tensor
 ONE_READ_PROTOTYPES = 2**14
 """Most prototypes of a row in registers: 32 scores and 32 sums for each of 512 threads."""
 _SUMS, _ROWS_EACH = 2**21, 8
-"""Sums that the programs of a problem write at most, unless 128 of them write more; the fewest rows of one, so that
-what is written is at most an eighth of what is read."""
+"""Sums that the programs of a problem write at most, unless 128 of them write more; the fewest rows of one,
+so that what is written is at most an eighth of what is read."""
 _PIECE, _COLUMNS, _ROWS = 4096, 256, 16
 """Of the kernels that read twice: the piece of a row, and the tile of columns and rows."""
 
 
-def column_sums(scores: Tensor, scale: float, lowest: float, absorbed: Tensor | None, w: Tensor) -> Tensor:
+def column_sums(
+    scores: Tensor,
+    scale: float,
+    lowest: float,
+    absorbed: Tensor | None,
+    w: Tensor,
+    weights: Tensor | None = None,
+) -> Tensor:
     """sum_i G_ik / (G w)_i of float32 scores (M, n, K): (M, K).
 
     Args:
@@ -37,6 +47,7 @@ def column_sums(scores: Tensor, scale: float, lowest: float, absorbed: Tensor | 
         lowest: exponents are clamped here, relative to the largest of the row; not where `absorbed` is None.
         absorbed: log2 potentials (M, K) in the kernel; None for the direct kernel.
         w: potentials (M, K) beyond those absorbed, positive.
+        weights: (n,) at least 0, factors of the rows in the sum; None for 1.
     """
     problems, rows, prototypes = scores.shape
     if rows == 0:
@@ -44,24 +55,42 @@ def column_sums(scores: Tensor, scale: float, lowest: float, absorbed: Tensor | 
     potentials, w = (w if absorbed is None else absorbed).contiguous(), w.contiguous()
     if prototypes > ONE_READ_PROTOTYPES:
         factors = _row_factors(scores, scale, potentials, w, direct=absorbed is None)
+        if weights is not None:
+            factors[:, 1] *= weights
         return _weighted_columns(scores, scale, lowest, potentials, factors, direct=absorbed is None)
     width = triton.next_power_of_2(prototypes)
     programs = min(triton.cdiv(rows, _ROWS_EACH), max(128, _SUMS // width))
     partial = scores.new_empty(problems, programs, prototypes)
     _one_read[(programs, problems)](
-        scores, potentials, w, partial, rows, prototypes, scale, lowest, *scores.stride()[:2],
-        WIDTH=width, DIRECT=absorbed is None, num_warps=min(16, max(1, width // 1024)),
+        scores, potentials, w, w if weights is None else weights, partial,
+        rows, prototypes, scale, lowest, *scores.stride()[:2],
+        WIDTH=width, DIRECT=absorbed is None, WEIGHTED=weights is not None,
+        num_warps=min(16, max(1, width // 1024)),
     )  # fmt: skip
     return partial.sum(dim=1)
 
 
-def plain_sums(scores: Tensor, scale: float) -> Tensor:
-    """sum_i 2^(scale * s_ik) of float32 scores (M, n, K): (M, K), the first masses of a cold start in range."""
+def plain_sums(scores: Tensor, scale: float, weights: Tensor | None = None) -> Tensor:
+    """sum_i w_i 2^(scale * s_ik) of float32 scores (M, n, K) and weights (n,) or (M, n), None for 1: (M, K),
+    the first masses of a cold start in range."""
     problems, rows, prototypes = scores.shape
     unused = scores.new_zeros(problems, prototypes)
     if rows == 0:
         return unused
-    return _weighted_columns(scores, scale, 0.0, unused, scores.new_ones(problems, 2, rows), direct=True)
+    factors = scores.new_ones(problems, 2, rows)
+    if weights is not None:
+        factors[:, 1] = weights
+    return _weighted_columns(scores, scale, 0.0, unused, factors, direct=True)
+
+
+def log2_row_sums(scores: Tensor, scale: float) -> Tensor:
+    """log2 sum_k 2^(scale * s_ik) of float32 scores (M, n, K): (M, n), whatever their range."""
+    problems, rows, prototypes = scores.shape
+    if rows == 0:
+        return scores.new_empty(problems, 0)
+    nothing = scores.new_zeros(problems, prototypes)
+    top, share = _row_factors(scores, scale, nothing, nothing + 1, direct=False).unbind(dim=1)
+    return top - share.log2()
 
 
 def _row_factors(scores: Tensor, scale: float, absorbed: Tensor, w: Tensor, *, direct: bool) -> Tensor:
@@ -95,8 +124,8 @@ def _weighted_columns(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _one_read(  # type: ignore[no-untyped-def]
-    scores, potentials, w, partial, rows, prototypes, scale, lowest, side_stride, row_stride,
-    WIDTH: tl.constexpr, DIRECT: tl.constexpr,
+    scores, potentials, w, weights, partial, rows, prototypes, scale, lowest, side_stride, row_stride,
+    WIDTH: tl.constexpr, DIRECT: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Program (p, side): rows p, p + P, ... of one problem; its column sums in its own row of `partial`."""
     program, programs, side = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
@@ -107,14 +136,22 @@ def _one_read(  # type: ignore[no-untyped-def]
     sums = tl.zeros([WIDTH], dtype=tl.float32)
     for row in range(program, rows, programs):
         at = scores + side * side_stride + tl.cast(row, tl.int64) * row_stride + columns
-        exponents = tl.load(at, mask=inside, other=0.0) * scale
+        if WEIGHTED:
+            weight = tl.load(weights + row)
+            counts = tl.zeros([WIDTH], dtype=tl.float32) < weight
+            exponents = tl.load(at, mask=inside & counts, other=0.0) * scale
+        else:
+            exponents = tl.load(at, mask=inside, other=0.0) * scale
         if not DIRECT:
             exponents = tl.where(inside, exponents + absorbed, float("-inf"))
             exponents -= tl.max(exponents, axis=0)
             # A comparison with nan is false: nan stays, and all ranks see it.
             exponents = tl.where(exponents < lowest, lowest, exponents)
         kernel = tl.exp2(exponents)
-        sums += kernel / tl.sum(kernel * side_w, axis=0)
+        if WEIGHTED:
+            sums += kernel / tl.sum(kernel * side_w, axis=0) * weight
+        else:
+            sums += kernel / tl.sum(kernel * side_w, axis=0)
     out = partial + (side * programs + program) * prototypes
     tl.store(out + columns, sums, mask=inside)
 

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
+from swamp_dist.backends.ray.resources import check_answers, own_size, shortage, wanted_address
 from swamp_dist.config import RayCluster
-from swamp_dist.launch.ray_size import check_answers, own_size, shortage, wanted_address
-from swamp_dist.records import UserError
+from swamp_dist.errors import UserError
 
 
 def test_the_address_of_the_file_comes_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

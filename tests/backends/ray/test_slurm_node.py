@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from swamp_dist.backends.ray import ray_train as ray_cluster
+from swamp_dist.backends.ray import slurm_node as ray_node
+from swamp_dist.backends.ray.session import LOOPBACK_VARIABLES
 from swamp_dist.config import SlurmCluster
-from swamp_dist.environment import Place
-from swamp_dist.launch import ray_cluster, ray_node
-from swamp_dist.launch.local import ExitCode
-from swamp_dist.launch.rundir import RunDir
+from swamp_dist.environment import RankInfo
+from swamp_dist.errors import ExitCode, UserError
 from swamp_dist.loading import dump
-from swamp_dist.records import UserError
+from swamp_dist.runs.folder import RunDir
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     folder = RunDir(tmp_path)
     folder.create()
     folder.cluster_yaml.write_text(dump(SlurmCluster(nodes=2, launcher="ray")))
-    place = Place(0, 2, 0, "127.0.0.1", 1, "slurm")
-    monkeypatch.setattr(ray_node, "read_environment", lambda: place)
+    info = RankInfo(0, 2, 0, "127.0.0.1", 1, "slurm")
+    monkeypatch.setattr(ray_node, "read_environment", lambda: info)
     monkeypatch.setattr(ray_node.signal, "signal", lambda *_: None)
     return folder
 
@@ -48,3 +50,13 @@ def test_a_mistake_in_the_settings_stays_one(run_dir: RunDir, monkeypatch: pytes
 
     monkeypatch.setattr(ray_node, "_lead", lead)
     assert ray_node.main([str(run_dir.stage_yaml), str(run_dir.path)]) == ExitCode.USER_MISTAKE
+
+
+@pytest.mark.parametrize(("nodes", "switch"), [(1, "0"), (2, None)])
+def test_a_ray_of_one_node_is_on_loopback_and_one_of_several_is_not(
+    monkeypatch: pytest.MonkeyPatch, nodes: int, switch: str | None
+) -> None:
+    (name,) = LOOPBACK_VARIABLES
+    monkeypatch.setenv(name, "0" if nodes == 2 else "")  # of a pipeline's own Ray, which the job inherits
+    ray_node._choose_interface(RankInfo(0, nodes, 0, "n1", 1, "slurm"))
+    assert os.environ.get(name) == switch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from swamp_dist.launch.rundir import RunDir
-from tests.launch.runs import calls, fake_command
+from swamp_dist.runs.folder import RunDir
+from tests.runs.written_runs import calls, fake_command
 
 SBATCH = """\
 n=$(($(ls "$D/.." | grep -c '^script-') + 41))
@@ -15,13 +15,16 @@ comment=$(printf '%s' "$script" | sed -n 's/^#SBATCH --comment=//p' | tr -d "'")
 printf '%s\\n' "$script" > "$D/../script-$n"
 echo "$SEEN_BY_JOBS" > "$D/../seen-$n"
 echo "PENDING|0:00|${REASON:-Resources}|$comment|0" > "$D/$n"
-echo "Submitted batch job $n"
+echo "${ANSWER:-$n}" | sed "s/JOB/$n/"
 """
 SQUEUE = """\
 me= ; wanted= ; all= ; next=
 for a in "$@"; do
   [ "$next" ] && wanted=$a && next=
-  case "$a" in --me) me=1;; --jobs) next=1;; --states=all) all=1;; --jobs=*) wanted=$(echo "${a#--jobs=}" | tr , ' ');; esac
+  case "$a" in
+    --user=*) me=1;;
+    --jobs) next=1;; --states=all) all=1;; --jobs=*) wanted=$(echo "${a#--jobs=}" | tr , ' ');;
+  esac
 done
 [ "$me" ] && wanted=$(ls "$D")
 for j in $wanted; do
@@ -29,14 +32,14 @@ for j in $wanted; do
   IFS='|' read -r state seconds reason comment code < "$D/$j"
   [ "$all" ] && echo "$state" && continue
   case "$state" in PENDING|RUNNING) ;; *) continue;; esac
-  if [ "$me" ]; then echo "$j|$comment"; else echo "$j|$state|$seconds|$reason"; fi
+  if [ "$me" ]; then echo "$j|$comment"; else echo "$j|$state|$seconds|$reason|$comment"; fi
 done
 """
 SCONTROL = """\
 [ "$1" = update ] && exit 0
 [ -f "$D/$4" ] || { echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; }
 IFS='|' read -r state seconds reason comment code < "$D/$4"
-echo "JobId=$4 JobState=$state Reason=$reason ExitCode=$code:0 RunTime=00:00:10"
+echo "JobId=$4 JobState=$state Reason=$reason ExitCode=$code:0 RunTime=00:00:10 Comment=$comment"
 """
 SCANCEL = """\
 IFS='|' read -r state rest < "$D/$1"
@@ -52,7 +55,8 @@ class Slurm:
         self.jobs.mkdir(parents=True)
         head = f'D="{self.jobs}"\n'
         for name, script in (
-            ("sbatch", SBATCH), ("squeue", SQUEUE), ("scontrol", SCONTROL), ("scancel", SCANCEL), ("srun", "exit 1")
+            ("sbatch", SBATCH), ("squeue", SQUEUE), ("scontrol", SCONTROL), ("scancel", SCANCEL),
+            ("srun", "exit 1"), ("sinfo", "exit 1"),
         ):  # fmt: skip
             fake_command(self.commands, name, head + script)
         self.path = f"{self.commands}{os.pathsep}{os.environ['PATH']}"

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from swamp_dist.config import EngineSettings, GatedSettings, ModelSettings, OptimizerSettings, WordsSettings
 from swamp_dist.distributed import World
+from swamp_dist.encoders.networks.words import WordsEncoder, largest_rows
 from swamp_dist.model.dual_encoder import build_dual_encoder
-from swamp_dist.model.words import WordsEncoder, largest_rows
 from swamp_dist.records import InputSpec, PairBatch, Words
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode

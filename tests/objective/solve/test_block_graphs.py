@@ -1,4 +1,4 @@
-"""Blocks of iterations as graphs: when they are recorded, what they hand out, and that they never ask the host."""
+"""Blocks of iterations as graphs: when they are recorded, what they give, that no host is asked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from swamp_dist.objective import masses, sinkhorn
-from swamp_dist.objective.block_graphs import BlockGraphs, Tensors
-from swamp_dist.objective.masses import Problem
-from swamp_dist.objective.queue import Deal, Queue
-from swamp_dist.objective.sinkhorn import StreamedScores, solve
-from swamp_dist.objective.solve_memory import SolveMemory
+from swamp_dist.objective.queue import Queue, QueueShard
+from swamp_dist.objective.solve import masses, sinkhorn
+from swamp_dist.objective.solve.block_graphs import BlockGraphs, Tensors
+from swamp_dist.objective.solve.masses import Problem
+from swamp_dist.objective.solve.scores import RowWeights
+from swamp_dist.objective.solve.sinkhorn import StreamedScores, solve
+from swamp_dist.objective.solve.solve_memory import SolveMemory
 
 
 class _Recorder:
@@ -46,42 +47,77 @@ def _scores(step: int, rows: int = 40) -> Tensor:
     return x @ functional.normalize(torch.randn(9, 6, generator=generator), dim=1).t()
 
 
-def _column_sums(scores: Tensor, scale: float, lowest: float, absorbed: Tensor | None, w: Tensor) -> Tensor:
+def _column_sums(
+    scores: Tensor,
+    scale: float,
+    lowest: float,
+    absorbed: Tensor | None,
+    w: Tensor,
+    weights: Tensor | None = None,
+) -> Tensor:
     """The GPU's pass in plain torch."""
     exponents = scores * scale
     if absorbed is not None:
         exponents += absorbed[:, None]
         exponents = (exponents - exponents.amax(dim=2, keepdim=True)).clamp_min(lowest)
     kernel = exponents.exp2()
-    return (kernel / (kernel * w[:, None]).sum(dim=2, keepdim=True)).sum(dim=1)
+    plan = kernel / (kernel * w[:, None]).sum(dim=2, keepdim=True)
+    return (plan if weights is None else plan * weights[:, None]).sum(dim=1)
+
+
+def _plain_sums(scores: Tensor, scale: float, weights: Tensor | None = None) -> Tensor:
+    kernel = (scores * scale).exp2()
+    return (kernel if weights is None else kernel * weights[..., None]).sum(dim=1)
+
+
+def _log2_row_sums(scores: Tensor, scale: float) -> Tensor:
+    return torch.logsumexp(scores * scale / masses.LOG2_E, dim=2) * masses.LOG2_E
+
+
+def _weights(step: int) -> RowWeights:
+    counts = (torch.rand(40, generator=torch.Generator().manual_seed(step)) < 0.6).float()
+    return RowWeights(counts, counts.double().sum())
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = SimpleNamespace(
-        column_sums=_column_sums, plain_sums=lambda scores, scale: (scores * scale).exp2().sum(dim=1)
-    )
-    monkeypatch.setattr(masses, "_fused_passes", lambda: sums)
+    sums = SimpleNamespace(column_sums=_column_sums, plain_sums=_plain_sums, log2_row_sums=_log2_row_sums)
+    monkeypatch.setattr(masses, "fused_passes", lambda: sums)
     monkeypatch.setattr(masses, "is_fused", lambda scores: True)
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("bound", [None, 1.0])
 @pytest.mark.parametrize(("epsilon", "start"), [(0.05, None), (0.05, 0.3), (0.05, 200.0), (0.005, None)])
-@pytest.mark.parametrize("momentum", [True, False])
+@pytest.mark.parametrize(
+    ("momentum", "weighted", "literal"),
+    [(True, False, None), (False, False, None), (False, True, None), (False, True, 0.25)],
+)
 def test_recorded_blocks_change_no_bit(
-    epsilon: float, start: float | None, bound: float | None, momentum: bool
+    epsilon: float,
+    start: float | None,
+    bound: float | None,
+    momentum: bool,
+    weighted: bool,
+    literal: float | None,
 ) -> None:
+    """Where rows have weights, other rows count and another number of them in every solve."""
     recorder = _Recorder()
     graphs, memory, work = BlockGraphs(recorder), torch.empty(2, 40, 9), torch.empty(2, 40, 9)
     log_v = None if start is None else start * torch.linspace(-1, 1, 18).reshape(2, 9)
     how: dict[str, Any] = {"iterations": 17, "log_v": log_v, "bound": bound, "momentum": momentum}
+    how["literal"] = literal
+    kept = RowWeights(torch.empty(40), torch.empty((), dtype=torch.float64)) if weighted else None
     found = []
     for step in range(4):
         memory.copy_(_scores(step))
-        found.append(solve(memory, 40, epsilon, work=work, graphs=graphs, **how))
+        if kept is not None:
+            kept.mine.copy_(_weights(step).mine)
+            kept.total.copy_(_weights(step).total)
+        found.append(solve(memory, 40, epsilon, work=work, graphs=graphs, weights=kept, **how))
     for step, solution in enumerate(found):  # none was overwritten by a later one
-        expected = solve(_scores(step), 40, epsilon, **how)
+        weights = _weights(step) if weighted else None
+        expected = solve(_scores(step), 40, epsilon, weights=weights, **how)
         assert torch.equal(solution.log_v, expected.log_v)
         assert torch.equal(solution.marginal_error, expected.marginal_error)
         assert (solution.iterations, solution.repeats) == (expected.iterations, expected.repeats)
@@ -136,7 +172,7 @@ def test_all_ranks_record_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = SolveMemory(2 * 16 * 4)
     memory.fit(2, 2, prototypes)
     assert memory.graphs is None  # a CPU
-    monkeypatch.setattr("swamp_dist.objective.solve_memory.is_fused", lambda scores: True)
+    monkeypatch.setattr("swamp_dist.objective.solve.solve_memory.is_fused", lambda scores: True)
     first = memory.fit(2, 2, prototypes)
     assert memory.graphs is not None
     assert memory.fit(2, 3, prototypes) is first
@@ -149,7 +185,7 @@ def test_all_ranks_record_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_rank_with_most_rows_is_known_on_all(pushed: int, size: int) -> None:
     held = []
     for rank in range(size):
-        queue = Queue(7, 3, torch.device("cpu"), deal=Deal(6, rank, size))
+        queue = Queue(7, 3, torch.device("cpu"), shard=QueueShard(6, rank, size))
         for step in range(pushed):
             rows = torch.zeros(6 // size, 3)
             queue.push(rows, rows, torch.zeros(6 // size, dtype=torch.int64), step)
@@ -175,13 +211,18 @@ class _NoHost(TorchDispatchMode):
 def test_a_block_never_asks_the_host(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
     """Every way through a block, on tensors without content; `fused` with the GPU's pass left out."""
     pass_ = SimpleNamespace(
-        column_sums=lambda scores, scale, lowest, absorbed, w: torch.empty_like(w),
-        plain_sums=lambda scores, scale: scores.new_empty(2, 9),
+        column_sums=lambda scores, scale, lowest, absorbed, w, weights: torch.empty_like(w),
+        plain_sums=lambda scores, scale, weights: scores.new_empty(2, 9),
+        log2_row_sums=lambda scores, scale: scores.new_empty(scores.shape[:2]),
     )
-    monkeypatch.setattr(masses, "_fused_passes", lambda: pass_)
+    monkeypatch.setattr(masses, "fused_passes", lambda: pass_)
     monkeypatch.setattr(masses, "is_fused", lambda scores: fused)
-    for rows, bound, cold, careful, momentum in itertools.product((40, 0), (None, 1.0), *[(True, False)] * 3):
-        problem = Problem(torch.empty(2, rows, 9, device="meta"), 40, 0.05, None, None, bound)
+    ways = itertools.product((40, 0), (None, 1.0), (None, 0.25), *[(True, False)] * 4)
+    for rows, bound, literal, cold, careful, momentum, weighted in ways:
+        total = torch.empty((), dtype=torch.float64, device="meta")
+        weights = RowWeights(torch.empty(rows, device="meta"), total) if weighted else None
+        scores = torch.empty(2, rows, 9, device="meta")
+        problem = Problem(scores, 40, 0.05, None, None, bound, weights, literal)
         state = sinkhorn._State.at(problem.vectors(0.0))
         with _NoHost():
             block = sinkhorn._run_block(problem, state, 5, cold=cold, careful=careful, momentum=momentum)

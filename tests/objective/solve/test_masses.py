@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from swamp_dist.config import SwampSettings
 from swamp_dist.distributed import World
-from swamp_dist.objective import masses
+from swamp_dist.errors import UserError
 from swamp_dist.objective.checks import check_swamp
-from swamp_dist.objective.masses import ScorePrecision
 from swamp_dist.objective.queue import Queue
-from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, assign, solve
+from swamp_dist.objective.solve import masses
+from swamp_dist.objective.solve.scores import ScorePrecision
+from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, StreamedScores, assign, solve
 from swamp_dist.objective.targets import queue_scores
-from swamp_dist.records import UserError
 from tests.ranks import run_on_ranks
 
 

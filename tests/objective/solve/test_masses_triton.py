@@ -1,4 +1,4 @@
-"""The GPU's pass, run by Triton's interpreter in a process of its own: the choice of interpreter is made on import."""
+"""The GPU's pass under Triton's interpreter, in a process of its own: import decides for the interpreter."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swamp_dist.objective import masses
-from swamp_dist.objective.sinkhorn import SinkhornSolution, StreamedScores, solve
+from swamp_dist.objective.solve import masses
+from swamp_dist.objective.solve.scores import RowWeights
+from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, StreamedScores, solve
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed here (it is made for Linux)"
@@ -43,8 +44,17 @@ def _problem(rows: int, prototypes: int, absorbed: bool) -> tuple[Tensor, Tensor
     return x @ p.t(), potentials if absorbed else None, log2_w.exp2()
 
 
-def _oracle(scores: Tensor, scale: float, absorbed: Tensor | None, w: Tensor) -> Tensor:
-    """The definition, in float64."""
+def _weights(rows: int) -> Tensor:
+    """Of the rows: some count, some do not."""
+    return (torch.rand(rows, generator=torch.Generator().manual_seed(rows)) < 0.6).float()
+
+
+def _oracle(
+    scores: Tensor, scale: float, absorbed: Tensor | None, w: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """The definition, in float64; rows of weight 0 are left out."""
+    if weights is not None:
+        scores = scores[:, weights > 0]
     exponents = scores.double() * scale
     if absorbed is not None and scores.shape[1]:
         exponents = exponents + absorbed.double()[:, None]
@@ -53,28 +63,31 @@ def _oracle(scores: Tensor, scale: float, absorbed: Tensor | None, w: Tensor) ->
     return (kernel / (kernel * w.double()[:, None]).sum(dim=2, keepdim=True)).sum(dim=1)
 
 
-def _interpreted_sums() -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Of each case: in one read, in two reads, and of scores that are a slice of larger memory."""
-    from swamp_dist.objective import masses_triton
+def _interpreted_sums() -> dict[str, list[tuple[Tensor, bool]]]:
+    """Of each case: in one read, in two reads, and of scores that are a slice of larger memory; without
+    weights (False), then with."""
+    from swamp_dist.objective.solve import masses_triton
 
     found = {}
     most = masses_triton.ONE_READ_PROTOTYPES
     for name, (rows, prototypes, epsilon, absorbed) in CASES.items():
         scores, potentials, w = _problem(rows, prototypes, absorbed)
         how = (masses.LOG2_E / epsilon, LOWEST, potentials, w)
-        once = masses_triton.column_sums(scores, *how)
         memory = torch.full((2, rows + 3, prototypes), torch.nan)
         memory[:, :rows] = scores
-        sliced = masses_triton.column_sums(memory[:, :rows], *how)
-        masses_triton.ONE_READ_PROTOTYPES = 0
-        found[name] = (once, masses_triton.column_sums(scores, *how), sliced)
-        masses_triton.ONE_READ_PROTOTYPES = most
+        found[name] = []
+        for weights in (None, _weights(rows)):
+            sums = [masses_triton.column_sums(x, *how, weights) for x in (scores, memory[:, :rows])]
+            masses_triton.ONE_READ_PROTOTYPES = 0
+            sums.append(masses_triton.column_sums(scores, *how, weights))
+            masses_triton.ONE_READ_PROTOTYPES = most
+            found[name] += [(x, weights is not None) for x in sums]
     return found
 
 
 def _wide_sums() -> tuple[Tensor, Tensor]:
     """Rows in more than one piece, columns in more than one tile, direct and not."""
-    from swamp_dist.objective import masses_triton
+    from swamp_dist.objective.solve import masses_triton
 
     masses_triton.ONE_READ_PROTOTYPES, masses_triton._PIECE, masses_triton._COLUMNS = 0, 32, 16
     masses_triton._ROWS_EACH = 1
@@ -86,7 +99,7 @@ def _wide_sums() -> tuple[Tensor, Tensor]:
 
 
 def _nan_sums() -> list[Tensor]:
-    from swamp_dist.objective import masses_triton
+    from swamp_dist.objective.solve import masses_triton
 
     found = []
     for most in (2**14, 0):
@@ -105,17 +118,33 @@ SOLVES: dict[str, dict[str, Any]] = {
     "small epsilon": {"epsilon": 0.005},
     "careful": {"epsilon": 0.05, "bound": 1.0, "log_v": 200.0},
     "streamed": {"epsilon": 0.05, "streamed": True},
+    "direct, weighted": {"epsilon": 0.05, "bound": 1.0, "weighted": True},
+    "small epsilon, weighted": {"epsilon": 0.005, "weighted": True},
+    "streamed, weighted": {"epsilon": 0.05, "streamed": True, "weighted": True},
+    "literal": {"epsilon": 0.05, "bound": 1.0, "literal": 0.25},
+    "literal, weighted": {"epsilon": 0.05, "bound": 1.0, "literal": 0.25, "weighted": True},
+    "literal, streamed, small epsilon": {"epsilon": 0.005, "streamed": True, "literal": 0.25},
 }
 
 
-def _solve(epsilon: float, log_v: float = 0.0, streamed: bool = False, bound: float | None = None) -> Any:
+def _solve(
+    epsilon: float,
+    log_v: float = 0.0,
+    streamed: bool = False,
+    bound: float | None = None,
+    weighted: bool = False,
+    literal: float | None = None,
+) -> Any:
     scores, _, _ = _problem(40, 11, absorbed=False)
     sides = functional.normalize(torch.randn(2, 40, 5, generator=torch.Generator().manual_seed(1)), dim=2)
     taken: Any = (
         scores if not streamed else StreamedScores((sides[0], sides[1]), sides[0, :11], scores[:, :7])
     )
     start = log_v * torch.linspace(-1, 1, 22).reshape(2, 11) if log_v else None
-    return solve(taken, 40, epsilon, iterations=7, log_v=start, bound=bound)
+    counts = _weights(40)
+    weights = RowWeights(counts, counts.double().sum()) if weighted else None
+    how: dict[str, Any] = {"bound": bound, "weights": weights, "literal": literal}
+    return solve(taken, 40, epsilon, iterations=7 if literal is None else 2, log_v=start, **how)
 
 
 def _fused_solves() -> dict[str, tuple[SinkhornSolution, tuple[int, ...]]]:
@@ -132,7 +161,7 @@ def _main(pipe: Connection) -> None:
     torch.set_num_threads(1)
     # Pickled here: multiprocessing would share a tensor's memory with a process that is about to end.
     pipe.send_bytes(pickle.dumps((_interpreted_sums(), _nan_sums(), _wide_sums())))
-    from swamp_dist.objective import masses_triton
+    from swamp_dist.objective.solve import masses_triton
 
     masses_triton.ONE_READ_PROTOTYPES, masses_triton._ROWS_EACH = 2**14, 8
     pipe.send_bytes(pickle.dumps(_fused_solves()))
@@ -158,13 +187,15 @@ def interpreted() -> Any:
 def test_either_way_of_reading_gives_the_sums_of_the_definition(interpreted: Any, name: str) -> None:
     rows, prototypes, epsilon, absorbed = CASES[name]
     scores, potentials, w = _problem(rows, prototypes, absorbed)
-    expected = _oracle(scores, masses.LOG2_E / epsilon, potentials, w).float()
+    how = (scores, masses.LOG2_E / epsilon, potentials, w)
+    expected = {False: _oracle(*how).float(), True: _oracle(*how, _weights(rows)).float()}
     # Rounding of an exponent e is relative e * 2^-24 of its power.
     tolerance = 2e-6 + 2**-22 / epsilon
-    for found in interpreted[0][0][name]:
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
+    assert len(interpreted[0][0][name]) == 6
+    for found, weighted in interpreted[0][0][name]:
+        torch.testing.assert_close(found, expected[weighted], rtol=tolerance, atol=0)
     if name == "clamped":
-        assert float(expected.min()) < 2.0**-60  # a column that only clamped entries fill
+        assert float(expected[False].min()) < 2.0**-60  # a column that only clamped entries fill
 
 
 def test_a_score_that_is_no_number_is_seen_in_its_problem_alone(interpreted: Any) -> None:
@@ -204,7 +235,7 @@ def test_the_pass_is_a_gpus_in_float32_alone() -> None:
 def test_on_a_gpu_compiled_kernels_give_the_sums_of_the_definition(
     rows: int, prototypes: int, absorbed: bool
 ) -> None:
-    from swamp_dist.objective import masses_triton
+    from swamp_dist.objective.solve import masses_triton
 
     scores, potentials, w = _problem(rows, prototypes, absorbed)
     on_gpu = [None if x is None else x.cuda() for x in (scores, potentials, w)]

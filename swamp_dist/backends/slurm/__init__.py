@@ -1,0 +1,1 @@
+"""Stages as jobs of SLURM: batch script, queue, submission, restart, following."""

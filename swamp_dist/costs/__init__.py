@@ -1,0 +1,1 @@
+"""What a stage will take: compute, memory, traffic, time."""

@@ -1,0 +1,117 @@
+"""Does a stage fit into the memory of its ranks? Asked before a rank starts, by the formulas of `--cost`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from swamp_dist.backends.rank_process import has_gpu
+from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
+from swamp_dist.costs.table import binary, known_inputs, whole_cost
+from swamp_dist.errors import UserError
+from swamp_dist.model.costs import FLOAT
+from swamp_dist.records import InputSpec
+from swamp_dist.train.weights_header import stage_embedding_dim
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+MOST_OF_A_GPU = 512 * 2**30
+"""No GPU has more; what the one of a rank has is not asked without torch."""
+MOST_OF_A_RANK = 64 * 2**40
+"""No machine has more, where settings do not say what a rank gets."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory that a rank can have at most."""
+
+    bytes: int
+    what: str
+    """For people: `2 ranks share the 15.6 GiB of this machine`."""
+
+
+def room_here(ranks: int) -> Room:
+    """The share of one of so many ranks of this machine, or the most that a GPU can have."""
+    if has_gpu():
+        return _ON_A_GPU
+    whole = psutil.virtual_memory().total + psutil.swap_memory().total
+    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else ""
+    whole = min(whole, int(limit)) if limit.isdecimal() else whole
+    share = "1 rank has" if ranks == 1 else f"{ranks} ranks share"
+    return Room(whole // ranks, f"{share} the {binary(whole)} of this machine")
+
+
+def room_on(cluster: ClusterSettings) -> Room:
+    """What a rank gets where a cluster file sends it."""
+    if not isinstance(cluster, SizedCluster):
+        return room_here(cluster.world_size)
+    if cluster.on_gpu:
+        return _ON_A_GPU
+    if cluster.memory_per_rank is not None:
+        return Room(cluster.memory_per_rank, f"the cluster file gives it {binary(cluster.memory_per_rank)}")
+    return Room(MOST_OF_A_RANK, f"no machine has {binary(MOST_OF_A_RANK)}")
+
+
+_ON_A_GPU = Room(MOST_OF_A_GPU, f"no GPU has {binary(MOST_OF_A_GPU)}")
+
+
+def memory_problem(settings: StageSettings, world_size: int, room: Room) -> str | None:
+    """Why a stage cannot fit, with the numbers and what to change; None where nothing speaks against it.
+
+    Args:
+        settings: of a stage whose starting weights may still be absent; then nothing can be said unless they
+            name the size of the embedding.
+    """
+    if settings.model.embedding_dim is None:
+        try:
+            embedding_dim = stage_embedding_dim(settings)
+        except UserError:  # weights that another stage has yet to write
+            return None
+    else:
+        embedding_dim = settings.model.embedding_dim
+    parts = _parts(settings, embedding_dim, world_size)
+    needed = sum(parts.values())
+    if needed <= room.bytes:
+        return None
+    listed = ", ".join(f"{name} {binary(size)}" for name, size in parts.items() if size)
+    return (
+        f"stage {settings.name} needs {binary(needed)} of memory per rank ({listed}), but {room.what}.\n"
+        "Fix: lower model.embedding_dim, the encoders' widths, objective.swamp.prototypes, "
+        "objective.swamp.queue.size or data.entries; set engine.micro_batch or engine.zero_stage; or take "
+        "more ranks. `swamp show --cost` prints the parts."
+    )
+
+
+def refuse_what_does_not_fit(settings: StageSettings, world_size: int, room: Room) -> None:
+    """Ask `memory_problem`.
+
+    Raises:
+        UserError: there is one.
+    """
+    problem = memory_problem(settings, world_size, room)
+    if problem is not None:
+        raise UserError(problem)
+
+
+def _parts(settings: StageSettings, embedding_dim: int, world_size: int) -> Mapping[str, int]:
+    """Bytes per rank by part; of a stage that only evaluates, the weights alone."""
+    try:
+        inputs = known_inputs(settings)
+    except UserError:  # encoders and fields that do not fit are told when the model is built
+        inputs = None
+    if settings.train is not None:
+        return whole_cost(settings, embedding_dim, inputs, world_size).memory
+    return {"weights": FLOAT * _parameters(settings, embedding_dim, inputs)}
+
+
+def _parameters(
+    settings: StageSettings, embedding_dim: int, inputs: tuple[InputSpec, InputSpec] | None
+) -> int:
+    swamp = settings.objective.swamp
+    prototypes = swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
+    if inputs is None:
+        return prototypes
+    sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
+    return prototypes + sum(encoder.cost(1, spec, embedding_dim).parameters for encoder, spec in sides)

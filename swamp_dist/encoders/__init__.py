@@ -1,0 +1,18 @@
+"""Encoders of one modality: their settings, what they take and cost, and the networks they build.
+
+One file per kind; a new one is added to the union below. Torch is imported when a network is built.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from swamp_dist.encoders import gated, mlp, words
+
+EncoderSettings = Annotated[
+    mlp.MlpSettings | gated.GatedSettings | words.WordsSettings,
+    Field(discriminator="kind"),
+]
+"""Settings of any encoder; `kind` says which."""

@@ -1,0 +1,97 @@
+"""What the package asks of an encoder of one modality; every file beside this one answers it for one kind."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from swamp_dist.encoders.cost import EncoderCost
+from swamp_dist.errors import UserError
+from swamp_dist.records import InputSpec
+from swamp_dist.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Encoder(Settings, abc.ABC):
+    """Settings of an encoder and all that follows from them. Only `build` imports torch.
+
+    A kind is a class of its own with `kind: Literal["NAME"] = "NAME"` as its first field.
+    """
+
+    kind: str
+
+    @abc.abstractmethod
+    def input_problem(self, spec: InputSpec) -> str | None:
+        """Why the encoder cannot take items like `spec`, with the fix; None where it can."""
+
+    @abc.abstractmethod
+    def build(self, spec: InputSpec, embedding_dim: int) -> nn.Module:
+        """The network, freshly initialised: b inputs like `spec` -> (b, embedding_dim), of any length.
+
+        Its forward takes a tensor (b, *spec.shape), or `records.Words` where `spec` is one of words; then it
+        derives from `networks.words.WordsNetwork`. Weights are drawn here, by torch's default generator.
+
+        Args:
+            spec: items that `input_problem` has nothing against.
+            embedding_dim: D.
+        """
+
+    @abc.abstractmethod
+    def cost(self, rows: int, spec: InputSpec, embedding_dim: int) -> EncoderCost:
+        """Operations, parameters and values kept for b = `rows` inputs like `spec`; D = `embedding_dim`."""
+
+    @abc.abstractmethod
+    def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """D of weights that hold tensors of these names and shapes; None where they are of another kind.
+
+        Args:
+            shapes: by the parameter's name in the network, the other encoder's left out.
+        """
+
+    def configured_input(self) -> InputSpec | None:
+        """The items that the settings alone tell of, before a shard set is built; None where they do not."""
+        return None
+
+    def scaled_parts(self) -> tuple[int, ...] | None:
+        """Widths of the parts of an input that are brought to unit length first; () for none.
+
+        Weights record it, because no shape shows it. None for kinds that never do that: nothing is recorded.
+        """
+        return None
+
+
+def check_input(encoder: Encoder, spec: InputSpec) -> None:
+    """Refuse items that an encoder does not take.
+
+    Raises:
+        UserError: names both and the fix.
+    """
+    if (problem := encoder.input_problem(spec)) is not None:
+        raise UserError(problem)
+
+
+def vector_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of one vector per item cannot take items like `spec`; None where it can."""
+    if spec.word_dim is not None:
+        return _other_input(kind, "one vector per item", "words of a word table", spec, "words")
+    if len(spec.shape) != 1:
+        return f"encoder {kind!r} takes one vector per item, but the field holds arrays of shape {spec.shape}"
+    return None
+
+
+def words_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of words cannot take items like `spec`; None where it can."""
+    if spec.word_dim is None:
+        return _other_input(kind, "words", "an array", spec, "gated or mlp")
+    return None
+
+
+def _other_input(kind: str, takes: str, found: str, spec: InputSpec, fitting: str) -> str:
+    return (
+        f"encoder {kind!r} takes {takes}, but the field holds {found} of shape {spec.shape}.\n"
+        "Fix: set the kind of this modality's encoder (model.a for data.a, model.b for data.b) "
+        f"to {fitting}, or name another field."
+    )

@@ -1,0 +1,1 @@
+"""The networks of encoders, in torch; everything around them works without it."""

@@ -1,0 +1,271 @@
+"""A trained model in a program of one's own: read from its run folder, asked for embeddings and figures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swamp_dist.config import EvaluateSettings, ModelSettings, StageSettings
+from swamp_dist.data.inputs import input_specs, uses_words
+from swamp_dist.data.manifest import Manifest, load_manifest
+from swamp_dist.data.reader import open_reader
+from swamp_dist.data.words import WordTable, open_words
+from swamp_dist.distributed import alone
+from swamp_dist.errors import UserError
+from swamp_dist.evaluate.embedding import Embedded, embed_split
+from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.file_names import weights_file
+from swamp_dist.loading import load
+from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
+from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words
+from swamp_dist.runs.folder import RunDir
+from swamp_dist.sources.captions import caption_ids
+from swamp_dist.train.input_parts import check_unit_parts
+from swamp_dist.train.weights import load_into, load_weights
+from swamp_dist.train.weights_header import embedding_dim_of
+from swamp_dist.train.word_source import check_word_source
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Both encoders of a stage in evaluation mode, with what tells how to feed them."""
+
+    settings: StageSettings
+    """The stage whose model this is."""
+    weights: Path
+    """The file that the encoders were read from."""
+    manifest: Manifest
+    """The stage's shard set: it fixes what one item of a field looks like."""
+    encoders: DualEncoder
+    device: torch.device
+
+    @property
+    def fields(self) -> tuple[str, str]:
+        """Names of modality A and of modality B."""
+        return self.settings.data.a, self.settings.data.b
+
+    def embed(self, field: str, items: Sequence[str] | np.ndarray | Tensor, chunk: int = 256) -> Tensor:
+        """Embed items that are in memory.
+
+        Args:
+            field: the modality, one of `fields`.
+            items: (n, width) vectors; for a field of words, n captions as text. n is at least 1.
+            chunk: items embedded at a time.
+
+        Returns:
+            (n, D) float32 rows of unit length, on the CPU: a product of rows of both modalities is a cosine.
+
+        Raises:
+            UserError: no such field, or items that do not fit it.
+        """
+        if field not in self.fields:
+            raise UserError(f"this model has no field {field!r}; it has {' and '.join(self.fields)}")
+        place = self.fields.index(field)
+        if not len(items):
+            raise UserError(f"field {field!r}: no items to embed")
+        inputs = self._chunks(field, self._specs[place], items, chunk)
+        return torch.cat([self.encode(place, part).cpu() for part in inputs])
+
+    def evaluate(
+        self,
+        split: str,
+        shards: Path | str | None = None,
+        relevance: tuple[Literal["pair", "class"], ...] = ("pair",),
+        chunk: int = 256,
+    ) -> EvaluationResult:
+        """Retrieval in both directions on a split, as a stage's `evaluate` computes it.
+
+        Args:
+            split: name of the split.
+            shards: folder of another shard set with the same fields; default: the stage's own.
+            relevance: what counts as right: an item's own partners, or all items of its class.
+            chunk: items embedded at a time; part of the numbers' definition.
+
+        Raises:
+            UserError: no such split or classes, or a set that the model does not fit.
+        """
+        manifest, (a, b) = self.open_shards(shards), self.fields
+        settings = EvaluateSettings(split=split, relevance=relevance, chunk=chunk)
+        with contextlib.closing(open_reader(manifest, split, (a, b))) as reader:
+            return evaluate_split(
+                lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
+                manifest, settings, a, b, alone(self.device), reader,
+            )  # fmt: skip
+
+    def open_shards(self, shards: Path | str | None = None) -> Manifest:
+        """The stage's shard set, or another one if the encoders take its fields.
+
+        Raises:
+            UserError: it has other fields, or word vectors from another file.
+        """
+        if shards is None:
+            return self.manifest
+        manifest = load_manifest(Path(shards))
+        for field, expected in zip(self.fields, self._specs, strict=True):
+            words = manifest.record.words
+            dim = words.dim if words is not None and field in words.fields else None
+            found = InputSpec(manifest.field(field).shape, dim)
+            if found.word_dim != expected.word_dim or (dim is None and found.shape != expected.shape):
+                raise UserError(
+                    f"{manifest.folder}: field {field!r}: the model takes {expected}, found {found}.\n"
+                    "Name a set that was built like the one it was trained on."
+                )
+        _check_words(self.weights, manifest, self.settings)
+        return manifest
+
+    def _chunks(
+        self, field: str, spec: InputSpec, items: Sequence[str] | np.ndarray | Tensor, chunk: int
+    ) -> Iterator[Inputs]:
+        """The items as the encoder takes them, on the device: float32 vectors, or words of the table."""
+        starts = range(0, len(items), chunk)
+        if self._words is not None and spec.word_dim is not None:
+            texts = [item for item in items if isinstance(item, str)]
+            if isinstance(items, str) or len(texts) != len(items):
+                raise UserError(f"field {field!r} holds words: expected a list of captions as text")
+            table, index = self._words
+            ids = caption_ids(texts, index, table.record.max_words)
+            for i in starts:
+                yield Words(*(part.to(self.device) for part in table.batch(ids[i : i + chunk])))
+            return
+        if not isinstance(items, np.ndarray | Tensor) and any(isinstance(item, str) for item in items):
+            raise UserError(f"field {field!r} holds vectors: expected an array, found texts")
+        rows = torch.as_tensor(items)
+        if rows.shape[1:] != spec.shape:
+            raise UserError(
+                f"field {field!r}: expected shape (n, {spec.shape[0]}), found {tuple(rows.shape)}"
+            )
+        for i in starts:
+            yield rows[i : i + chunk].to(self.device).float()
+
+    def encode(self, place: int, inputs: Inputs) -> Tensor:
+        """(n, D) unit-length embeddings of modality A (place 0) or B (1); `inputs` are on the device."""
+        with torch.no_grad():
+            found = self.encoders(inputs, None) if place == 0 else self.encoders(None, inputs)
+        assert isinstance(found, Tensor)
+        return found
+
+    @cached_property
+    def _specs(self) -> tuple[InputSpec, InputSpec]:
+        return input_specs(self.manifest, self.settings.data)
+
+    @cached_property
+    def _words(self) -> tuple[WordTable, dict[str, int]] | None:
+        """The word table and the row of every word."""
+        table = open_words(self.manifest)
+        return None if table is None else (table, {word: row for row, word in enumerate(table.words) if row})
+
+
+@dataclass(frozen=True)
+class EmbeddedSplit:
+    """All items of a split, embedded."""
+
+    keys: tuple[str, ...]
+    """Keys of the entries, in the order of the set; `entry` of both sides counts in them."""
+    a: Embedded
+    b: Embedded
+
+
+def load_model(
+    source: Path | str,
+    *,
+    job: Path | str | StageSettings | None = None,
+    shards: Path | str | None = None,
+    device: str | None = None,
+) -> TrainedModel:
+    """The model of a run folder, or of a weights file, ready to embed.
+
+    Args:
+        source: run folder of a stage, or a .safetensors file.
+        job: settings of the stage, or their file; default: stage.yaml beside the weights.
+        shards: where the stage's shard set is now, if it was moved.
+        device: for example `cuda`; default: a GPU where there is one.
+
+    Raises:
+        UserError: nothing there, weights of another model, or a shard set that does not fit them.
+    """
+    source = Path(source)
+    settings = _load_settings(source, job)
+    if shards is not None:
+        data = settings.data.model_copy(update={"shards": Path(shards)})
+        settings = settings.model_copy(update={"data": data})
+    weights = _find_weights(source, settings)
+    loaded = load_weights(weights)  # first, as it says best what is wrong with the file
+    settings = settings.model_copy(update={"model": _with_dim(settings.model, weights)})
+    manifest = load_manifest(settings.data.shards, settings.data.recipe)
+    check_unit_parts(weights, "weights", settings.model)
+    _check_words(weights, manifest, settings)
+    specs = input_specs(manifest, settings.data)
+    # Without prototypes, which no embedding uses.
+    encoders = build_dual_encoder(settings.model, *specs, None, True, settings.seed)
+    load_into(encoders, loaded, weights, "auto")
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return TrainedModel(settings, weights, manifest, encoders.to(chosen).eval(), chosen)
+
+
+def embed(
+    model: TrainedModel, split: str, shards: Path | str | None = None, chunk: int = 256
+) -> EmbeddedSplit:
+    """Embed every item of a split once, as an evaluation does.
+
+    Args:
+        model: from `load_model`.
+        split: name of the split.
+        shards: folder of another shard set with the same fields; default: the stage's own.
+        chunk: items embedded at a time; their last bits depend on it.
+
+    Raises:
+        UserError: no such split, or a set that the model does not fit.
+    """
+    manifest = model.open_shards(shards)
+    entries, words, sides = len(manifest.split(split)), open_words(manifest), []
+    with contextlib.closing(open_reader(manifest, split, model.fields)) as reader:
+        for place, field in enumerate(model.fields):
+            several, encode = manifest.field(field).items, partial(model.encode, place)
+            sides.append(
+                embed_split(encode, reader, field, entries, several, chunk, alone(model.device), words)
+            )
+    return EmbeddedSplit(tuple(manifest.split(split).keys(range(entries))), *sides)
+
+
+def _load_settings(source: Path, job: Path | str | StageSettings | None) -> StageSettings:
+    if isinstance(job, StageSettings):
+        return job
+    path = Path(job) if job is not None else RunDir(source if source.is_dir() else source.parent).stage_yaml
+    if job is None and not path.is_file():
+        raise UserError(
+            f"{source}: expected a run folder, or weights with their stage.yaml beside them; "
+            f"{path} is not there.\n"
+            "Fix: correct the path, or name the settings that the weights were trained with (job=...)."
+        )
+    return load(path, StageSettings)
+
+
+def _find_weights(source: Path, settings: StageSettings) -> Path:
+    """The weights of a stage that trained, or those that a stage without training evaluates."""
+    own = weights_file(source)
+    return own if own.is_file() or settings.weights is None else weights_file(settings.weights)
+
+
+def _with_dim(model: ModelSettings, weights: Path) -> ModelSettings:
+    dim = embedding_dim_of(weights, model)
+    if dim is None:
+        raise UserError(
+            f"{weights}: weights of other encoders than model.a = {model.a.kind} and "
+            f"model.b = {model.b.kind}.\n"
+            "Fix: name the settings that they were trained with (job=...)."
+        )
+    return model.model_copy(update={"embedding_dim": dim})
+
+
+def _check_words(weights: Path, manifest: Manifest, settings: StageSettings) -> None:
+    words = manifest.record.words
+    used = words if uses_words(manifest, settings.data) else None
+    check_word_source(weights, "weights", None if used is None else used.source_sha256)

@@ -1,1 +1,0 @@
-"""From a job file to finished stages: run folders, ranks, pipelines."""

@@ -1,0 +1,1 @@
+"""Runs seen from outside: status, logs, cancelling."""

@@ -1,0 +1,83 @@
+"""Headers and elements of npy files, read so that no bytes raise anything but a ValueError."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tokenize
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+
+_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_BROKEN = (tokenize.TokenError, SyntaxError, TypeError, KeyError, OverflowError, RecursionError, MemoryError)
+"""What numpy's parser raises at damaged headers besides ValueError."""
+
+
+class NpyHeader(NamedTuple):
+    """What an npy file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(file: IO[bytes]) -> NpyHeader:
+    """The header of an npy file of version 1.0 or 2.0; the file stands at its data afterwards.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in _READERS:
+            raise ValueError(f"npy version {version}")
+        header = NpyHeader(*_READERS[version](file))
+    except _BROKEN as error:
+        raise ValueError(f"its header cannot be read: {type(error).__name__}: {error}") from None
+    if min(header.shape, default=0) < 0:
+        raise ValueError(f"an array of shape {header.shape}")
+    return header
+
+
+def elements(data: bytes | bytearray, dtype: np.dtype[Any]) -> np.ndarray:
+    """(n,) a read-only array over these bytes.
+
+    Raises:
+        ValueError: they are no whole elements, texts with numbers that are no letters, or truth values other
+            than 0 and 1: numpy would take them, and fail when they are used.
+    """
+    if not data:
+        return np.empty(0, dtype)
+    flat = np.frombuffer(data, dtype)
+    if dtype.kind == "U" and flat.view(np.dtype("u4").newbyteorder(dtype.byteorder)).max() > sys.maxunicode:
+        raise ValueError(f"{dtype} with numbers that are no letters")
+    if dtype.kind == "b" and flat.view(np.uint8).max() > 1:
+        raise ValueError("truth values other than 0 and 1")
+    return flat
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The array of an npy file, memory-mapped and read-only.
+
+    Raises:
+        ValueError: as `read_npy_header`, or it holds objects, or has another length than its header says.
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        header = read_npy_header(file)
+        start, found = file.tell(), path.stat().st_size
+    if header.dtype.hasobject or found - start != header.bytes:
+        raise ValueError(f"{found - start} bytes of data for {header.dtype} {header.shape}")
+    order: Literal["F", "C"] = "F" if header.fortran else "C"
+    array: np.ndarray = np.memmap(path, header.dtype, "r", offset=start, shape=header.shape, order=order)
+    return array

@@ -1,0 +1,100 @@
+"""What every term of the total loss is given, and what it gives back.
+
+Shape letters: b pairs on this rank, B in the global batch, D embedding size, K prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from swamp_dist.distributed import World
+from swamp_dist.records import BatchPlan, PairEmbeddings
+
+
+@dataclass(frozen=True)
+class TermInputs:
+    """One step, as its terms see it: this rank's pairs, and the pairs of all ranks where they were
+    gathered."""
+
+    plan: BatchPlan
+    mine: PairEmbeddings
+    """Rows a, b (b, D) and prototypes (K, D) or None, at least float32, with gradient."""
+    scores: tuple[Tensor, Tensor] | None
+    """(b, K) of my a and b with the prototypes, with gradient; None where the model has none."""
+    columns: tuple[Tensor | None, Tensor | None]
+    """(B, D) of a and b in the order of ranks, as `placement.gathered_sides` says: with
+    gradient, without, or None."""
+    all_ids: Callable[[], Tensor]
+    """Ids of the items (B,) where the queue `takes_all_ids`, waited for; mine (b,) else."""
+    entries: Tensor
+    """(b,) position of each pair's entry in the global batch."""
+    step: int
+    """Steps done before this one."""
+    world: World
+    all_own: Tensor | None = None
+    """(B,) similarity of each pair's a and b, with gradient; None where no term subtracts those of others."""
+    labels: Tensor | None = None
+    """(b,) class of each of my pairs; None where no term asks."""
+    is_ring: bool = False
+    """Whether the contrastive term takes its columns around the ranks."""
+
+    @property
+    def first_row(self) -> int:
+        """Position of my first pair in the global batch."""
+        return self.world.rank * len(self.mine.a)
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """`columns`, for a term that cannot do without.
+
+        Raises:
+            ValueError: one of them was not gathered.
+        """
+        a, b = self.columns
+        if a is None or b is None:
+            raise ValueError("a term needs both sides of all ranks: `placement.gathered_sides` says who does")
+        return a, b
+
+    def gathered_a(self) -> Tensor:
+        """The a of all ranks (B, D), for a term that needs no more.
+
+        Raises:
+            ValueError: it was not gathered.
+        """
+        if self.columns[0] is None:
+            raise ValueError("a term needs the a of all ranks: `placement.gathered_sides` says who does")
+        return self.columns[0]
+
+    def own(self) -> Tensor:
+        """Similarity (b,) of each of my pairs' a and b, with gradient."""
+        return (self.mine.a * self.mine.b).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the total on this rank, before its weight."""
+
+    weight: float | Tensor = 0.0
+    """Its factor in the total, 0-d where it is one of the device; 0 where the settings leave the term out."""
+    loss: Tensor | None = None
+    """0-d with gradient, a mean over my rows; None where the term does not count in this step, alike on all
+    ranks."""
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+    """0-d tensors without gradient by metric tag."""
+
+
+def weighted_total(terms: Mapping[str, Term], mine: PairEmbeddings) -> Tensor:
+    """sum of weight * loss over the terms that count (eq. 6); 0-d.
+
+    Before a term counts, everything still gets a gradient, of zero: the engine reduces the same parameters on
+    every step.
+    """
+    total = mine.a.new_zeros(())
+    for term in terms.values():
+        if term.loss is not None:
+            total = total + term.weight * term.loss
+        elif term.weight > 0:
+            total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
+    return total

@@ -1,0 +1,1 @@
+"""Graphs of stages and sweeps: planned, run, tabulated."""

@@ -1,0 +1,1 @@
+"""From raw data to a shard set: the only place where sources and data meet."""

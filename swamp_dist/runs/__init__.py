@@ -1,0 +1,1 @@
+"""What a run folder is: paths, lock, events, provenance, graph."""

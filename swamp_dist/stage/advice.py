@@ -1,0 +1,36 @@
+"""What may well go wrong with a stage, told before a rank starts. Imports no torch."""
+
+from __future__ import annotations
+
+from swamp_dist.config import StageSettings
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import MANIFEST_FILE
+from swamp_dist.objective.advice import objective_warnings
+
+
+def stage_warnings(settings: StageSettings) -> list[str]:
+    """Warnings with their numbers and the fix; [] for a stage that does not train.
+
+    Where the shard set is not there yet, nothing is said that depends on its size.
+    """
+    if settings.train is None:
+        return []
+    data, entries = settings.data, _entries(settings)
+    pairs = data.entries * data.pairs_per_entry
+    # With clips, a caption of a video is what is drawn, and how many there are no manifest says.
+    items = None if data.clips is not None else entries
+    steps = None if entries is None else entries // data.entries
+    return objective_warnings(settings.objective, pairs, items, steps)
+
+
+def _entries(settings: StageSettings) -> int | None:
+    """Of the training split; None where that is not known."""
+    data = settings.data
+    if data.train_split is None or not (data.shards / MANIFEST_FILE).is_file():
+        return None
+    from swamp_dist.data.manifest import load_manifest  # imports numpy
+
+    try:
+        return len(load_manifest(data.shards, data.recipe).split(data.train_split))
+    except UserError:
+        return None

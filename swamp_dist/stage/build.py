@@ -1,0 +1,112 @@
+"""What a stage is made of: its model, and for a training its stream, engine, objective and validation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from swamp_dist.config import ContrastiveSettings, EvaluateSettings
+from swamp_dist.data.reader import open_reader
+from swamp_dist.data.stream import PairStream, open_stream
+from swamp_dist.distributed import World
+from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
+from swamp_dist.model.logits import LogitStart
+from swamp_dist.objective.objective import Objective, build_objective
+from swamp_dist.records import EvaluationResult, PairEmbeddings
+from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining
+from swamp_dist.train.engine import Engine
+
+
+def build_model(stage: ResolvedStage) -> DualEncoder:
+    """The freshly initialised model of a stage; without prototypes where the SwAMP term is off."""
+    settings, swamp = stage.settings, stage.settings.objective.swamp
+    has_prototypes = swamp.weight > 0 and stage.training is not None
+    return build_dual_encoder(
+        settings.model,
+        *stage.inputs,
+        swamp.prototypes if has_prototypes else None,
+        swamp.normalize_prototypes,
+        settings.seed,
+        logit_start(settings.objective.contrastive) if stage.training is not None else None,
+    )
+
+
+def logit_start(contrastive: ContrastiveSettings) -> LogitStart | None:
+    """How scale and bias of the logits begin; None where the form has none."""
+    if not contrastive.has_logits:
+        return None
+    bias = contrastive.logit_bias if contrastive.form == "sigmoid" else None
+    return LogitStart(1 / contrastive.temperature, bias, contrastive.learn_temperature)
+
+
+def build_stream(stage: ResolvedStage, training: ResolvedTraining, world: World) -> PairStream:
+    """This rank's share of every batch of the training split."""
+    return open_stream(
+        stage.manifest,
+        training.split.name,
+        stage.settings.data,
+        training.batches,
+        seed=stage.settings.seed,
+        rank=world.rank,
+        device=world.device,
+    )
+
+
+def build_engine(
+    stage: ResolvedStage, training: ResolvedTraining, model: DualEncoder, world: World
+) -> Engine:
+    """DeepSpeed around the model."""
+    optimizer, local_pairs = training.settings.optimizer, training.batches.local_pairs
+    return Engine(model, optimizer, stage.settings.engine, local_pairs, world)
+
+
+def build_stage_objective(stage: ResolvedStage, training: ResolvedTraining, world: World) -> Objective:
+    """The objective of a training, with an empty queue."""
+    return build_objective(
+        stage.settings.objective, training.batches, stage.embedding_dim, world.device, rank=world.rank
+    )
+
+
+@contextlib.contextmanager
+def open_validation(
+    stage: ResolvedStage, training: ResolvedTraining, engine: Engine, world: World
+) -> Iterator[Callable[[], EvaluationResult]]:
+    """The validation of the loop, over a reader that stays open while training."""
+    data, validation = stage.settings.data, training.validation
+    if validation is None:
+        yield lambda: EvaluationResult("", {})
+        return
+    reader = open_reader(stage.manifest, validation.split, (data.a, data.b), data.reading, data.cache)
+    with contextlib.closing(reader):
+        yield lambda: evaluate_split(
+            engine.embed_a, engine.embed_b, stage.manifest, validation, data.a, data.b, world, reader
+        )
+
+
+def evaluate(
+    stage: ResolvedStage, model: DualEncoder, evaluation: EvaluateSettings, world: World
+) -> EvaluationResult:
+    """Evaluate plain weights, without the engine: world size and ZeRO stage end at a stage's edge."""
+    model = model.to(world.device).eval()
+    data = stage.settings.data
+    reader = open_reader(stage.manifest, evaluation.split, (data.a, data.b), data.reading)
+    with contextlib.closing(reader), torch.no_grad():
+        return evaluate_split(
+            lambda rows: _rows(model(rows, None)),
+            lambda rows: _rows(model(None, rows)),
+            stage.manifest,
+            evaluation,
+            data.a,
+            data.b,
+            world,
+            reader,
+        )
+
+
+def _rows(embedded: PairEmbeddings | Tensor) -> Tensor:
+    assert isinstance(embedded, Tensor)
+    return embedded

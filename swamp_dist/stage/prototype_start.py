@@ -1,0 +1,114 @@
+"""Prototypes that start as k-means centres of embeddings (`objective.swamp.prototypes_start: kmeans`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swamp_dist.config import DataSettings, StageSettings
+from swamp_dist.data.lanes import permutation
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.pairs import PairMaker, pair_maker
+from swamp_dist.data.reader import EntryReader, open_reader
+from swamp_dist.distributed import World, on_main, sum_over_ranks
+from swamp_dist.errors import UserError
+from swamp_dist.model.dual_encoder import DualEncoder
+from swamp_dist.model.kmeans import Clusters, inertia, spherical_kmeans
+from swamp_dist.records import Inputs, Words
+
+logger = logging.getLogger(__name__)
+_CHUNK = 256
+"""Entries that are embedded at a time, whatever the number of ranks: rounding knows their number."""
+
+
+def start_prototypes(
+    model: DualEncoder, settings: StageSettings, manifest: Manifest, split: str, world: World
+) -> None:
+    """Set the prototypes of a model, before the engine takes it, to k-means centres of what its encoders make
+    of a part of the training split. All ranks call it; nothing happens where the settings do not ask.
+
+    Which entries, and which pair of each (the first that epoch 0 draws), depends on the seed alone. Rank r of
+    W embeds every W-th chunk of them in float32, dropout off, and rank 0 finds the centres of the embeddings
+    of both modalities in float64. So the same kind of device gives the same prototypes for any number of
+    ranks; another kind rounds embeddings otherwise, which k-means may magnify.
+
+    Raises:
+        UserError: embeddings that are not finite, on all ranks.
+    """
+    swamp, weight = settings.objective.swamp, None if model.prototypes is None else model.prototypes.weight
+    if weight is None or swamp.prototypes_start == "random":
+        return
+    chosen = np.sort(
+        permutation(len(manifest.split(split)), "prototypes", settings.seed)[: swamp.kmeans.items]
+    )
+    model.to(world.device)
+    rows = _embed(model, settings, manifest, split, chosen, world)
+    rounds = swamp.kmeans.iterations
+
+    def find() -> tuple[Clusters, float]:
+        try:
+            clusters = spherical_kmeans(rows, len(weight), settings.seed, rounds)
+        except ValueError as error:
+            raise UserError(
+                f"objective.swamp.prototypes_start = kmeans: {error}.\n"
+                "Fix: look at the weights and data of the encoders, or set it to random"
+            ) from error
+        return replace(clusters, centres=clusters.centres.cpu()), inertia(rows, weight.detach())
+
+    found, before = on_main(world, find)
+    weight.data.copy_(found.centres)
+    logger.info(
+        "prototypes start as k-means centres of %d embeddings of %d entries: %d iterations (at most %d), "
+        "mean 1 - cosine to the nearest %.4f, of the random ones before %.4f; centres without a row moved "
+        "%d times",
+        len(rows), len(chosen), found.iterations, rounds, found.inertia, before, found.refilled,
+    )  # fmt: skip
+
+
+def _embed(
+    model: DualEncoder,
+    settings: StageSettings,
+    manifest: Manifest,
+    split: str,
+    chosen: np.ndarray,
+    world: World,
+) -> Tensor:
+    """(2 * entries, D) embeddings of both modalities, on all ranks: each adds its rows to zeros."""
+    data: DataSettings = settings.data
+    maker = pair_maker(manifest, data.a, data.b, settings.seed, data.clips)
+    dim = settings.model.embedding_dim
+    assert dim is not None, "a stage takes it from the weights before it builds the model"
+    rows = torch.zeros(2, len(chosen), dim, device=world.device)
+    was_training = model.training
+    model.eval()
+    with (
+        contextlib.closing(open_reader(manifest, split, maker.fields, data.reading)) as reader,
+        torch.no_grad(),
+    ):
+        for first in range(world.rank * _CHUNK, len(chosen), world.size * _CHUNK):
+            part = chosen[first : first + _CHUNK]
+            rows[:, first : first + len(part)] = _embed_chunk(model, maker, reader, part, world)
+    model.train(was_training)
+    return sum_over_ranks(rows, world).flatten(0, 1)
+
+
+def _embed_chunk(
+    model: DualEncoder, maker: PairMaker, reader: EntryReader, part: np.ndarray, world: World
+) -> Tensor:
+    """(2, entries, D) embeddings of one pair of each entry."""
+    made = maker.make(reader, part, 0, 1)
+    sides = model(_on(made.a, world), None), model(None, _on(made.b, world))
+    return torch.stack(sides).float()
+
+
+def _on(inputs: Inputs, world: World) -> Inputs:
+    """Inputs on the device, in float32 where they are stored as halves."""
+    if isinstance(inputs, Words):
+        return Words(inputs.ids.to(world.device), inputs.vectors.to(world.device))
+    moved = inputs.to(world.device)
+    return moved.float() if moved.dtype in (torch.float16, torch.bfloat16) else moved

@@ -1,0 +1,145 @@
+"""What the header of a weights file tells: shapes, metadata, and with them the embedding size of a stage.
+
+The one place that reads or orders headers. No tensor is read and torch is not imported, so that a stage can
+be refused in a second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from swamp_dist.config import ModelSettings, StageSettings
+from swamp_dist.errors import UserError
+from swamp_dist.file_names import weights_file
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What a safetensors file holds, without its values."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """By the name of the tensor."""
+    metadata: Mapping[str, str]
+    """What was recorded beside the tensors; empty where nothing was."""
+
+
+def read_header(path: Path) -> WeightsHeader:
+    """The header of a safetensors file, checked against the file's size by the format's own library.
+
+    Raises:
+        UserError: absent, damaged, cut short, or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return WeightsHeader(shapes, file.metadata() or {})
+    except FileNotFoundError:
+        raise UserError(f"{path}: no weights there") from None
+    except (SafetensorError, OSError) as error:
+        raise unreadable_weights(path, error) from error
+
+
+def unreadable_weights(path: Path, error: Exception) -> UserError:
+    """What a user is told about a file that the format's library does not read."""
+    return UserError(f"{path}: not a readable safetensors file ({error}). Copy or train it again.")
+
+
+def sorted_header(content: bytes) -> bytes:
+    """The header of a safetensors file's bytes with its metadata in order; as long as it was.
+
+    The library writes them in a random order, and equal weights would have different hashes. It has no call
+    for this. A header is its length in 8 bytes, then JSON padded with blanks.
+    """
+    header, length = _header(content)
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > length:
+        raise ValueError(f"the ordered header has {len(text)} bytes, there is room for {length}")
+    return content[:8] + text.ljust(length)
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """The metadata in a safetensors file's bytes, which the format's library has read already."""
+    found: dict[str, str] = _header(content)[0].get("__metadata__", {})
+    return found
+
+
+def _header(content: bytes) -> tuple[dict[str, Any], int]:
+    """The header and its length in bytes, without the 8 bytes that tell it."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), length
+
+
+def with_embedding_dim(settings: StageSettings) -> StageSettings:
+    """The stage with `model.embedding_dim` filled in from its starting weights where it is null.
+
+    Raises:
+        UserError: the weights are absent, damaged, or of other encoders than `model` describes.
+    """
+    dim = stage_embedding_dim(settings)
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"embedding_dim": dim})})
+
+
+def stage_embedding_dim(settings: StageSettings) -> int:
+    """`model.embedding_dim`, or that of the starting weights where it is null.
+
+    Raises:
+        UserError: as `with_embedding_dim`.
+    """
+    if settings.model.embedding_dim is not None:
+        return settings.model.embedding_dim
+    key, source = next(starting_points(settings))
+    dim = embedding_dim_of(source, settings.model)
+    if dim is None:
+        raise UserError(
+            f"model.embedding_dim = null takes the size from {key} = {source}, but those are weights of "
+            f"other encoders than model.a = {settings.model.a.kind} and model.b = {settings.model.b.kind}.\n"
+            "Fix: set the kinds to those of the stage that wrote the weights, or name other weights."
+        )
+    return dim
+
+
+def embedding_dim_problem(settings: StageSettings, key: str, source: Path) -> str | None:
+    """What is wrong between `model.embedding_dim` and the weights under `key`, with the fix; or None."""
+    try:
+        settings = with_embedding_dim(settings)
+        found = embedding_dim_of(source, settings.model)
+    except UserError as error:
+        return str(error)
+    if found is None or found == settings.model.embedding_dim:
+        return None
+    return (
+        f"model.embedding_dim = {settings.model.embedding_dim}, but {key} = {source} holds a model with "
+        f"{found}.\n"
+        f"Fix: model.embedding_dim={found}, or null, which takes it from the weights; or other weights."
+    )
+
+
+def starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
+    """Key and path of the weights that a stage reads before it begins."""
+    if settings.weights is not None:
+        yield "weights", settings.weights
+    if settings.train is not None and settings.train.init_from is not None:
+        yield "train.init_from", settings.train.init_from
+
+
+def embedding_dim_of(source: Path, model: ModelSettings) -> int | None:
+    """Length of the embeddings of a weights file (or of the one in a run folder); None if it holds neither
+    of the encoders that `model` describes.
+
+    Raises:
+        UserError: absent, or not a safetensors file.
+    """
+    shapes = read_header(weights_file(source)).shapes
+    for prefix, encoder in (("a.", model.a), ("b.", model.b)):
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        if (dim := encoder.output_dim(own)) is not None:
+            return dim
+    return None

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from swamp_dist import cli
+from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
+from swamp_dist.costs import memory
+from swamp_dist.costs.memory import MOST_OF_A_GPU, MOST_OF_A_RANK, Room, memory_problem, room_here, room_on
+from swamp_dist.costs.table import known_inputs, whole_cost
+from tests.end_to_end.command import write_job
+
+GIB = 2**30
+
+
+def stage(shards: Path, train: bool = True, **model: Any) -> StageSettings:
+    trained = {"train": {}} if train else {"evaluate": [{"split": "test"}]}
+    data = {"shards": shards, "a": "a", "b": "b", "entries": 24}
+    return StageSettings.model_validate({"name": "x", "data": data, "model": model, **trained})
+
+
+def test_the_limit_is_the_sum_of_the_formulas_parts(tiny_shards: Path) -> None:
+    settings = stage(tiny_shards, embedding_dim=512)
+    needed = sum(whole_cost(settings, 512, known_inputs(settings), 1).memory.values())
+    assert memory_problem(settings, 1, Room(needed, "enough")) is None
+    problem = memory_problem(settings, 1, Room(needed - 1, "it has less"))
+    assert problem is not None
+    for said in ("stage x needs", "MiB of memory per rank (weights", "but it has less", "Fix: lower"):
+        assert said in problem
+
+
+def test_weights_alone_are_counted_where_nothing_is_trained(tiny_shards: Path) -> None:
+    settings = stage(tiny_shards, train=False, embedding_dim=2**20)
+    problem = memory_problem(settings, 1, Room(64 * GIB, "x"))
+    assert problem is not None
+    assert "(weights 8.0 TiB)" in problem
+
+
+def test_weights_that_are_yet_to_come_are_no_problem(tiny_shards: Path) -> None:
+    data = {"shards": tiny_shards, "entries": 24}
+    settings = StageSettings.model_validate(
+        {"name": "x", "data": data, "model": {"embedding_dim": None}, "train": {"init_from": "absent"}}
+    )
+    assert memory_problem(settings, 1, Room(1, "x")) is None
+
+
+def test_what_a_rank_can_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "has_gpu", lambda: False)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "memory.max")
+    one = room_here(1)
+    assert room_on(LocalCluster(ranks=4)).bytes == one.bytes // 4
+    (tmp_path / "memory.max").write_text(f"{GIB}\n")
+    assert room_here(2) == Room(GIB // 2, "2 ranks share the 1.0 GiB of this machine")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room_here(1) == one
+    assert room_on(SlurmCluster(memory_gb=8, tasks_per_node=4)).bytes == 2 * GIB
+    assert room_on(SlurmCluster(memory_gb=8, memory_per="cpu", cpus_per_task=4)).bytes == 32 * GIB
+    assert room_on(SlurmCluster(gpus_per_node=2, tasks_per_node=2)).bytes == MOST_OF_A_GPU
+    assert room_on(RayCluster()).bytes == MOST_OF_A_RANK
+    monkeypatch.setattr(memory, "has_gpu", lambda: True)
+    assert room_here(1).bytes == MOST_OF_A_GPU
+
+
+@pytest.mark.parametrize("verb", [["run"], ["submit", "--cluster", "cluster.yaml"]])
+def test_no_rank_starts_for_what_does_not_fit(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("backend: local\n")
+    job = write_job(tmp_path, tiny_shards)
+    done = CliRunner().invoke(cli.app, [verb[0], str(job), "model.a.hidden=[1000000, 1000000]", *verb[1:]])
+    assert done.exit_code == 2
+    assert "TiB of memory per rank" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pipeline_refuses_what_does_not_fit(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_job(tmp_path, tiny_shards)
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nstages: {one: {job: job.yaml, overrides: ['model.a.hidden=[1000000, 1000000]']}}\n"
+    )
+    done = CliRunner().invoke(cli.app, ["pipeline", "p.yaml"])
+    assert done.exit_code == 2
+    assert "one: stage tiny needs" in done.stderr

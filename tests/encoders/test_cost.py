@@ -1,0 +1,63 @@
+"""The formulas of every encoder against what torch counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, WordsSettings
+from swamp_dist.model.dual_encoder import DualEncoder, build_encoder
+from swamp_dist.records import Inputs, InputSpec, Words
+
+ROWS, DIM = 40, 24
+VECTOR, CAPTION = InputSpec((30,)), InputSpec((7,), word_dim=30)
+KINDS: dict[str, EncoderSettings] = {
+    "mlp": MlpSettings(hidden=(20, 16)),
+    "linear": MlpSettings(hidden=()),
+    "mlp, norm, dropout": MlpSettings(hidden=(20, 16), layer_norm=True, dropout=0.5),
+    "gated": GatedSettings(),
+    "words": WordsSettings(sentence_dim=36),
+    "words, as wide as D": WordsSettings(),
+}
+
+
+def built(settings: EncoderSettings) -> tuple[nn.Module, Inputs, InputSpec]:
+    """The network, inputs for it (words: every one another, which costs most), and what they are."""
+    if isinstance(settings, WordsSettings):
+        count = ROWS * 7 + 1
+        words = Words(torch.randint(count, (ROWS, 7)), torch.randn(count, 30))
+        return build_encoder(settings, CAPTION, DIM), words, CAPTION
+    return build_encoder(settings, VECTOR, DIM), torch.randn(ROWS, 30), VECTOR
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operations_and_parameters_are_exact(kind: str) -> None:
+    encoder, inputs, spec = built(KINDS[kind])
+    cost = KINDS[kind].cost(ROWS, spec, DIM)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        encoder(inputs)
+    with FlopCounterMode(display=False) as both:
+        encoder(inputs).sum().backward()
+    assert forward.get_total_flops() == cost.forward_flops
+    assert both.get_total_flops() == cost.flops
+    assert sum(p.numel() for p in encoder.parameters()) == cost.parameters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_are_those_that_are_saved(kind: str) -> None:
+    encoder, inputs, spec = built(KINDS[kind])
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in own:
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        rows = DualEncoder._embed(encoder, inputs)
+    expected = 4 * KINDS[kind].cost(ROWS, spec, DIM).saved_floats
+    assert rows.shape == (ROWS, DIM)
+    assert 0.85 * expected < sum(saved.values()) < 1.15 * expected

@@ -1,0 +1,59 @@
+"""What every kind of encoder answers, and that it answers without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, WordsSettings
+from swamp_dist.encoders.encoder import Encoder
+from swamp_dist.model.dual_encoder import build_encoder
+from swamp_dist.records import InputSpec
+
+KINDS = get_args(get_args(EncoderSettings)[0])
+VECTOR, CAPTION = InputSpec((7,)), InputSpec((5,), word_dim=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_size_is_read_back_from_the_weights_of_its_own_kind_only(kind: type[Encoder]) -> None:
+    encoder = kind()
+    spec = CAPTION if encoder.input_problem(VECTOR) else VECTOR
+    state = build_encoder(encoder, spec, 6).state_dict()
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    assert encoder.output_dim(shapes) == 6
+    assert all(other().output_dim(shapes) is None for other in KINDS if other is not kind)
+    assert encoder.output_dim({}) is None
+
+
+def test_eleven_layers_are_counted_as_numbers() -> None:
+    shapes = {f"layers.{n}.bias": (n,) for n in (0, 2, 10)}
+    assert MlpSettings().output_dim(shapes) == 10
+
+
+def test_settings_tell_of_inputs_where_they_can() -> None:
+    assert GatedSettings(unit_parts=(3, 4)).configured_input() == InputSpec((7,))
+    assert GatedSettings().configured_input() is MlpSettings().configured_input() is None
+    assert WordsSettings().configured_input() == InputSpec((20,), word_dim=300)
+
+
+def test_parts_are_recorded_of_the_kinds_that_scale_them() -> None:
+    assert GatedSettings(unit_parts=(3, 4)).scaled_parts() == (3, 4)
+    assert GatedSettings().scaled_parts() == ()
+    assert MlpSettings().scaled_parts() is WordsSettings().scaled_parts() is None
+
+
+def test_settings_inputs_costs_and_headers_need_no_torch() -> None:
+    program = (
+        "import sys; from swamp_dist.config import ModelSettings; from swamp_dist.records import InputSpec\n"
+        "for kind in ('mlp', 'gated', 'words'):\n"
+        "    encoder = ModelSettings.model_validate({'a': {'kind': kind}}).a\n"
+        "    spec = encoder.configured_input() or InputSpec((7,))\n"
+        "    assert encoder.input_problem(spec) is None and encoder.cost(8, spec, 6).parameters > 0\n"
+        "    assert encoder.output_dim({}) is None\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,48 @@
+"""Contrastive settings that cannot count are refused before a rank starts, with the numbers and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from swamp_dist.config import ContrastiveSettings
+from swamp_dist.errors import UserError
+from swamp_dist.objective.checks import check_positives
+from swamp_dist.records import BatchPlan
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"form": "infonce", "temperature": 5e-5}, r"temperature = 5e-05: .* 20000 would be off by 0.0012"),
+        ({"learn_temperature": True}, "Set form: infonce or sigmoid, or learn_temperature: false"),
+        ({"multiple_positives": "mil_nce"}, "Set form: infonce and positives: entry or class"),
+        ({"form": "infonce", "multiple_positives": "mil_nce"}, "positives = partner"),
+    ],
+)
+def test_settings_that_cannot_count(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ContrastiveSettings.model_validate(asked)
+
+
+def test_a_hinge_has_no_temperature_to_refuse() -> None:
+    assert ContrastiveSettings(form="hardest", temperature=1e-5).temperature == 1e-5
+
+
+def test_classes_that_entries_lack() -> None:
+    plan, asked = BatchPlan(8, 1, 8, 1), ContrastiveSettings(positives="class")
+    check_positives(asked, plan, [0, 1, 2])
+    check_positives(ContrastiveSettings(positives="entry"), plan, [-1, -1, -1])
+    check_positives(ContrastiveSettings(positives="class", weight=0), plan, [-1])
+    with pytest.raises(UserError, match="2 of 3 entries of the training split have no class label"):
+        check_positives(asked, plan, [-1, 1, -1])
+
+
+def test_weights_and_several_positives_of_an_entry() -> None:
+    several, asked = BatchPlan(8, 4, 8, 1), ContrastiveSettings(positives="entry")
+    with pytest.raises(UserError, match=r"in_entry_share = 0.5 and data.pairs_per_entry = 4: .*\n.*null"):
+        check_positives(asked, several, [])
+    check_positives(asked, BatchPlan(8, 1, 8, 1), [])
+    check_positives(asked.model_copy(update={"in_entry_share": None}), several, [])
+    check_positives(ContrastiveSettings(positives="entry", form="infonce"), several, [])

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Makes the virtual environment of this checkout: whole, or not at all. `make install` calls it.
+#
+#   tools/install.sh [FOLDER]        FOLDER: .venv if not given
+#   PYTHON  the interpreter to take (python3)
+#   TORCH   what pip is asked for (torch==2.13.0); another build: TORCH="torch==2.13.0 --index-url URL"
+set -eu
+cd "$(dirname "$0")/.."
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+torch=${TORCH:-torch==2.13.0}
+
+# What the machine lacks is said at once, before anything is made or downloaded.
+missing=""
+command -v git >/dev/null || missing="$missing git"
+command -v make >/dev/null || missing="$missing make"
+if ! command -v "$python" >/dev/null; then
+    missing="$missing python3 python3-venv"
+else
+    version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+    major=${version%%.*} minor=${version#*.} minor=${minor%%.*}
+    if [ "$major" -lt 3 ] || { [ "$major" -eq 3 ] && [ "$minor" -lt 11 ]; }; then
+        echo "error: $(command -v "$python") is Python $version; Python 3.11 or newer is needed." >&2
+        echo "Install a newer one and name it: make install PYTHON=python3.12" >&2
+        exit 1
+    fi
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+fi
+if [ -n "$missing" ]; then
+    echo "error: this machine lacks:$missing" >&2
+    echo "On Debian and Ubuntu: apt-get install$missing" >&2
+    exit 1
+fi
+
+# An environment without its mark was left by an install that was killed: it is made anew.
+if [ ! -e "$venv/.ready" ]; then
+    rm -rf "$venv"
+    trap 'status=$?; [ -e "$venv/.ready" ] || { rm -rf "$venv"; echo "error: nothing was installed; $venv is removed" >&2; }; exit $status' EXIT
+    trap 'exit 130' INT TERM HUP
+    "$python" -m venv "$venv"
+fi
+
+# torch first and pinned, through pip, which honours a wheel folder or an index for CPU builds in your pip
+# configuration (uv does not read it); later resolvers keep what is there. Without this order deepspeed would pull
+# the newest torch with several gigabytes of CUDA packages.
+# shellcheck disable=SC2086 # TORCH may hold several words
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv $torch
+"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -e '.[dev,openmoji]'
+touch "$venv/.ready"
