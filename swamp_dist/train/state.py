@@ -19,17 +19,12 @@ from swamp_dist.config import StageSettings, TrainSettings
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.objective.objective import Objective
-from swamp_dist.train.checkpoint import (
-    Checkpoint,
-    check_fingerprint,
-    commit,
-    newest_checkpoint,
-    prepare_checkpoints,
-)
-from swamp_dist.train.checkpoint_folder import BrokenError, read_checkpoint, step_folders
+from swamp_dist.train.checkpoint import commit, prepare_checkpoints
+from swamp_dist.train.checkpoint_folder import BrokenError, Checkpoint, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import GO_BACK, CommitMeta, Progress, read_meta
 from swamp_dist.train.engine import Engine
-from swamp_dist.train.fingerprint import default_marks
+from swamp_dist.train.fingerprint import check_fingerprint, default_marks
+from swamp_dist.train.newest_checkpoint import newest_checkpoint
 from swamp_dist.train.weights import load_weights, save_weights, write_tensors
 from swamp_dist.train.weights_record import say_unchecked
 

@@ -27,7 +27,8 @@ import torch.distributed as dist
 
 import tests.ranks  # noqa: F401 (tells the fork server what to import)
 from swamp_dist.distributed import World
-from swamp_dist.train.checkpoint import commit, newest_checkpoint
+from swamp_dist.train.checkpoint import commit
+from swamp_dist.train.newest_checkpoint import newest_checkpoint
 
 _COUNTED = ("fsync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
 _MASTERS = 4

@@ -21,17 +21,11 @@ import pytest
 from swamp_dist.config import StageSettings
 from swamp_dist.distributed import World, alone, barrier
 from swamp_dist.errors import RunDirLost, UserError
-from swamp_dist.train.checkpoint import (
-    CommitError,
-    check_fingerprint,
-    commit,
-    fingerprint,
-    newest_checkpoint,
-    prepare_checkpoints,
-)
+from swamp_dist.train.checkpoint import CommitError, commit, prepare_checkpoints
 from swamp_dist.train.checkpoint_folder import read_checkpoint
 from swamp_dist.train.engine_files import recorded_writes
-from swamp_dist.train.fingerprint import default_marks
+from swamp_dist.train.fingerprint import check_fingerprint, default_marks, fingerprint
+from swamp_dist.train.newest_checkpoint import newest_checkpoint
 from tests.ranks import run_on_ranks
 from tests.train.crash import Outcome, Trial, run_trials
 
