@@ -6,6 +6,7 @@ fails for good takes those after it out of the queue, and no others.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from swamp_dist.config import ClusterSettings, PipelineSettings
 from swamp_dist.costs.memory import room_on
 from swamp_dist.data.manifest import MANIFEST_FILE, load_manifest
 from swamp_dist.errors import UserError
+from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.plan import PlannedShards, PlannedStage, plan_pipeline
 from swamp_dist.pipelines.run import check_folders, check_stages
 from swamp_dist.prepare.build import build_shards
@@ -26,6 +28,8 @@ from swamp_dist.records import JobState
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import note_build, write_graph
 from swamp_dist.runs.provenance import write_submission
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def hand_over(
     with folder.hold(job_lives(folder)):
         check_folders(plan, job_finder(backend), follows=True)
         check_stages(plan, backend.world_size, room_on(cluster))
+        for text in pipeline_warnings(plan):
+            logger.warning(text)
         folder.write_cluster(cluster)
         write_graph(plan.run_dir, plan.nodes)
         shards = [_hand_shards(each, backend, run_dir) for each in plan.shards]

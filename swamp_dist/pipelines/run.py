@@ -27,6 +27,7 @@ from swamp_dist.costs.memory import Room, refuse_what_does_not_fit, room_here, r
 from swamp_dist.errors import ExitCode, UserError
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.monitor.status import RunStatus, look
+from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.live_view import Report, pending_status
 from swamp_dist.pipelines.plan import PipelinePlan, PlannedStage, plan_pipeline, run_dirs_before
 from swamp_dist.pipelines.task import (
@@ -114,6 +115,8 @@ def run_pipeline(
         if runner is None:
             room = room_here(site.ranks) if cluster is None else room_on(cluster)
             check_stages(plan, site.ranks, room)
+        for text in pipeline_warnings(plan):
+            logger.warning(text)
         for stage in plan.stages:
             if not RunDir(stage.run_dir).done:
                 RunDir(stage.run_dir).write_stage(stage.settings)
