@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EvaluateSettings, ModelSettings, StageSettings
-from swamp_dist.data.inputs import input_specs, uses_words
+from swamp_dist.data.field_inputs import FieldInputs, stage_inputs
+from swamp_dist.data.inputs import input_spec, input_specs, uses_words
 from swamp_dist.data.manifest import Manifest, load_manifest
+from swamp_dist.data.raw_fields import objects
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
@@ -25,13 +27,16 @@ from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.file_names import weights_file
 from swamp_dist.loading import load
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
-from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words
+from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.sources.captions import caption_ids
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.weights import load_into, load_weights
 from swamp_dist.train.weights_header import embedding_dim_of
 from swamp_dist.train.word_source import check_word_source
+
+Items = Sequence[str] | Sequence[bytes] | np.ndarray | Tensor
+"""Items in memory: texts, files of images, or rows of an array."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,13 @@ class TrainedModel:
         """Names of modality A and of modality B."""
         return self.settings.data.a, self.settings.data.b
 
-    def embed(self, field: str, items: Sequence[str] | np.ndarray | Tensor, chunk: int = 256) -> Tensor:
+    def embed(self, field: str, items: Items, chunk: int = 256) -> Tensor:
         """Embed items that are in memory.
 
         Args:
             field: the modality, one of `fields`.
-            items: (n, width) vectors; for a field of words, n captions as text. n is at least 1.
+            items: (n, width) vectors; for a field of words or texts, n texts; for a field of images, the
+                bytes of n files. n is at least 1.
             chunk: items embedded at a time.
 
         Returns:
@@ -97,7 +103,7 @@ class TrainedModel:
         with contextlib.closing(open_reader(manifest, split, (a, b))) as reader:
             return evaluate_split(
                 lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
-                manifest, settings, a, b, alone(self.device), reader,
+                manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),
             )  # fmt: skip
 
     def open_shards(self, shards: Path | str | None = None) -> Manifest:
@@ -110,10 +116,9 @@ class TrainedModel:
             return self.manifest
         manifest = load_manifest(Path(shards))
         for field, expected in zip(self.fields, self._specs, strict=True):
-            words = manifest.record.words
-            dim = words.dim if words is not None and field in words.fields else None
-            found = InputSpec(manifest.field(field).shape, dim)
-            if found.word_dim != expected.word_dim or (dim is None and found.shape != expected.shape):
+            found = input_spec(manifest, field, self.settings.data.images.size)
+            other = (found.kind, found.word_dim) != (expected.kind, expected.word_dim)
+            if other or (found.kind != "words" and found.shape != expected.shape):
                 raise UserError(
                     f"{manifest.folder}: field {field!r}: the model takes {expected}, found {found}.\n"
                     "Name a set that was built like the one it was trained on."
@@ -121,11 +126,17 @@ class TrainedModel:
         _check_words(self.weights, manifest, self.settings)
         return manifest
 
-    def _chunks(
-        self, field: str, spec: InputSpec, items: Sequence[str] | np.ndarray | Tensor, chunk: int
-    ) -> Iterator[Inputs]:
-        """The items as the encoder takes them, on the device: float32 vectors, or words of the table."""
+    def inputs(self, manifest: Manifest) -> tuple[FieldInputs, FieldInputs]:
+        """What makes the inputs of both encoders of items that are stored in a set."""
+        return stage_inputs(manifest, self.settings.data, self.settings.model)
+
+    def _chunks(self, field: str, spec: InputSpec, items: Items, chunk: int) -> Iterator[Inputs]:
+        """The items as the encoder takes them, on the device: float32 vectors, words of the table, pixels,
+        tokens."""
         starts = range(0, len(items), chunk)
+        if spec.kind in ("image", "text"):
+            yield from self._raw_chunks(field, spec, items, chunk)
+            return
         if self._words is not None and spec.word_dim is not None:
             texts = [item for item in items if isinstance(item, str)]
             if isinstance(items, str) or len(texts) != len(items):
@@ -135,8 +146,10 @@ class TrainedModel:
             for i in starts:
                 yield Words(*(part.to(self.device) for part in table.batch(ids[i : i + chunk])))
             return
-        if not isinstance(items, np.ndarray | Tensor) and any(isinstance(item, str) for item in items):
-            raise UserError(f"field {field!r} holds vectors: expected an array, found texts")
+        if not isinstance(items, np.ndarray | Tensor):
+            if any(isinstance(item, str | bytes) for item in items):
+                raise UserError(f"field {field!r} holds vectors: expected an array, found texts or files")
+            items = np.asarray(items)
         rows = torch.as_tensor(items)
         if rows.shape[1:] != spec.shape:
             raise UserError(
@@ -144,6 +157,17 @@ class TrainedModel:
             )
         for i in starts:
             yield rows[i : i + chunk].to(self.device).float()
+
+    def _raw_chunks(self, field: str, spec: InputSpec, items: Items, chunk: int) -> Iterator[Inputs]:
+        wanted: type = bytes if spec.kind == "image" else str
+        what = "the bytes of encoded images" if spec.kind == "image" else "texts"
+        raw = tuple(item for item in items if isinstance(item, str | bytes) and isinstance(item, wanted))
+        if isinstance(items, str | bytes) or len(raw) != len(items):
+            raise UserError(f"field {field!r} holds {spec.kind}s: expected a list of {what}")
+        maker = self.inputs(self.manifest)[self.fields.index(field)]
+        for i in range(0, len(raw), chunk):
+            made = maker.make(objects(raw[i : i + chunk]), partial(_blame_item, i))
+            yield map_tensors(made, lambda rows: rows.to(self.device))
 
     def encode(self, place: int, inputs: Inputs) -> Tensor:
         """(n, D) unit-length embeddings of modality A (place 0) or B (1); `inputs` are on the device."""
@@ -161,6 +185,10 @@ class TrainedModel:
         """The word table and the row of every word."""
         table = open_words(self.manifest)
         return None if table is None else (table, {word: row for row, word in enumerate(table.words) if row})
+
+
+def _blame_item(first: int, row: int, finding: str) -> UserError:
+    return UserError(f"item {first + row}: {finding}")
 
 
 @dataclass(frozen=True)
@@ -225,13 +253,11 @@ def embed(
         UserError: no such split, or a set that the model does not fit.
     """
     manifest = model.open_shards(shards)
-    entries, words, sides = len(manifest.split(split)), open_words(manifest), []
+    entries, sides = len(manifest.split(split)), []
     with contextlib.closing(open_reader(manifest, split, model.fields)) as reader:
-        for place, field in enumerate(model.fields):
-            several, encode = manifest.field(field).items, partial(model.encode, place)
-            sides.append(
-                embed_split(encode, reader, field, entries, several, chunk, alone(model.device), words)
-            )
+        for place, inputs in enumerate(model.inputs(manifest)):
+            several, encode = manifest.field(inputs.field).items, partial(model.encode, place)
+            sides.append(embed_split(encode, reader, inputs, entries, several, chunk, alone(model.device)))
     return EmbeddedSplit(tuple(manifest.split(split).keys(range(entries))), *sides)
 
 

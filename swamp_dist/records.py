@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Sample:
     """What a source yields: one entry of a shard.
 
-    `fields` maps a field name to an array. Every entry of a set has the same fields with the same
-    dtype; a field of several items (captions, clips) has one more leading axis than its item.
+    `fields` maps a field name to an array, to the bytes of one encoded image (JPEG, PNG or WebP), to a text
+    or, of a field of several items, to several texts. Every entry of a set has the same fields of the same
+    kind and dtype; an array of several items (captions, clips) has one more leading axis than its item.
     """
 
     key: str
-    fields: Mapping[str, np.ndarray]
+    fields: Mapping[str, np.ndarray | bytes | str | tuple[str, ...]]
     label: int = -1
     """Class number, or -1 where the set has none."""
     text: Mapping[str, str] = field(default_factory=dict)
@@ -59,13 +60,39 @@ class Words(NamedTuple):
     """(U + 1, word_dim) float32: vectors of the batch's U distinct words, after a row 0 of zeros."""
 
 
-Inputs: TypeAlias = "Tensor | Words"
-"""Inputs of one modality for b items: an array with b rows, or words."""
+class Tokens(NamedTuple):
+    """Texts as tokens of an encoder's own tokenizer: what an encoder of texts takes."""
+
+    ids: Tensor
+    """(b, W) int64: numbers of the tokens; W is the most that a text of the batch has."""
+    mask: Tensor
+    """(b, W) bool: True where a token stands, False for padding, which may change no embedding."""
 
 
-def take_rows(inputs: Inputs, rows: slice) -> Inputs:
-    """Some of the items, (n, ...); words keep all their vectors."""
-    return Words(inputs.ids[rows], inputs.vectors) if isinstance(inputs, Words) else inputs[rows]
+Inputs: TypeAlias = "Tensor | Words | Tokens"
+"""Inputs of one modality for b items: an array with b rows (of images: their pixels), words or tokens."""
+
+
+def take_rows(inputs: Inputs, rows: slice | Tensor) -> Inputs:
+    """Some of the items, (n, ...), by a slice or their numbers; words keep all their vectors, tokens their
+    width."""
+    if isinstance(inputs, Words):
+        return Words(inputs.ids[rows], inputs.vectors)
+    if isinstance(inputs, Tokens):
+        return Tokens(inputs.ids[rows], inputs.mask[rows])
+    return inputs[rows]
+
+
+def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The inputs with every tensor of them changed, for example moved to a device."""
+    if isinstance(inputs, Words):
+        return Words(change(inputs.ids), change(inputs.vectors))
+    if isinstance(inputs, Tokens):
+        return Tokens(change(inputs.ids), change(inputs.mask))
+    return change(inputs)
+
+
+InputKind: TypeAlias = Literal["array", "words", "image", "text"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +100,18 @@ class InputSpec:
     """What an encoder is built for: one item of a modality, without the batch axis."""
 
     shape: tuple[int, ...]
-    """Of an array; of words (W,), the ids a caption has."""
+    """Of an array; of words (W,), the ids a caption has; of images (3, S, S), pixels as uint8, red first; of
+    texts (), since the encoder's tokenizer decides."""
     word_dim: int | None = None
-    """Values of one word vector; None where the modality is an array."""
+    """Values of one word vector; None where the modality is none of words."""
+    kind: InputKind = "array"
+    """What an item is; a spec with `word_dim` is one of words without being told."""
+
+    def __post_init__(self) -> None:
+        if self.word_dim is not None and self.kind == "array":
+            object.__setattr__(self, "kind", "words")
+        if (self.kind == "words") != (self.word_dim is not None):
+            raise ValueError(f"kind {self.kind!r} with word_dim {self.word_dim}: words alone have one")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ LAYERS = [
 WALLS = {
     "deepspeed": {"train/deepspeed_library.py"},
     "webdataset": {"data/"},
-    "xxhash": {"data/"},
+    "xxhash": {"data/", "encoders/bag_of_words.py"},
     "triton": {"objective/solve/masses_triton.py"},
     "submitit": {"backends/slurm/"},
     "ray": {"backends/ray/"},

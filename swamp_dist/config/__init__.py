@@ -11,6 +11,8 @@ from swamp_dist.config.backends.ray import RayCluster as RayCluster
 from swamp_dist.config.backends.slurm import SlurmCluster as SlurmCluster
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
+from swamp_dist.config.images import ImageSettings as ImageSettings
+from swamp_dist.config.images import JitterSettings as JitterSettings
 from swamp_dist.config.model import ModelSettings as ModelSettings
 from swamp_dist.config.objective import ContrastiveSettings as ContrastiveSettings
 from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
@@ -48,6 +50,8 @@ from swamp_dist.config.training import ScheduleSettings as ScheduleSettings
 from swamp_dist.config.training import TrainSettings as TrainSettings
 from swamp_dist.config.training import ValidateSettings as ValidateSettings
 from swamp_dist.encoders import EncoderSettings as EncoderSettings
+from swamp_dist.encoders.bag_of_words import BagOfWordsSettings as BagOfWordsSettings
+from swamp_dist.encoders.cnn import CnnSettings as CnnSettings
 from swamp_dist.encoders.gated import GatedSettings as GatedSettings
 from swamp_dist.encoders.mlp import MlpSettings as MlpSettings
 from swamp_dist.encoders.words import WordsSettings as WordsSettings

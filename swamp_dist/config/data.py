@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Bytes, Count, CountOrNone, Factor, Scale
+from swamp_dist.config.images import ImageSettings
 from swamp_dist.settings import SAME_RESULT, Settings
 
 
@@ -58,6 +59,8 @@ class DataSettings(Settings):
     """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
     clips: ClipSettings | None = None
     """Entries are whole videos, whose pairs are clips cut while training; null: fields hold the items."""
+    images: ImageSettings = ImageSettings()
+    """How encoded images become pixels; used where a field holds images."""
     lanes: Count | None = None
     """Streams the epoch is cut into; null = largest divisor of `entries` up to 1,024. Fixes which
     samples meet in a batch, so it belongs to the stage and never to the cluster."""
@@ -66,7 +69,8 @@ class DataSettings(Settings):
     shuffle_block: Count = 2048
     """Entries permuted together where the split is too large for a full permutation."""
     cache: Annotated[Literal["none", "memory"], SAME_RESULT] = "none"
-    """`memory` keeps every decoded entry of the split in each rank's memory (small sets only)."""
+    """`memory` keeps every decoded entry of the split in each rank's memory (small sets only); images stay
+    encoded there."""
     reading: Annotated[Literal["seek", "stream"], SAME_RESULT] = "seek"
     """`seek` reads entries by byte offset; `stream` reads shards front to back, for storage that
     cannot seek. Same order of samples either way."""

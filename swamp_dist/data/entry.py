@@ -1,4 +1,6 @@
-"""One entry of a shard: `KEY.entry.json` and `KEY.FIELD.npy`, checked so that no two entries can mix.
+"""One entry of a shard: `KEY.entry.json` and a member for each field, checked so that no two entries can mix.
+
+`KEY.FIELD.npy` is an array, `.jpg`, `.png` or `.webp` an encoded image, `.txt` a text, `.json` several texts.
 
 The json member repeats the key and holds a checksum of every field. A field file that belongs to
 another entry, and any changed bit in one, is therefore a named error instead of a wrong pair. An entry of
@@ -21,11 +23,11 @@ import numpy as np
 import xxhash
 
 from swamp_dist.data.manifest import FieldSpec
+from swamp_dist.data.raw_fields import ENTRY, decode_raw, encode_raw, raw_suffixes
 from swamp_dist.errors import UserError
 from swamp_dist.npy_files import read_npy_header
 from swamp_dist.records import Sample
 
-ENTRY = "entry.json"
 Payload = bytes | memoryview
 """Bytes of a member; a view where the whole entry is in memory."""
 
@@ -42,7 +44,8 @@ class Entry:
     key: str
     label: int
     arrays: Mapping[str, np.ndarray]
-    """Read-only arrays; a field with several items has them on the leading axis."""
+    """Read-only arrays; a field with several items has them on the leading axis. Images and texts are
+    objects, `bytes` and `str`: 0-d, or (items,) where there are several."""
     text: Mapping[str, str]
     """Human-readable originals."""
 
@@ -58,7 +61,8 @@ def shard_error(file: Path, key: str | None, finding: str) -> ShardError:
 
 def encode_entry(sample: Sample) -> list[tuple[str, bytes]]:
     """Members of a sample's entry as (suffix, bytes), the json first."""
-    payloads = {name: _encode(array) for name, array in sample.fields.items()}
+    encoded = {name: _encode(value) for name, value in sample.fields.items()}
+    payloads = {name: payload for name, (_, payload) in encoded.items()}
     header = {
         "key": sample.key,
         "label": sample.label,
@@ -66,13 +70,16 @@ def encode_entry(sample: Sample) -> list[tuple[str, bytes]]:
         "text": dict(sample.text),
     }
     members = [(ENTRY, json.dumps(header, ensure_ascii=True).encode())]
-    return members + [(f"{name}.npy", payload) for name, payload in payloads.items()]
+    return members + [(f"{name}.{suffix}", payload) for name, (suffix, payload) in encoded.items()]
 
 
-def _encode(array: np.ndarray) -> bytes:
+def _encode(value: np.ndarray | bytes | str | tuple[str, ...]) -> tuple[str, bytes]:
+    """The last part of a member's name, and its bytes."""
+    if not isinstance(value, np.ndarray):
+        return encode_raw(value)
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(value), version=(1, 0), allow_pickle=False)
+    return "npy", buffer.getvalue()
 
 
 def decode_entry(
@@ -90,16 +97,23 @@ def decode_entry(
 
     Raises:
         ShardError: another key or label than the index says, a member missing or too many, a checksum
-            that does not match, a dtype or shape other than the manifest's.
+            that does not match, a dtype or shape other than the manifest's, text that is no UTF-8.
     """
     header = _read_header(members, key, label, file)
-    expected = {ENTRY, *(f"{name}.npy" for name in specs)}
+    suffixes = {name: _suffix(members, name, spec) for name, spec in specs.items()}
+    expected = {ENTRY, *suffixes.values()}
     if members.keys() != expected:
         raise shard_error(file, key, f"expected members {sorted(expected)}, found {sorted(members)}")
     arrays = {
-        name: _decode_field(members[f"{name}.npy"], header, name, specs[name], key, file) for name in wanted
+        name: _decode_field(members[suffixes[name]], header, name, specs[name], key, file) for name in wanted
     }
     return Entry(index, key, header["label"], arrays, header["text"])
+
+
+def _suffix(members: Mapping[str, Payload], name: str, spec: FieldSpec) -> str:
+    """The member that holds a field; images have one of several. Of none that is there, the first."""
+    possible = [f"{name}.{ending}" for ending in raw_suffixes(spec)]
+    return next((suffix for suffix in possible if suffix in members), possible[0])
 
 
 def _read_header(members: Mapping[str, Payload], key: str, label: int | None, file: Path) -> dict[str, Any]:
@@ -129,6 +143,11 @@ def _decode_field(
             f"field {name!r} does not belong to this entry or is damaged: "
             f"xxh3 {expected} expected, {found} found",
         )
+    if spec.kind != "array":
+        try:
+            return decode_raw(payload, spec)
+        except ValueError as error:
+            raise shard_error(file, key, f"field {name!r}: {error}") from None
     try:
         array = decode_npy(payload)
     except ValueError as error:

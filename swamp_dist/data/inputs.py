@@ -15,17 +15,24 @@ def input_specs(manifest: Manifest, data: DataSettings) -> tuple[InputSpec, Inpu
         UserError: no such field, or clip settings that the set does not fit.
     """
     if data.clips is None:
-        return _field(manifest, data.a), _field(manifest, data.b)
+        return input_spec(manifest, data.a, data.images.size), input_spec(manifest, data.b, data.images.size)
     check_clips(manifest, data.a, data.b, data.clips)
     clips = InputSpec((sum(manifest.field(part).shape[0] for part in data.clips.parts),))
-    words = _field(manifest, word_field(data.a, data.b, data.clips))
+    words = input_spec(manifest, word_field(data.a, data.b, data.clips), data.images.size)
     return (words, clips) if data.clips.on == "b" else (clips, words)
 
 
-def _field(manifest: Manifest, name: str) -> InputSpec:
-    words = manifest.record.words
+def input_spec(manifest: Manifest, name: str, image_size: int) -> InputSpec:
+    """One item of a field as its encoder sees it; images are `image_size` pixels high and wide.
+
+    Raises:
+        UserError: no such field.
+    """
+    spec, words = manifest.field(name), manifest.record.words
+    if spec.kind == "image":
+        return InputSpec((3, image_size, image_size), kind="image")
     dim = words.dim if words is not None and name in words.fields else None
-    return InputSpec(manifest.field(name).shape, dim)
+    return InputSpec(spec.shape, dim, "words" if dim is not None else spec.kind)
 
 
 def word_field(a: str, b: str, clips: ClipSettings) -> str:
@@ -57,6 +64,11 @@ def check_clips(manifest: Manifest, a: str, b: str, clips: ClipSettings) -> None
     wanted = {clips.times: (2,)} | {part: (None,) for part in clips.parts}
     for name, shape in wanted.items():
         spec = manifest.field(name)
+        if spec.kind != "array":
+            raise UserError(
+                f"data.clips: field {name!r} of {manifest.folder} holds {spec}; clips are cut from features "
+                "by time alone, arrays of floats.\nFix: name such a field, or data.clips = null"
+            )
         if (
             not spec.items
             or len(spec.shape) != 1

@@ -7,7 +7,14 @@ import json
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # never a path out of the folder
 
@@ -17,14 +24,33 @@ class _Record(BaseModel):
 
 
 class FieldSpec(_Record):
-    """dtype and shape of one item of a field; `items`: an entry holds several, on a leading axis."""
+    """What one item of a field is; `items`: an entry holds several, arrays on a leading axis.
 
-    dtype: str
-    shape: tuple[int, ...]
+    An array has dtype and shape; an image is the bytes of an encoded file, a text is UTF-8.
+    """
+
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
     items: bool = False
+    kind: Literal["array", "image", "text"] = "array"
+
+    @model_validator(mode="after")
+    def _arrays_have_a_dtype(self) -> FieldSpec:
+        if (self.kind == "array") != bool(self.dtype) or (self.kind != "array" and self.shape):
+            raise ValueError(f"kind {self.kind} with dtype {self.dtype!r} and shape {self.shape}")
+        if self.kind == "image" and self.items:
+            raise ValueError("an entry holds one image in a field")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Arrays are written as they were before there were other kinds, so that hashes stay."""
+        content: dict[str, Any] = handler(self)
+        nothing = ("kind",) if self.kind == "array" else ("dtype", "shape")
+        return {name: value for name, value in content.items() if name not in nothing}
 
     def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-        """Whether an entry's array of this dtype and shape is what the field promises."""
+        """Whether an entry's array of this dtype and shape is what the field, one of arrays, promises."""
         if dtype != np.dtype(self.dtype):
             return False
         return (
@@ -32,7 +58,9 @@ class FieldSpec(_Record):
         )
 
     def __str__(self) -> str:
-        """For example `float32 (items, 100)`."""
+        """For example `float32 (items, 100)`, `image` or `text (items)`."""
+        if self.kind != "array":
+            return f"{self.kind} (items)" if self.items else self.kind
         axes = (["items"] if self.items else []) + [str(n) for n in self.shape]
         return f"{self.dtype} ({', '.join(axes)})"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from swamp_dist.config import ClipSettings
+from swamp_dist.config import ClipSettings, ImageSettings
 from swamp_dist.data.clips import (
     Clip,
     caption_choice,
@@ -19,7 +19,8 @@ from swamp_dist.data.clips import (
     pool_max,
     row_bounds,
 )
-from swamp_dist.data.entry import Entry, ShardError, shard_error
+from swamp_dist.data.entry import Entry
+from swamp_dist.data.field_inputs import NO_TOKENIZERS, Draw, FieldInputs, Tokenizers, field_inputs
 from swamp_dist.data.inputs import check_clips, word_field
 from swamp_dist.data.lanes import item_choice
 from swamp_dist.data.manifest import Manifest
@@ -52,16 +53,25 @@ class PairMaker(Protocol):
         """
 
 
-def pair_maker(manifest: Manifest, a: str, b: str, seed: int, clips: ClipSettings | None) -> PairMaker:
+def pair_maker(
+    manifest: Manifest,
+    a: str,
+    b: str,
+    seed: int,
+    clips: ClipSettings | None,
+    images: ImageSettings | None = None,
+    tokenizers: Tokenizers = NO_TOKENIZERS,
+) -> PairMaker:
     """What makes pairs of fields `a` and `b`; with `clips`, of clips cut from whole videos.
 
     Raises:
         UserError: the set has no such fields.
     """
-    words = open_words(manifest)
     if clips is None:
-        manifest.field(a), manifest.field(b)
-        return ItemPairs(a, b, seed, words)
+        both = zip((a, b), tokenizers, strict=True)
+        inputs_a, inputs_b = (field_inputs(manifest, field, images, each) for field, each in both)
+        return ItemPairs(inputs_a, inputs_b, seed)
+    words = open_words(manifest)
     check_clips(manifest, a, b, clips)
     assert words is not None
     return ClipPairs(word_field(a, b, clips), clips, seed, words)
@@ -71,39 +81,47 @@ def pair_maker(manifest: Manifest, a: str, b: str, seed: int, clips: ClipSetting
 class ItemPairs:
     """Items of two fields; of several items in an entry, `pairs` are drawn."""
 
-    a: str
-    b: str
+    a: FieldInputs
+    b: FieldInputs
     seed: int
-    words: WordTable | None
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Both."""
-        return self.a, self.b
+        return self.a.field, self.b.field
 
     def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Pairs:
         """As `PairMaker.make`."""
         columns = reader.columns(indices)
-        a, b = (self._side(columns, field, reader, indices, epoch, pairs) for field in self.fields)
+        a, b = (self._side(columns, side, reader, indices, epoch, pairs) for side in (self.a, self.b))
         return Pairs(np.zeros(len(indices) * pairs, dtype=np.int64), a, b)
 
     def _side(
         self,
         columns: Mapping[str, Column],
-        field: str,
+        side: FieldInputs,
         reader: EntryReader,
         indices: np.ndarray,
         epoch: int,
         pairs: int,
     ) -> Inputs:
-        column = columns[field]
+        column = columns[side.field]
         rows = np.repeat(column.first, pairs)
         several = np.flatnonzero(column.count > 1)
         if len(several):
             chosen = rows.reshape(-1, pairs)
             for i, key in zip(several, reader.split.keys(indices[several]), strict=True):
                 chosen[i] += item_choice(self.seed, epoch, key, int(column.count[i]), pairs)
-        return as_inputs(column.rows[rows], field, self.words)
+        return side.make(
+            column.rows[rows],
+            lambda row, finding: reader.misfit(int(indices[row // pairs]), finding),
+            self._draws(reader, indices, epoch, pairs) if side.kind == "image" else None,
+        )
+
+    def _draws(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Sequence[Draw]:
+        """What the random changes of every row depend on: seed, epoch, key and which pair of its entry."""
+        keys = reader.split.keys(indices)
+        return [(self.seed, epoch, key, pair) for key in keys for pair in range(pairs)]
 
 
 @dataclass(frozen=True)
@@ -151,9 +169,8 @@ class ClipPairs:
     def _grown(self, entry: Entry, captions: np.ndarray, reader: EntryReader) -> list[Clip]:
         times, count = entry.arrays[self.clips.times], len(entry.arrays[self.text])
         if len(times) != count or not (times >= 0).all():
-            raise _misfit(
-                entry,
-                reader,
+            raise reader.misfit(
+                entry.index,
                 f"field {self.clips.times!r}: expected a start and an end, at least 0, for each of {count} "
                 f"captions, found {times.shape}, smallest {times.min()}",
             )
@@ -168,22 +185,9 @@ class ClipPairs:
             return [0] * count
         captions = entry.text.get("captions", "").split("\n")
         if len(captions) != count:
-            raise _misfit(
-                entry,
-                reader,
+            raise reader.misfit(
+                entry.index,
                 f"data.clips.min_words counts the words of `captions` in entry.json: expected {count} lines, "
                 f"found {len(captions)}",
             )
         return [count_tokens(caption) for caption in captions]
-
-
-def _misfit(entry: Entry, reader: EntryReader, finding: str) -> ShardError:
-    shard = int(reader.split.rows["shard"][entry.index])
-    return shard_error(reader.split.shard_path(shard), entry.key, finding)
-
-
-def as_inputs(rows: np.ndarray, field: str, words: WordTable | None) -> Inputs:
-    """Items of a field as its encoder takes them: an array, or words where the field holds word ids."""
-    if words is not None and field in words.record.fields:
-        return words.batch(rows)
-    return torch.from_numpy(rows)

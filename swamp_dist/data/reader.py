@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swamp_dist.data.entry import Entry, decode_entry, shard_error
+from swamp_dist.data.entry import Entry, ShardError, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
+from swamp_dist.data.raw_fields import raw_bytes
 from swamp_dist.data.tar import Bounded, InMemory, TarFault, walk
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Column:
     """One field of n entries: entry i has the items rows[first[i]] ... rows[first[i] + count[i] - 1]."""
 
     rows: np.ndarray
-    """(items, ...)"""
+    """(items, ...); images and texts are objects, `bytes` and `str`"""
     first: np.ndarray
     """(n,) int64"""
     count: np.ndarray
@@ -68,6 +69,11 @@ class EntryReader(ABC):
     def stack(self, field: str, indices: Indices) -> np.ndarray:
         """(n, ...) one field of the entries, stacked; of a field with several items, equally many each."""
         return np.stack([entry.arrays[field] for entry in self.read(indices)])
+
+    def misfit(self, index: int, finding: str) -> ShardError:
+        """The error of an entry that was read and is not what it has to be: names file and entry."""
+        shard = int(self.split.rows["shard"][index])
+        return shard_error(self.split.shard_path(shard), self.split.keys([index])[0], finding)
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing)
         """Give back open files and memory."""
@@ -278,8 +284,12 @@ class MemoryReader(EntryReader):
         source.close()
         self._columns = {n: _column([e.arrays[n] for e in entries], source.specs[n]) for n in source.fields}
         self._text = tuple(entry.text for entry in entries)
-        size = sum(column.rows.nbytes for column in self._columns.values())
-        logger.info("split %s: %d entries in memory, %.1f MB", self.split.name, len(entries), size / 1e6)
+        size = sum(raw_bytes(column.rows) for column in self._columns.values())
+        encoded = [name for name in source.fields if source.specs[name].kind == "image"]
+        images = f", images of {', '.join(encoded)} as encoded bytes" if encoded else ""
+        logger.info(
+            "split %s: %d entries in memory, %.1f MB%s", self.split.name, len(entries), size / 1e6, images
+        )
 
     def read(self, indices: Indices) -> list[Entry]:
         """Views of the decoded entries."""
@@ -292,7 +302,7 @@ class MemoryReader(EntryReader):
 
     def _array(self, column: Column, index: int, name: str) -> np.ndarray:
         if not self.specs[name].items:
-            view: np.ndarray = column.rows[index]
+            view: np.ndarray = column.rows[index, ...]  # an array of one object too, and not the object
             return view
         first = int(column.first[index])
         return column.rows[first : first + int(column.count[index])]

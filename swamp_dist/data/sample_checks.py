@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from swamp_dist.data.image_header import ImageFault
+from swamp_dist.data.images import check_image
 from swamp_dist.data.manifest import FieldSpec
+from swamp_dist.data.raw_fields import ENTRY
 from swamp_dist.data.tar import MAX_MEMBER_BYTES
 from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.records import Sample
@@ -65,10 +69,12 @@ def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldS
     specs = {}
     for name, array in sample.fields.items():
         check_name("field", name, _FIELD)
-        _check_is_array(f"entry {sample.key!r}", name, array)
+        several = name in item_fields
+        if not isinstance(array, np.ndarray):
+            specs[name] = _raw_spec(f"entry {sample.key!r}, field {name!r}", name, array, several)
+            continue
         if array.dtype.kind not in "biuf" or array.dtype != np.dtype(array.dtype.name):
             raise UserError(f"entry {sample.key!r}, field {name!r}: dtype {array.dtype.str} cannot be stored")
-        several = name in item_fields
         shape = array.shape[1:] if several else array.shape
         if 0 in shape:
             raise UserError(f"entry {sample.key!r}, field {name!r}: shape {array.shape} holds no values")
@@ -80,7 +86,8 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
     """Refuse a sample whose fields are not those of the set.
 
     Raises:
-        BadEntry: values are not finite: the raw data of this entry are damaged.
+        BadEntry: the raw data of this entry are damaged: values that are not finite, an image that does not
+            decode, text that is no UTF-8.
         UserError: other fields, dtypes or shapes, or a label that is none; names split, entry and field.
     """
     where = f"split {split!r}, entry {sample.key!r}"
@@ -89,7 +96,9 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
     if sample.label < -1:
         raise UserError(f"{where}: label {sample.label}; expected a class number, or -1 for none")
     for name, array in sample.fields.items():
-        _check_is_array(where, name, array)
+        if fields[name].kind != "array" or not isinstance(array, np.ndarray):
+            _check_raw(where, sample.key, name, array, fields[name])
+            continue
         if not fields[name].fits(array.dtype, array.shape):
             raise UserError(
                 f"{where}, field {name!r}: expected {fields[name]} as in the first entry, found "
@@ -100,9 +109,48 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
             raise BadEntry(sample.key, "values not finite", f"field {name!r}: {count} values are not finite")
 
 
-def _check_is_array(where: str, name: str, array: object) -> None:
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{where}, field {name!r}: expected a numpy array, found {type(array).__name__}")
+def _raw_spec(where: str, name: str, value: object, several: bool) -> FieldSpec:
+    """What a field promises whose first value is no array."""
+    kind = _raw_kind(value)
+    if kind is None:
+        raise UserError(
+            f"{where}: expected a numpy array, the bytes of an image, a text, or a tuple of texts, found "
+            f"{type(value).__name__}"
+        )
+    if several != isinstance(value, tuple):
+        found = "several texts" if isinstance(value, tuple) else f"one {kind}"
+        listed = "is" if several else "is not"
+        raise UserError(f"{where}: found {found}, but the field {listed} one of several items (item_fields)")
+    if several and f"{name}.json" == ENTRY:
+        raise UserError(f"{where}: a field of several texts needs another name")
+    return FieldSpec(kind=kind, items=several)
+
+
+def _raw_kind(value: object) -> Literal["image", "text"] | None:
+    if isinstance(value, bytes):
+        return "image"
+    several = value if isinstance(value, tuple) else (value,)
+    return "text" if all(isinstance(text, str) for text in several) else None
+
+
+def _check_raw(where: str, key: str, name: str, value: object, spec: FieldSpec) -> None:
+    """Refuse an image or texts that a field cannot hold."""
+    several = isinstance(value, tuple)
+    if spec.kind != _raw_kind(value) or spec.items != several or value == ():
+        found = type(value).__name__ if value != () else "no texts at all"
+        wanted = "a numpy array" if spec.kind == "array" else f"{spec} as in the first entry"
+        raise UserError(f"{where}, field {name!r}: expected {wanted}, found {found}")
+    if isinstance(value, bytes):
+        try:
+            check_image(value)
+        except ImageFault as fault:
+            raise BadEntry(key, fault.kind, f"field {name!r}: {fault}") from None
+        return
+    for text in value if isinstance(value, tuple) else (value,):
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:
+            raise BadEntry(key, "text is no UTF-8", f"field {name!r}: {error}") from None
 
 
 def check_name(what: str, name: str, pattern: re.Pattern[str]) -> None:

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swamp_dist.config import DataSettings
+from swamp_dist.data.field_inputs import NO_TOKENIZERS, Tokenizers
 from swamp_dist.data.lanes import batch_entries, epoch_order, steps_per_epoch
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.errors import UserError
-from swamp_dist.records import BatchPlan, Inputs, PairBatch, Words
+from swamp_dist.records import BatchPlan, Inputs, PairBatch, map_tensors
 
 logger = logging.getLogger(__name__)
 _ENTRIES = 2**40
@@ -76,7 +77,7 @@ class PairStream:
         """
         steps = range(first_step, last_step)
         for step, rows in zip(steps, self._rows(steps), strict=True):
-            a, b = self._move_inputs(rows.a), self._move_inputs(rows.b)
+            a, b = map_tensors(rows.a, self._move), map_tensors(rows.b, self._move)
             ids, items, labels = (self._move(x) for x in (rows.ids, rows.items, rows.labels))
             yield PairBatch(step, ids, self._entries, a, b, items, labels)
 
@@ -102,11 +103,6 @@ class PairStream:
             generator=torch.Generator(),
         )
 
-    def _move_inputs(self, inputs: Inputs) -> Inputs:
-        if isinstance(inputs, Words):
-            return Words(self._move(inputs.ids), self._move(inputs.vectors))
-        return self._move(inputs)
-
     def _move(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda" and not rows.is_pinned():
             rows = rows.pin_memory()
@@ -127,22 +123,28 @@ def open_stream(
     seed: int,
     rank: int,
     device: torch.device | str = "cpu",
+    tokenizers: Tokenizers = NO_TOKENIZERS,
 ) -> PairStream:
     """A rank's stream of pairs of the fields `data.a` and `data.b`; `plan` comes from `plan_batches`.
 
     With `data.clips`, entries are whole videos and one of the modalities is cut from their features. Fields
-    of word ids arrive as `Words`, gathered where the batch is read.
+    of word ids arrive as `Words`, gathered where the batch is read; images as pixels (b, 3, S, S) uint8,
+    decoded there by `data.images`; texts as `Tokens` of the encoders' `tokenizers`.
 
     Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes,
     `data.clips` and the two shuffle settings; never on world size or on how the data are read. With
-    `data.cache = memory` a batch is one gather in this process and no loader process is started.
+    `data.cache = memory` a batch is one gather in this process and no loader process is started, unless
+    images are to be decoded: then loader processes share the encoded bytes.
 
     Raises:
         UserError: no such split or field, or a set that `data.clips` does not fit. ShardError: as
         `open_reader`.
     """
-    index, maker = manifest.split(split), pair_maker(manifest, data.a, data.b, seed, data.clips)
-    in_memory, workers = data.cache == "memory", data.workers
+    index = manifest.split(split)
+    maker = pair_maker(manifest, data.a, data.b, seed, data.clips, data.images, tokenizers)
+    decodes = any(manifest.field(name).kind == "image" for name in maker.fields)
+    in_memory = data.cache == "memory"
+    workers = data.workers if decodes or not in_memory else 0
     full = index.bytes < data.full_shuffle_below
     resident = 1 if in_memory else resident_shards(index, plan, full, data.shuffle_block)
     reader = open_reader(manifest, split, maker.fields, data.reading, data.cache, resident)
@@ -150,7 +152,7 @@ def open_stream(
         size = resident * max(shard.bytes for shard in index.record.shards) * max(workers, 1)
         logger.info("split %s: streaming, up to %d shards, %.2f GB in memory", split, resident, size / 1e9)
     steps = _Steps(reader, maker, plan, seed, rank, (data.full_shuffle_below, data.shuffle_block))
-    return PairStream(steps, rank, torch.device(device), 0 if in_memory else workers, data.prefetch)
+    return PairStream(steps, rank, torch.device(device), workers, data.prefetch)
 
 
 def resident_shards(split: SplitIndex, plan: BatchPlan, full_shuffle: bool, shuffle_block: int) -> int:

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple, Protocol
 BLOCK = 512
 MAX_MEMBER_BYTES = 64 * 2**20
 """A larger member is refused from its header, before it is read."""
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z0-9_]+\.(npy|json)")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[a-z0-9_]+\.(npy|json|txt|jpg|png|webp)")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 """How files of gzip, bzip2, xz and zstd begin."""
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
@@ -107,7 +107,8 @@ def _parse_header(block: bytes, offset: int) -> tuple[str, str, int]:
         raise TarFault(f"member at byte {offset} is not a plain file with a short name (a link or folder?)")
     name = block[:100].rstrip(b"\0").decode("ascii", errors="replace")
     if not _NAME.fullmatch(name):
-        raise TarFault(f"member name {name!r} at byte {offset} is not KEY.FIELD.npy")
+        endings = "(or json, txt, jpg, png, webp)"
+        raise TarFault(f"member name {name!r} at byte {offset} is not KEY.FIELD.npy {endings}")
     size = _octal(block[124:136], offset)
     if size > MAX_MEMBER_BYTES:
         raise TarFault(f"{name} at byte {offset} claims {size} bytes; the limit is {MAX_MEMBER_BYTES}")

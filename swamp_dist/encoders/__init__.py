@@ -9,10 +9,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swamp_dist.encoders import gated, mlp, words
+from swamp_dist.encoders import bag_of_words, cnn, gated, mlp, words
 
 EncoderSettings = Annotated[
-    mlp.MlpSettings | gated.GatedSettings | words.WordsSettings,
+    mlp.MlpSettings
+    | gated.GatedSettings
+    | words.WordsSettings
+    | cnn.CnnSettings
+    | bag_of_words.BagOfWordsSettings,
     Field(discriminator="kind"),
 ]
 """Settings of any encoder; `kind` says which."""

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from swamp_dist.encoders.cost import EncoderCost
 from swamp_dist.errors import UserError
-from swamp_dist.records import InputSpec
+from swamp_dist.records import InputKind, InputSpec, Tokens
 from swamp_dist.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class Tokenizer(Protocol):
+    """Texts -> tokens of one encoder. Loader processes hold a pickled copy, so it keeps no open file.
+
+    The same text gives the same tokens in every process, whatever texts come with it.
+    """
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """(b, W) ids and mask of b texts, as torch or numpy arrays; W is at least 1."""
 
 
 class Encoder(Settings, abc.ABC):
@@ -31,7 +41,8 @@ class Encoder(Settings, abc.ABC):
     def build(self, spec: InputSpec, embedding_dim: int) -> nn.Module:
         """The network, freshly initialised: b inputs like `spec` -> (b, embedding_dim), of any length.
 
-        Its forward takes a tensor (b, *spec.shape), or `records.Words` where `spec` is one of words; then it
+        Its forward takes a tensor (b, *spec.shape), of images as uint8, which `networks.pixels` makes floats;
+        or `records.Tokens` of its own tokenizer; or `records.Words` where `spec` is one of words, and then it
         derives from `networks.words.WordsNetwork`. Weights are drawn here, by torch's default generator.
 
         Args:
@@ -55,6 +66,10 @@ class Encoder(Settings, abc.ABC):
         """The items that the settings alone tell of, before a shard set is built; None where they do not."""
         return None
 
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes tokens of texts for this encoder; None for encoders that take none."""
+        return None
+
     def scaled_parts(self) -> tuple[int, ...] | None:
         """Widths of the parts of an input that are brought to unit length first; () for none.
 
@@ -75,8 +90,8 @@ def check_input(encoder: Encoder, spec: InputSpec) -> None:
 
 def vector_problem(kind: str, spec: InputSpec) -> str | None:
     """Why an encoder of one vector per item cannot take items like `spec`; None where it can."""
-    if spec.word_dim is not None:
-        return _other_input(kind, "one vector per item", "words of a word table", spec, "words")
+    if spec.kind != "array":
+        return _other_input(kind, "one vector per item", spec)
     if len(spec.shape) != 1:
         return f"encoder {kind!r} takes one vector per item, but the field holds arrays of shape {spec.shape}"
     return None
@@ -84,14 +99,37 @@ def vector_problem(kind: str, spec: InputSpec) -> str | None:
 
 def words_problem(kind: str, spec: InputSpec) -> str | None:
     """Why an encoder of words cannot take items like `spec`; None where it can."""
-    if spec.word_dim is None:
-        return _other_input(kind, "words", "an array", spec, "gated or mlp")
-    return None
+    return None if spec.kind == "words" else _other_input(kind, "words", spec)
 
 
-def _other_input(kind: str, takes: str, found: str, spec: InputSpec, fitting: str) -> str:
+def image_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of images cannot take items like `spec`; None where it can."""
+    return None if spec.kind == "image" else _other_input(kind, "images", spec)
+
+
+def text_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of texts cannot take items like `spec`; None where it can."""
+    return None if spec.kind == "text" else _other_input(kind, "texts", spec)
+
+
+_HOLDS: dict[InputKind, str] = {
+    "array": "an array of shape {shape}",
+    "words": "words of a word table of shape {shape}",
+    "image": "images",
+    "text": "texts",
+}
+_FITTING: dict[InputKind, str] = {
+    "array": "gated or mlp",
+    "words": "words",
+    "image": "cnn",
+    "text": "bag_of_words",
+}
+
+
+def _other_input(kind: str, takes: str, spec: InputSpec) -> str:
+    found = _HOLDS[spec.kind].format(shape=spec.shape)
     return (
-        f"encoder {kind!r} takes {takes}, but the field holds {found} of shape {spec.shape}.\n"
+        f"encoder {kind!r} takes {takes}, but the field holds {found}.\n"
         "Fix: set the kind of this modality's encoder (model.a for data.a, model.b for data.b) "
-        f"to {fitting}, or name another field."
+        f"to {_FITTING[spec.kind]}, or name another field."
     )

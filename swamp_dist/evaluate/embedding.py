@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swamp_dist.data.entry import Entry
-from swamp_dist.data.words import WordTable
+from swamp_dist.data.entry import Entry, ShardError
+from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.distributed import World, gather
-from swamp_dist.records import Inputs, Words
+from swamp_dist.records import Inputs, map_tensors, take_rows
 
 Embed = Callable[[Inputs], Tensor]
 """One encoder on one chunk: (chunk, ...) -> (chunk, D). May communicate (ZeRO-3 gathers parameters)."""
@@ -29,6 +29,9 @@ class Reader(Protocol):
 
     def read(self, indices: Sequence[int]) -> Sequence[Entry]:
         """The entries at these positions, in this order."""
+
+    def misfit(self, index: int, finding: str) -> ShardError:
+        """The error of an entry that was read and is not what it has to be."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Embedded:
 class _Block:
     """Items of `chunk` consecutive entries: the unit that is dealt to ranks."""
 
-    items: Tensor
-    """(n, ...) inputs on the CPU, as stored: words are ids still."""
+    items: np.ndarray
+    """(n, ...) as stored: words are ids still, images and texts objects."""
     owner: Tensor
     """(n, 4) int64: entry, class, and 128 bits that tell inputs apart."""
 
@@ -56,14 +59,13 @@ class _Block:
 def embed_split(
     embed: Embed,
     reader: Reader,
-    field: str,
+    inputs: FieldInputs,
     num_entries: int,
     several: bool,
     chunk: int,
     world: World,
-    words: WordTable | None = None,
 ) -> Embedded:
-    """Embed all items of `field`, each once, on all ranks together.
+    """Embed all items of the field of `inputs`, each once, on all ranks together.
 
     Entries are taken in blocks of `chunk`; block i is read and embedded by rank i mod W, `chunk` items
     at a time with the last chunk filled up by repeating a row. What meets in a chunk and the shape
@@ -78,23 +80,24 @@ def embed_split(
     Args:
         embed: (chunk, ...) on `world.device`, float16 fields as float32 -> (chunk, D).
         reader: entries of the split.
-        field: name of the field.
+        inputs: makes of stored items what `embed` takes; without random changes here.
         num_entries: entries of the split, at least 1.
         several: whether an array of the field holds several items (a leading axis).
         chunk: items embedded at a time.
-        words: the set's word table; fields of words reach `embed` as `Words` with the vectors of the
-            chunk's distinct words.
+
+    Raises:
+        ShardError: an entry is damaged, on the rank that reads it.
     """
     rounds = -(-num_entries // (chunk * world.size))
     parts: list[tuple[Tensor, Tensor]] = []
-    as_words = words if words is not None and field in words.record.fields else None
     with torch.no_grad():
         for i in range(rounds):
             start = (i * world.size + world.rank) * chunk
-            block = _read_block(reader, field, several, range(start, min(start + chunk, num_entries)))
-            parts.append(_embed_round(embed, block, chunk, world, as_words))
-    rows, owner = (torch.cat(x) for x in zip(*parts, strict=True))
-    return Embedded(rows[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
+            rows = range(start, min(start + chunk, num_entries))
+            block = _read_block(reader, inputs.field, several, rows)
+            parts.append(_embed_round(embed, block, inputs, reader, chunk, world))
+    embedded, owner = (torch.cat(x) for x in zip(*parts, strict=True))
+    return Embedded(embedded[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
 
 
 def _first_equal(marks: Tensor) -> Tensor:
@@ -110,36 +113,54 @@ def _read_block(reader: Reader, field: str, several: bool, indices: range) -> _B
     counts = torch.tensor([len(x) if indices else 0 for x in arrays])
     owner = torch.tensor([(e.index, e.label) for e in entries]).repeat_interleave(counts, dim=0)
     items = np.concatenate(arrays)
-    return _Block(torch.from_numpy(items), torch.cat([owner, _marks(items[: len(owner)])], dim=1))
+    return _Block(items, torch.cat([owner, _marks(items[: len(owner)])], dim=1))
 
 
 def _marks(items: np.ndarray) -> Tensor:
     """(n, 2) int64: 128 bits of a hash of every item."""
-    digests = [hashlib.blake2b(item.tobytes(), digest_size=16).digest() for item in items]
+    digests = [hashlib.blake2b(_content(item), digest_size=16).digest() for item in items]
     return torch.from_numpy(np.frombuffer(b"".join(digests), dtype=np.int64).reshape(-1, 2).copy())
 
 
+def _content(item: np.ndarray | bytes | str) -> bytes:
+    if isinstance(item, str):
+        return item.encode()
+    return item if isinstance(item, bytes) else item.tobytes()
+
+
 def _embed_round(
-    embed: Embed, block: _Block, chunk: int, world: World, words: WordTable | None
+    embed: Embed, block: _Block, inputs: FieldInputs, reader: Reader, chunk: int, world: World
 ) -> tuple[Tensor, Tensor]:
     """Embed one block per rank; rows and owners of all ranks in rank order, the order of the blocks."""
     mine = torch.tensor([len(block.owner)], device=world.device)
     counts = gather(mine, world).tolist()
     calls = max(1, -(-max(counts) // chunk))
-    filled = _fill(block.items, calls * chunk)
-    parts = (filled[i : i + chunk] for i in range(0, calls * chunk, chunk))
-    rows = torch.cat([embed(_inputs(part, words, world)).float() for part in parts])
+    parts = (_chunk(block, i, inputs, reader, chunk, world) for i in range(0, calls * chunk, chunk))
+    rows = torch.cat([embed(part).float() for part in parts])
     owner = _fill(block.owner, calls * chunk)
     rows, owner = gather(rows, world), gather(owner.to(world.device), world)
     kept = torch.cat([torch.arange(n, device=rows.device) + r * calls * chunk for r, n in enumerate(counts)])
     return rows[kept], owner[kept]
 
 
-def _inputs(items: Tensor, words: WordTable | None, world: World) -> Inputs:
-    """A chunk on the device, as the training stream hands it to the encoder."""
-    if words is not None:
-        return Words(*(part.to(world.device) for part in words.batch(items.numpy())))
-    moved = items.to(world.device)
+def _chunk(
+    block: _Block, start: int, inputs: FieldInputs, reader: Reader, chunk: int, world: World
+) -> Inputs:
+    """The items from `start` on, on the device and as the training stream hands them to the encoder; the last
+    one again where there are fewer than `chunk`."""
+    first = min(start, len(block.items) - 1)
+    entries = block.owner[:, 0].tolist()
+    made = inputs.make(
+        block.items[first : start + chunk],
+        lambda row, finding: reader.misfit(entries[first + row] if entries else 0, finding),
+    )
+    last = min(start + chunk, len(block.items)) - first - 1
+    filled = take_rows(made, torch.arange(chunk).clamp(max=last))
+    return map_tensors(filled, lambda rows: _move(rows, world))
+
+
+def _move(rows: Tensor, world: World) -> Tensor:
+    moved = rows.to(world.device)
     return moved.float() if moved.dtype == torch.float16 else moved
 
 

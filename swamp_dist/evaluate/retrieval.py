@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EvaluateSettings
+from swamp_dist.data.field_inputs import FieldInputs, field_inputs
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import EntryReader
-from swamp_dist.data.words import open_words
 from swamp_dist.distributed import World, sum_over_ranks
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate import ranking
@@ -42,6 +42,7 @@ def evaluate_split(
     b: str,
     world: World,
     reader: EntryReader,
+    inputs: tuple[FieldInputs, FieldInputs] | None = None,
 ) -> EvaluationResult:
     """Embed both fields of a split and rank each side by the other; the same result on all ranks.
 
@@ -54,17 +55,19 @@ def evaluate_split(
         settings: split, relevances, rule of ties, cut-offs and chunk.
         a: field name and display name of modality A. b: of modality B.
         reader: of both fields of the split; the caller keeps it open, so that validations in a training
-            loop decode a cached split only once.
+            loop read a cached split only once.
+        inputs: what the encoders take of both fields (`stage_inputs`); None: arrays and words as they are.
 
     Raises:
         UserError: as `check_evaluation`, or several items per entry under `ties: miech`.
     """
     check_evaluation(manifest, settings, a, b)
     num_entries = len(manifest.split(settings.split))
-    sides, words = [], open_words(manifest)
-    for embed, field in ((embed_a, a), (embed_b, b)):
-        several = manifest.field(field).items
-        sides.append(embed_split(embed, reader, field, num_entries, several, settings.chunk, world, words))
+    sides = []
+    made = inputs or (field_inputs(manifest, a), field_inputs(manifest, b))
+    for embed, each in zip((embed_a, embed_b), made, strict=True):
+        several = manifest.field(each.field).items
+        sides.append(embed_split(embed, reader, each, num_entries, several, settings.chunk, world))
     return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 from pydantic import ValidationError
 
@@ -111,7 +112,7 @@ def count_words(sample: Sample, index: Mapping[str, int]) -> dict[str, int]:
     tokens = [word for caption in sample.captions for word in words_of(caption)]
     return {
         "captions": len(sample.captions),
-        "captions_without_words": int((~sample.fields[FIELD].any(axis=1)).sum()),
+        "captions_without_words": int((~np.asarray(sample.fields[FIELD]).any(axis=1)).sum()),
         "tokens": len(tokens),
         "unknown_tokens": sum(word not in index for word in tokens),
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import ContrastiveSettings, EvaluateSettings
+from swamp_dist.data.field_inputs import stage_inputs, tokenizers
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import PairStream, open_stream
 from swamp_dist.distributed import World
@@ -53,6 +54,7 @@ def build_stream(stage: ResolvedStage, training: ResolvedTraining, world: World)
         seed=stage.settings.seed,
         rank=world.rank,
         device=world.device,
+        tokenizers=tokenizers(stage.settings.model),
     )
 
 
@@ -80,10 +82,11 @@ def open_validation(
     if validation is None:
         yield lambda: EvaluationResult("", {})
         return
+    inputs = stage_inputs(stage.manifest, data, stage.settings.model)
     reader = open_reader(stage.manifest, validation.split, (data.a, data.b), data.reading, data.cache)
     with contextlib.closing(reader):
         yield lambda: evaluate_split(
-            engine.embed_a, engine.embed_b, stage.manifest, validation, data.a, data.b, world, reader
+            engine.embed_a, engine.embed_b, stage.manifest, validation, data.a, data.b, world, reader, inputs
         )
 
 
@@ -104,6 +107,7 @@ def evaluate(
             data.b,
             world,
             reader,
+            stage_inputs(stage.manifest, data, stage.settings.model),
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import DataSettings, StageSettings
+from swamp_dist.data.field_inputs import tokenizers
 from swamp_dist.data.lanes import permutation
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.pairs import PairMaker, pair_maker
@@ -19,7 +20,7 @@ from swamp_dist.distributed import World, on_main, sum_over_ranks
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.kmeans import Clusters, inertia, spherical_kmeans
-from swamp_dist.records import Inputs, Words
+from swamp_dist.records import map_tensors
 
 logger = logging.getLogger(__name__)
 _CHUNK = 256
@@ -80,7 +81,9 @@ def _embed(
 ) -> Tensor:
     """(2 * entries, D) embeddings of both modalities, on all ranks: each adds its rows to zeros."""
     data: DataSettings = settings.data
-    maker = pair_maker(manifest, data.a, data.b, settings.seed, data.clips)
+    maker = pair_maker(
+        manifest, data.a, data.b, settings.seed, data.clips, data.images, tokenizers(settings.model)
+    )
     dim = settings.model.embedding_dim
     assert dim is not None, "a stage takes it from the weights before it builds the model"
     rows = torch.zeros(2, len(chosen), dim, device=world.device)
@@ -102,13 +105,12 @@ def _embed_chunk(
 ) -> Tensor:
     """(2, entries, D) embeddings of one pair of each entry."""
     made = maker.make(reader, part, 0, 1)
-    sides = model(_on(made.a, world), None), model(None, _on(made.b, world))
+    a, b = (map_tensors(inputs, lambda rows: _on(rows, world)) for inputs in (made.a, made.b))
+    sides = model(a, None), model(None, b)
     return torch.stack(sides).float()
 
 
-def _on(inputs: Inputs, world: World) -> Inputs:
-    """Inputs on the device, in float32 where they are stored as halves."""
-    if isinstance(inputs, Words):
-        return Words(inputs.ids.to(world.device), inputs.vectors.to(world.device))
-    moved = inputs.to(world.device)
+def _on(rows: Tensor, world: World) -> Tensor:
+    """A tensor of inputs on the device, in float32 where it is stored as halves."""
+    moved = rows.to(world.device)
     return moved.float() if moved.dtype in (torch.float16, torch.bfloat16) else moved

@@ -7,12 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, WordsSettings
+from swamp_dist.config import (
+    BagOfWordsSettings,
+    CnnSettings,
+    EncoderSettings,
+    GatedSettings,
+    MlpSettings,
+    WordsSettings,
+)
 from swamp_dist.model.dual_encoder import DualEncoder, build_encoder
 from swamp_dist.records import Inputs, InputSpec, Words
 
 ROWS, DIM = 40, 24
 VECTOR, CAPTION = InputSpec((30,)), InputSpec((7,), word_dim=30)
+IMAGE, TEXT = InputSpec((3, 22, 22), kind="image"), InputSpec((), kind="text")
 KINDS: dict[str, EncoderSettings] = {
     "mlp": MlpSettings(hidden=(20, 16)),
     "linear": MlpSettings(hidden=()),
@@ -20,6 +28,9 @@ KINDS: dict[str, EncoderSettings] = {
     "gated": GatedSettings(),
     "words": WordsSettings(sentence_dim=36),
     "words, as wide as D": WordsSettings(),
+    "cnn": CnnSettings(depth=3, width=6),
+    "cnn, odd sides": CnnSettings(depth=5, width=4),
+    "bag_of_words": BagOfWordsSettings(buckets=50, width=36, max_words=12),
 }
 
 
@@ -29,6 +40,13 @@ def built(settings: EncoderSettings) -> tuple[nn.Module, Inputs, InputSpec]:
         count = ROWS * 7 + 1
         words = Words(torch.randint(count, (ROWS, 7)), torch.randn(count, 30))
         return build_encoder(settings, CAPTION, DIM), words, CAPTION
+    if isinstance(settings, CnnSettings):
+        pixels = torch.randint(256, (ROWS, 3, 22, 22), dtype=torch.uint8)
+        return build_encoder(settings, IMAGE, DIM), pixels, IMAGE
+    tokenizer = settings.tokenizer()
+    if tokenizer is not None:
+        tokens = tokenizer([" ".join(f"w{row}x{place}" for place in range(12)) for row in range(ROWS)])
+        return build_encoder(settings, TEXT, DIM), tokens, TEXT
     return build_encoder(settings, VECTOR, DIM), torch.randn(ROWS, 30), VECTOR
 
 

@@ -15,17 +15,30 @@ from swamp_dist.records import InputSpec
 
 KINDS = get_args(get_args(EncoderSettings)[0])
 VECTOR, CAPTION = InputSpec((7,)), InputSpec((5,), word_dim=3)
+IMAGE, TEXT = InputSpec((3, 32, 32), kind="image"), InputSpec((), kind="text")
+SPECS = (VECTOR, CAPTION, IMAGE, TEXT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_size_is_read_back_from_the_weights_of_its_own_kind_only(kind: type[Encoder]) -> None:
     encoder = kind()
-    spec = CAPTION if encoder.input_problem(VECTOR) else VECTOR
+    spec = next(spec for spec in SPECS if encoder.input_problem(spec) is None)
     state = build_encoder(encoder, spec, 6).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert encoder.output_dim(shapes) == 6
     assert all(other().output_dim(shapes) is None for other in KINDS if other is not kind)
     assert encoder.output_dim({}) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_takes_one_kind_of_input_and_names_what_fits_another(kind: type[Encoder]) -> None:
+    fitting = {"array": "gated or mlp", "words": "words", "image": "cnn", "text": "bag_of_words"}
+    problems = {spec.kind: kind().input_problem(spec) for spec in SPECS}
+    taken = [input_kind for input_kind, problem in problems.items() if problem is None]
+    assert len(taken) == 1
+    for input_kind, problem in problems.items():
+        assert problem is None or f"to {fitting[input_kind]}, or name another field" in problem
+    assert (kind().tokenizer() is not None) == (taken == ["text"])
 
 
 def test_eleven_layers_are_counted_as_numbers() -> None:

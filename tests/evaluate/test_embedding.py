@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.data.entry import Entry
+from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.data.manifest import WordsRecord
 from swamp_dist.data.words import WordTable, write_word_table
 from swamp_dist.distributed import World, alone, sum_over_ranks
@@ -49,7 +50,11 @@ def embed_all(world: World, items: tuple[int, ...], chunk: int) -> tuple[Embedde
         return inputs * 2
 
     reader = FakeReader(items, [])
-    return embed_split(embed, reader, "x", len(items), items[0] > 0, chunk, world), calls, reader.seen
+    return (
+        embed_split(embed, reader, FieldInputs("x"), len(items), items[0] > 0, chunk, world),
+        calls,
+        reader.seen,
+    )
 
 
 def expected_rows(items: tuple[int, ...]) -> list[list[float]]:
@@ -125,8 +130,8 @@ def embed_words(world: World, folder: Path, chunk: int) -> tuple[Embedded, list[
         rows = inputs.vectors[inputs.ids].sum(dim=1)
         return rows + 1e-3 * inputs.ids.float().mean()
 
-    table = WordTable(folder, record)
-    return embed_split(embed, WordReader([]), "text", 11, False, chunk, world, table), sizes
+    inputs = FieldInputs("text", "words", WordTable(folder, record))
+    return embed_split(embed, WordReader([]), inputs, 11, False, chunk, world), sizes
 
 
 def words_folder(folder: Path) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""Stored items of a field as its encoder takes them: one rule for training, evaluation and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from swamp_dist.config import DataSettings, ImageSettings, ModelSettings
+from swamp_dist.data.image_header import ImageFault
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.transforms import make_pixels
+from swamp_dist.data.words import WordTable, open_words
+from swamp_dist.encoders.encoder import Tokenizer
+from swamp_dist.errors import UserError
+from swamp_dist.records import InputKind, Inputs, Tokens
+
+Draw = tuple[object, ...]
+"""What the random changes of one item depend on."""
+Blame = Callable[[int, str], UserError]
+"""The error that names where row i comes from and what was found there."""
+Tokenizers = tuple[Tokenizer | None, Tokenizer | None]
+"""Those of the encoders of a and b."""
+NO_TOKENIZERS: Tokenizers = (None, None)
+
+
+@dataclass(frozen=True)
+class FieldInputs:
+    """Makes inputs of the items of one field; loader processes hold a copy."""
+
+    field: str
+    kind: InputKind = "array"
+    words: WordTable | None = None
+    images: ImageSettings = ImageSettings()
+    tokenizer: Tokenizer | None = None
+
+    def make(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None = None) -> Inputs:
+        """(n, ...) inputs of n stored items, on the CPU: an array as it is stored, the words of a table,
+        pixels (n, 3, S, S) uint8, or tokens.
+
+        Args:
+            rows: (n, ...) values of an array or word ids; (n,) objects `bytes` or `str` of images and texts.
+            blame: makes the error of an item that is refused.
+            draws: of every item in training; None: the deterministic form of an evaluation.
+
+        Raises:
+            UserError: what `blame` made of it: an image is too large, cut short or damaged.
+        """
+        if self.words is not None:
+            return self.words.batch(rows)
+        if self.kind == "image":
+            return torch.from_numpy(self._pixels(rows, blame, draws))
+        if self.kind == "text":
+            return self._tokens(rows)
+        return torch.from_numpy(rows)
+
+    def _pixels(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None) -> np.ndarray:
+        size = self.images.size
+        batch = np.empty((len(rows), 3, size, size), dtype=np.uint8)
+        for i, data in enumerate(rows):
+            try:
+                pixels = make_pixels(data, self.images, None if draws is None else (*draws[i], self.field))
+            except ImageFault as fault:
+                raise blame(i, f"field {self.field!r}: {fault}") from None
+            batch[i] = pixels.transpose(2, 0, 1)
+        return batch
+
+    def _tokens(self, rows: np.ndarray) -> Tokens:
+        if self.tokenizer is None:
+            raise UserError(
+                f"field {self.field!r} holds texts, and the encoder of this modality has no tokenizer.\n"
+                "Fix: choose an encoder of texts, for example bag_of_words"
+            )
+        ids, mask = self.tokenizer(rows.tolist())
+        return Tokens(torch.as_tensor(ids), torch.as_tensor(mask))
+
+
+def tokenizers(model: ModelSettings) -> Tokenizers:
+    """Those of both encoders of a model."""
+    return model.a.tokenizer(), model.b.tokenizer()
+
+
+def stage_inputs(
+    manifest: Manifest, data: DataSettings, model: ModelSettings
+) -> tuple[FieldInputs, FieldInputs]:
+    """What makes the inputs of both encoders of a stage, whose fields hold single items.
+
+    Raises:
+        UserError: no such field.
+    """
+    both = zip((data.a, data.b), tokenizers(model), strict=True)
+    a, b = (field_inputs(manifest, field, data.images, each) for field, each in both)
+    return a, b
+
+
+def field_inputs(
+    manifest: Manifest,
+    field: str,
+    images: ImageSettings | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> FieldInputs:
+    """What makes inputs of a field of a set.
+
+    Raises:
+        UserError: there is no such field.
+    """
+    spec, words = manifest.field(field), open_words(manifest)
+    of_words = words if words is not None and field in words.record.fields else None
+    kind: InputKind = spec.kind if of_words is None else "words"
+    return FieldInputs(field, kind, of_words, images or ImageSettings(), tokenizer)
