@@ -46,6 +46,9 @@ setup(
             "mypy==2.4.1",
             "types-PyYAML",
         ],
+        "parquet": [
+            "pyarrow>=20",  # columns of parquet files in the source kinds `pairs` and `table`
+        ],
         "openmoji": [
             "resvg-py",  # rasterises the icons of the OpenMoji shard recipe
             "tokenizers",  # word pieces of the sentence encoder used by that recipe

@@ -66,18 +66,26 @@ def elements(data: bytes | bytearray, dtype: np.dtype[Any]) -> np.ndarray:
     return flat
 
 
-def map_npy(path: Path) -> np.ndarray:
-    """The array of an npy file, memory-mapped and read-only.
+def map_npy(path: Path, start: int = 0, size: int | None = None) -> np.ndarray:
+    """The array of an npy file, memory-mapped and read-only; or of one that is part of a file.
+
+    Args:
+        start: byte of the file at which the npy file begins.
+        size: its bytes; None: up to the end of the file.
 
     Raises:
         ValueError: as `read_npy_header`, or it holds objects, or has another length than its header says.
         OSError: it cannot be opened.
     """
     with path.open("rb") as file:
+        whole = path.stat().st_size
+        size = whole - start if size is None else size
+        file.seek(start)
         header = read_npy_header(file)
-        start, found = file.tell(), path.stat().st_size
-    if header.dtype.hasobject or found - start != header.bytes:
-        raise ValueError(f"{found - start} bytes of data for {header.dtype} {header.shape}")
+        data = file.tell()
+    found = min(start + size, whole) - data
+    if header.dtype.hasobject or found != header.bytes:
+        raise ValueError(f"{found} bytes of data for {header.dtype} {header.shape}")
     order: Literal["F", "C"] = "F" if header.fortran else "C"
-    array: np.ndarray = np.memmap(path, header.dtype, "r", offset=start, shape=header.shape, order=order)
+    array: np.ndarray = np.memmap(path, header.dtype, "r", offset=data, shape=header.shape, order=order)
     return array

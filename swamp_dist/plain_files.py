@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -40,6 +41,19 @@ def read_plain_file(path: Path, most_bytes: int) -> bytes:
 
 def read_plain_tail(path: Path, most_bytes: int) -> bytes:
     """The last `most_bytes` of a file, all of a shorter one; raises as `read_plain_file`."""
+    with open_plain_file(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+        return file.read(most_bytes)
+
+
+def open_plain_file(path: Path) -> BinaryIO:
+    """A file, opened at its start for reading.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NotPlainError: it is no file (a pipe, a device).
+        OSError: it cannot be opened.
+    """
     try:
         # O_NONBLOCK: opening a pipe would wait for somebody to write to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -50,9 +64,7 @@ def read_plain_tail(path: Path, most_bytes: int) -> bytes:
         os.close(descriptor)
         kind = next((what for asks, what in _KINDS if asks(mode)), "something else")
         raise NotPlainError(f"expected a file, found {kind}")
-    with open(descriptor, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
-        return file.read(most_bytes)
+    return open(descriptor, "rb")
 
 
 def parse_json(content: bytes | str) -> object:

@@ -49,6 +49,8 @@ class RawSplit:
     captions: Callable[[], Iterable[Sequence[str]]] | None = None
     """Captions of every entry in turn, without touching features: what the vocabulary is counted on.
     None for sets without words."""
+    caption_field: str = "text"
+    """Field in which their captions stand."""
 
 
 class Words(NamedTuple):

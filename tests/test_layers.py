@@ -63,6 +63,7 @@ WALLS = {
     "filelock": {"prepare/", "data/writer.py"},
     "safetensors": {"train/", "sources/"},
     "PIL": {"sources/", "data/"},
+    "pyarrow": {"sources/columns/parquet.py"},
 }
 SPELLED_ONCE = {
     "file_names.py": {"weights.safetensors", "metrics.jsonl", "result.json", "manifest.json"},

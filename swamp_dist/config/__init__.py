@@ -19,6 +19,10 @@ from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
 from swamp_dist.config.objective import QueueSettings as QueueSettings
 from swamp_dist.config.objective import SinkhornSettings as SinkhornSettings
 from swamp_dist.config.objective import SwampSettings as SwampSettings
+from swamp_dist.config.own_files import ColumnSettings as ColumnSettings
+from swamp_dist.config.own_files import PairsSource as PairsSource
+from swamp_dist.config.own_files import SideSettings as SideSettings
+from swamp_dist.config.own_files import SplitSettings as SplitSettings
 from swamp_dist.config.pipelines import EntryGroup as EntryGroup
 from swamp_dist.config.pipelines import PipelineSettings as PipelineSettings
 from swamp_dist.config.pipelines import PipelineShards as PipelineShards

@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 from swamp_dist.file_names import name_problem
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_FIELD = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 
 
 def _folder_name(name: str) -> str:
@@ -29,7 +30,18 @@ def _split_name(name: str) -> str:
     return name
 
 
+def _field_name(name: str) -> str:
+    if not _FIELD.fullmatch(name):
+        raise ValueError(
+            "expected a name of at most 64 letters a to z, digits and _, that begins with a letter or a "
+            f"digit; found {name[:64]!a}"
+        )
+    return name
+
+
 FolderName = Annotated[str, AfterValidator(_folder_name)]
 """The name of a stage, pipeline, sweep or shard set; `file_names.NAME_RULE` says what it may be."""
 SplitName = Annotated[str, AfterValidator(_split_name)]
 """The name of a split that a recipe makes; its shards are called by it."""
+FieldName = Annotated[str, AfterValidator(_field_name)]
+"""The name of a field of a shard set; the files of an entry end in it."""

@@ -14,6 +14,7 @@ from pydantic import (
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
 from swamp_dist.config.names import SplitName
+from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.simulated import SimulatedVideoTextSource
 from swamp_dist.settings import Settings
 
@@ -274,6 +275,7 @@ SourceSettings = Annotated[
     | MsrVttSource
     | LsmdcSource
     | SimulatedVideoTextSource
+    | PairsSource
     | PythonSource,
     Field(discriminator="kind"),
 ]

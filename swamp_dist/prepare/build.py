@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import ShardSettings, WordsBuildSettings
+from swamp_dist.config import PairsSource, ShardSettings, WordsBuildSettings
 from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_FILE, COVERAGE_TEXT, Coverage
-from swamp_dist.data.manifest import Manifest, ManifestRecord, WordsRecord
+from swamp_dist.data.manifest import MANIFEST_FILE, Manifest, ManifestRecord, WordsRecord, read_manifest
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging, building_folder
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
@@ -60,7 +60,7 @@ def build_shards(
         UserError: `out` holds another set (without `force`) or other files; the source's raw data are
             missing; the samples cannot be stored; a child process died.
     """
-    settings = _pin(settings)
+    settings = _pin(settings, out)
     existing = _existing(settings, out, force)
     if existing is not None:
         return existing  # before the samples are made, which can take minutes
@@ -91,7 +91,7 @@ def build_part(
     Raises:
         UserError: as `build_shards`.
     """
-    settings = _pin(settings)
+    settings = _pin(settings, out)
     if _existing(settings, out, force) is not None:
         return
     build = _open(settings, out)
@@ -129,9 +129,15 @@ def open_build_source(settings: ShardSettings, words: Path | None) -> BuildSourc
 # -- opening ---------------------------------------------------------------------------------------
 
 
-def _pin(settings: ShardSettings) -> ShardSettings:
-    """The recipe as one start of a build keeps it: its child processes refuse an edited module."""
-    return settings.model_copy(update={"source": pin_source(settings.source)})
+def _pin(settings: ShardSettings, out: Path) -> ShardSettings:
+    """The recipe as one start of a build keeps it: its child processes refuse an edited module or file.
+
+    A set may be where its raw files are not; it is then taken for one of the same files.
+    """
+    source = pin_source(settings.source)
+    if isinstance(source, PairsSource) and source.sha256 is None and (out / MANIFEST_FILE).is_file():
+        source = source.model_copy(update={"sha256": read_manifest(out).record.source.get("sha256")})
+    return settings.model_copy(update={"source": source})
 
 
 def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
@@ -165,8 +171,9 @@ def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path
     splits = {
         name: caption_words.with_words(split, index, settings.max_words) for name, split in raw.splits.items()
     }
-    tally = partial(caption_words.count_words, index=index)
-    return BuildSource(splits, raw.item_fields | {caption_words.FIELD}, tally)
+    field = caption_words.caption_field(raw.splits)
+    tally = partial(caption_words.count_words, index=index, field=field)
+    return BuildSource(splits, raw.item_fields | {field}, tally)
 
 
 def _recipe(settings: ShardSettings) -> ManifestRecord:

@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PythonSource, SourceSettings
+from swamp_dist.config import PairsSource, PythonSource, SourceSettings
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import python
 from swamp_dist.sources.published import published_counts
+from swamp_dist.sources.raw_files import files_sha256
 
 _SOURCES = "swamp_dist.sources"
 
@@ -43,15 +44,19 @@ def open_raw_data(settings: SourceSettings) -> RawData:
 
 
 def pin_source(settings: SourceSettings) -> SourceSettings:
-    """The source with everything written out that decides its entries: of a user's module, its hash.
+    """The source with everything written out that decides its entries: the hash of a user's module or files.
 
-    Where the recipe gives the hash itself the module is not looked at, so that a set can be used without it.
+    Where the recipe gives the hash itself they are not looked at, so that a set can be used without them.
 
     Raises:
         UserError: the module is absent.
     """
     if isinstance(settings, PythonSource) and settings.sha256 is None:
         return settings.model_copy(update={"sha256": python.module_sha256(settings)})
+    if isinstance(settings, PairsSource) and settings.sha256 is None:
+        files = settings.files()
+        if all(path.is_file() for path in files):  # else opening says what is missing
+            return settings.model_copy(update={"sha256": files_sha256(files)})
     return settings
 
 

@@ -23,8 +23,6 @@ from swamp_dist.sources.word_vectors import read_vectors
 
 logger = logging.getLogger(__name__)
 
-FIELD = "text"
-"""The field of word ids."""
 _RECORD_FILE = "words.json"
 
 
@@ -76,7 +74,7 @@ def prepare_words(
                 "Look-up minds case; is this the file of the captions' language and spelling?"
             )
         record = write_word_table(
-            staging.set, found.words, found.vectors, sha256, settings.max_words, (FIELD,)
+            staging.set, found.words, found.vectors, sha256, settings.max_words, (caption_field(splits),)
         )
         staging.put(path, record.model_dump_json())
     return record
@@ -91,8 +89,13 @@ def _captions(name: str, split: RawSplit) -> Iterator[str]:
         yield from captions
 
 
+def caption_field(splits: Mapping[str, RawSplit]) -> str:
+    """The field of captions, which is the same in all splits."""
+    return next(iter(splits.values())).caption_field
+
+
 def with_words(split: RawSplit, index: Mapping[str, int], max_words: int) -> RawSplit:
-    """The split with its captions as ids: field `text` (n, max_words) int32, the captions beside it."""
+    """The split with its captions as ids, (n, max_words) int32 in the field of captions, the texts beside."""
 
     def read(i: int) -> Sample:
         sample = split.read(i)
@@ -102,17 +105,17 @@ def with_words(split: RawSplit, index: Mapping[str, int], max_words: int) -> Raw
             )
         ids = caption_ids(sample.captions, index, max_words)
         text = {**sample.text, "captions": "\n".join(" ".join(c.split("\n")) for c in sample.captions)}
-        return replace(sample, fields={FIELD: ids, **sample.fields}, text=text)
+        return replace(sample, fields={split.caption_field: ids, **sample.fields}, text=text)
 
     return replace(split, read=read)
 
 
-def count_words(sample: Sample, index: Mapping[str, int]) -> dict[str, int]:
-    """What the coverage report sums of one entry's captions."""
+def count_words(sample: Sample, index: Mapping[str, int], field: str) -> dict[str, int]:
+    """What the coverage report sums of one entry's captions, whose ids stand in `field`."""
     tokens = [word for caption in sample.captions for word in words_of(caption)]
     return {
         "captions": len(sample.captions),
-        "captions_without_words": int((~np.asarray(sample.fields[FIELD]).any(axis=1)).sum()),
+        "captions_without_words": int((~np.asarray(sample.fields[field]).any(axis=1)).sum()),
         "tokens": len(tokens),
         "unknown_tokens": sum(word not in index for word in tokens),
     }

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swamp_dist.errors import UserError
-from swamp_dist.npy_files import elements, map_npy, read_npy_header
-
-MOST_UNPACKED, UNPACKED_SLACK = 32, 1 << 26
-"""An array of a `.npz` may take so many times the bytes of the file, and so many bytes more."""
+from swamp_dist.npy_files import map_npy
+from swamp_dist.sources.columns.arrays import unpack_member
 
 
 def read_npz(path: Path) -> tuple[list[str], NDArray[np.generic]]:
@@ -24,7 +22,7 @@ def read_npz(path: Path) -> tuple[list[str], NDArray[np.generic]]:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            words, vectors = (_unpack(path, file, f"{name}.npy") for name in ("words", "vectors"))
+            words, vectors = (unpack_member(path, file, f"{name}.npy") for name in ("words", "vectors"))
     except KeyError as error:
         raise UserError(f"{path}: expected the arrays `words` and `vectors`: {error}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
@@ -32,21 +30,6 @@ def read_npz(path: Path) -> tuple[list[str], NDArray[np.generic]]:
     if words.dtype.kind != "U" or words.ndim != 1:
         raise UserError(f"{path}: expected `words` to be texts (n,), found {words.dtype} {words.shape}")
     return words.tolist(), vectors
-
-
-def _unpack(path: Path, file: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
-    """One array; ValueError where it is none, or unpacks to too much."""
-    size = file.getinfo(name).file_size
-    if size > UNPACKED_SLACK + MOST_UNPACKED * path.stat().st_size:
-        raise ValueError(f"{name} would unpack to {size:,} bytes")
-    with file.open(name) as member:
-        header = read_npy_header(member)
-        if header.dtype.hasobject:
-            raise ValueError(f"{name} holds {header.dtype}")
-        data = member.read(header.bytes + 1)
-    if len(data) != header.bytes:
-        raise ValueError(f"{name}: {len(data)} bytes of data for {header.dtype} {header.shape}")
-    return elements(data, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def read_pair(path: Path) -> tuple[list[str], NDArray[np.generic]]:

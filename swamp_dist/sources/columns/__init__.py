@@ -1,0 +1,1 @@
+"""Columns of plain files: arrays of numpy, tables in text, parquet."""
