@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from swamp_dist.data.shard_writer import ShardWriter
     from swamp_dist.errors import BadEntry, UserError
     from swamp_dist.inference import TrainedModel, embed, load_model
+    from swamp_dist.loss.module import SwampLoss
+    from swamp_dist.loss.output import LossAndFigures
     from swamp_dist.records import RawSplit, Sample
 
 __all__ = [
     "BadEntry",
+    "LossAndFigures",
     "RawSplit",
     "Sample",
     "ShardWriter",
+    "SwampLoss",
     "TrainedModel",
     "UserError",
     "embed",
@@ -27,9 +31,11 @@ __all__ = [
 
 _MODULES = {
     "BadEntry": "errors",
+    "LossAndFigures": "loss.output",
     "RawSplit": "records",
     "Sample": "records",
     "ShardWriter": "data.shard_writer",
+    "SwampLoss": "loss.module",
     "TrainedModel": "inference",
     "UserError": "errors",
     "embed": "inference",

@@ -51,6 +51,14 @@ def alone(device: torch.device | str = "cpu") -> World:
     return World(0, 1, 0, torch.device(device))
 
 
+def joined(device: torch.device) -> World:
+    """The world of the process group that this process has joined, whoever made it; alone where there is
+    none."""
+    if not dist.is_available() or not dist.is_initialized():
+        return alone(device)
+    return World(dist.get_rank(), dist.get_world_size(), device.index or 0, device)
+
+
 def join(timeout_seconds: float = 600.0) -> World:
     """Join the process group the environment describes (a group of one where it describes none).
 
@@ -219,6 +227,12 @@ def mean_over_ranks(values: Tensor, world: World) -> Tensor:
 def agree(flag: bool, world: World) -> bool:
     """True on every rank as soon as it is true on one: the only way a rank may leave the common path."""
     return bool(max_over_ranks(torch.tensor(float(flag), device=world.device), world).item())
+
+
+def broadcast_from_main(values: Tensor, world: World) -> None:
+    """Overwrite `values` with those of rank 0; equal shapes on all ranks."""
+    if world.size > 1:
+        dist.broadcast(values, 0)
 
 
 def barrier(world: World) -> None:

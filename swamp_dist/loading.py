@@ -46,14 +46,70 @@ def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     Raises:
         UserError: one message with every problem: key, line, what was expected and found, a suggestion.
     """
-    tree, problems = _whole_tree(path, kind, overrides)
+    return _checked(*_whole_tree(path, kind, overrides), kind, str(path))
+
+
+def from_values(values: Mapping[str, Any], kind: type[S], title: str, overrides: Sequence[str] = ()) -> S:
+    """The settings that a program gives as values: sections as dictionaries or as settings.
+
+    Args:
+        title: what the message of an error begins with.
+        overrides: `key=value` texts that are applied on top.
+
+    Raises:
+        UserError: as `load`, or a value that no settings file could hold.
+    """
+    tree = YamlTree(plain_values(values, title), {})
+    problems = [problem for text in overrides for problem in override(tree, text)]
+    return _checked(tree, problems, kind, title)
+
+
+def override_texts(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key=value` texts with dotted keys that say the same as nested values.
+
+    Raises:
+        UserError: a value that no settings file could hold.
+    """
+    texts = []
+    for key, value in plain_values(values, "overrides").items():
+        if isinstance(value, dict) and value:
+            texts += override_texts(value, f"{prefix}{key}.")
+        else:
+            texts.append(f"{prefix}{key}={json.dumps(value)}")
+    return texts
+
+
+def plain_values(values: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """A copy of nested values in the types of a settings file: paths as texts, settings as sections.
+
+    Raises:
+        UserError: there is a value of another type.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, Settings):
+            return value.model_dump(mode="json")
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise TypeError(f"{type(value).__name__} is no type that a settings file could hold")
+
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(values), default=plain))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{title}: {error}.\nFix: give numbers, texts, lists and dictionaries") from None
+    return copied
+
+
+def _checked(tree: YamlTree, problems: list[Problem], kind: type[S], title: str) -> S:
     try:
         # JSON, because strict validation of Python values would refuse lists for tuples and texts for paths.
         settings = kind.model_validate_json(json.dumps(tree.values), strict=True)
     except ValidationError as error:
         problems += explain(kind, error, tree.origin)
     if problems:
-        raise UserError(screen(str(path), problems))
+        raise UserError(screen(title, problems))
     return settings
 
 

@@ -37,7 +37,7 @@ LAYERS = [
     {"distributed"},
     {"row_exchange"},
     {"sources", "data", "model", "objective"},
-    {"evaluate"},
+    {"evaluate", "loss"},
     {"train", "runs"},
     {"progress"},
     {"stage", "inference"},

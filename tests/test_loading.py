@@ -169,7 +169,7 @@ def test_key_of_another_section_is_pointed_to(tmp_path: Path) -> None:
 def test_unions_are_readable(tmp_path: Path) -> None:
     message = refusal(tmp_path, STAGE, "model.a.kind=mpl", "model.b.hidden=[3, x]")
     assert "model.a.kind" in message
-    assert 'expected one of mlp, gated, words, ' in message
+    assert "expected one of mlp, gated, words, " in message
     assert 'found "mpl"; did you mean mlp?' in message
     assert "model.b.hidden.1" in message
     assert "model.b.mlp" not in message

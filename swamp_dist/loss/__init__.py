@@ -1,0 +1,1 @@
+"""The objective as a module for training loops of others."""
