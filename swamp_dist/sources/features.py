@@ -25,9 +25,12 @@ THUMBNAIL = 32
 LETTER_BUCKETS = 1024
 
 
-def rasterise(svgs: Sequence[Path], size: int) -> np.ndarray:
-    """Draw SVG files on white: (N, size, size, 3) uint8. System fonts are ignored, so that every
+def draw_png(svg: Path, size: int) -> bytes:
+    """A PNG file of `size` x `size` pixels of an SVG file, on white. System fonts are ignored, so that every
     machine draws the same.
+
+    Raises:
+        UserError: the package that draws is not installed.
     """
     try:
         import resvg_py
@@ -36,14 +39,19 @@ def rasterise(svgs: Sequence[Path], size: int) -> np.ndarray:
             "drawing the pictures needs the package resvg-py, which is not installed.\n"
             "Fix: pip install resvg-py tokenizers"
         ) from error
+    drawn = resvg_py.svg_to_bytes(
+        svg_path=str(svg), width=size, height=size, background="#ffffff", skip_system_fonts=True
+    )
+    return bytes(drawn)
+
+
+def rasterise(svgs: Sequence[Path], size: int) -> np.ndarray:
+    """Draw SVG files, as `draw_png`: (N, size, size, 3) uint8."""
     from PIL import Image
 
     pictures = np.empty((len(svgs), size, size, 3), dtype=np.uint8)
     for row, svg in zip(pictures, svgs, strict=True):
-        png = resvg_py.svg_to_bytes(
-            svg_path=str(svg), width=size, height=size, background="#ffffff", skip_system_fonts=True
-        )
-        row[:] = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+        row[:] = np.asarray(Image.open(io.BytesIO(draw_png(svg, size))).convert("RGB"))
     return pictures
 
 

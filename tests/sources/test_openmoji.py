@@ -1,6 +1,7 @@
 """OpenMoji: concepts and splits on synthetic items, features on made pictures, and the real set if at
 hand."""
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
 
 from swamp_dist.config import OpenMojiSource
+from swamp_dist.data.sample_checks import check_sample, field_specs
 from swamp_dist.errors import UserError
 from swamp_dist.sources import concepts, efficientnet, features, minilm, openmoji
 from swamp_dist.sources.packages import MARKER, Package
@@ -223,6 +226,26 @@ def test_flags_components_and_skin_tones_are_left_out_and_classes_follow_the_alp
     assert icons[0].caption == "icon B, saw, cut, wood"
     assert icons[1].caption == "icon F"
     assert icons[0].svg == tmp_path / "color" / "svg" / "B.svg"
+
+
+def test_pictures_and_captions_can_be_kept_as_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="resvg-py is not installed")
+    svg = tmp_path / "1F7E5.svg"
+    square = '<rect width="36" height="72" fill="#ff0000"/>'
+    svg.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">{square}</svg>')
+    icon = openmoji.Icon("1F7E5", svg, "red", "half, left", 3)
+
+    sample = openmoji._Fields(text=None, image=None).sample(icon, 0)
+
+    assert sample.fields["text"] == "red, half, left"
+    picture = sample.fields["image"]
+    assert isinstance(picture, bytes)
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    assert pixels.shape == (160, 160, 3)
+    assert (pixels[80, 20] == (255, 0, 0)).all()
+    assert (pixels[80, 140] == 255).all()
+    np.testing.assert_array_equal(features.rasterise([svg], 160)[0], pixels)
+    check_sample(sample, "train", field_specs(sample, frozenset()))
 
 
 # -- the real packages -----------------------------------------------------------------------------
