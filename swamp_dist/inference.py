@@ -25,7 +25,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
 from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.file_names import weights_file
-from swamp_dist.loading import load
+from swamp_dist.loading import load, load_dumped
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
 from swamp_dist.runs.folder import RunDir
@@ -264,14 +264,16 @@ def embed(
 def _load_settings(source: Path, job: Path | str | StageSettings | None) -> StageSettings:
     if isinstance(job, StageSettings):
         return job
-    path = Path(job) if job is not None else RunDir(source if source.is_dir() else source.parent).stage_yaml
-    if job is None and not path.is_file():
+    if job is not None:
+        return load(Path(job), StageSettings)
+    path = RunDir(source if source.is_dir() else source.parent).stage_yaml
+    if not path.is_file():
         raise UserError(
             f"{source}: expected a run folder, or weights with their stage.yaml beside them; "
             f"{path} is not there.\n"
             "Fix: correct the path, or name the settings that the weights were trained with (job=...)."
         )
-    return load(path, StageSettings)
+    return load_dumped(path, StageSettings)
 
 
 def _find_weights(source: Path, settings: StageSettings) -> Path:

@@ -22,6 +22,7 @@ from swamp_dist.config.backends import backend_names, cluster_class
 from swamp_dist.entry_groups import GROUPED, expand_groups
 from swamp_dist.errors import UserError
 from swamp_dist.explaining import Problem, explain, nearest, screen
+from swamp_dist.input_paths import resolve_paths
 from swamp_dist.yaml_tree import YamlTree, override, read_tree, to_yaml
 
 S = TypeVar("S", bound=Settings)
@@ -42,6 +43,8 @@ class Setting:
 
 def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     """The settings of a file, its `base` files and `key=value` overrides, checked as a whole.
+
+    Paths of a file are relative to it, those of overrides to the working folder; see `input_paths.py`.
 
     Raises:
         UserError: one message with every problem: key, line, what was expected and found, a suggestion.
@@ -103,14 +106,35 @@ def plain_values(values: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _checked(tree: YamlTree, problems: list[Problem], kind: type[S], title: str) -> S:
-    try:
-        # JSON, because strict validation of Python values would refuse lists for tuples and texts for paths.
-        settings = kind.model_validate_json(json.dumps(tree.values), strict=True)
-    except ValidationError as error:
-        problems += explain(kind, error, tree.origin)
-    if problems:
+    settings, mistakes = _validate(tree, kind)
+    problems += mistakes
+    if settings is not None:
+        settings, mistakes = resolve_paths(settings, tree.origin)
+        problems += mistakes
+    if settings is None or problems:
         raise UserError(screen(title, problems))
     return settings
+
+
+def load_dumped(path: Path, kind: type[S]) -> S:
+    """The settings of a file that `dump` wrote: its paths are relative to the working folder.
+
+    Raises:
+        UserError: as `load`.
+    """
+    settings, problems = _validate(read_tree(path), kind)
+    if settings is None:
+        raise UserError(screen(str(path), problems))
+    return settings
+
+
+def _validate(tree: YamlTree, kind: type[S]) -> tuple[S | None, list[Problem]]:
+    """The settings of a tree, or else what is wrong with it."""
+    try:
+        # JSON, because strict validation of Python values would refuse lists for tuples and texts for paths.
+        return kind.model_validate_json(json.dumps(tree.values), strict=True), []
+    except ValidationError as error:
+        return None, explain(kind, error, tree.origin)
 
 
 def _whole_tree(path: Path, kind: type[Settings], overrides: Sequence[str]) -> tuple[YamlTree, list[Problem]]:
@@ -161,7 +185,7 @@ def kind_of(path: Path) -> type[Settings]:
 
 
 def dump(settings: Settings) -> str:
-    """YAML of every setting, defaults included; loads back to an equal object."""
+    """YAML of every setting, defaults included; `load_dumped` gives back an equal object."""
     return to_yaml(settings.model_dump(mode="json"))
 
 

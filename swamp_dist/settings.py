@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 _AFFECTS = "affects_result"
 SAME_RESULT: Any = Field(json_schema_extra={_AFFECTS: False})
 """Marks a setting that changes how a result is computed and not what it is: speed, memory, what is logged or
 kept. A resume and a finished stage accept another value. Used as `Annotated[TYPE, SAME_RESULT]`."""
+_RELATIVE_TO = "relative_to"
+WORKING_FOLDER: Any = Field(json_schema_extra={_RELATIVE_TO: "working folder"})
+"""Marks a path of something that this program makes: a shard set, a run, weights, downloads. It is relative
+to the working folder. Paths without the mark are relative to the file that says them (`input_paths.py`)."""
+_HOLDS = "holds"
+OVERRIDES: Any = Field(json_schema_extra={_HOLDS: "overrides"})
+"""Marks key=value texts for another file (or their keys); paths in them are relative to the file that says
+them."""
 
 
 class Settings(BaseModel):
@@ -32,6 +41,18 @@ def same_result_keys(settings: Settings, prefix: str = "") -> Iterator[str]:
             yield prefix + name
         elif isinstance(value, Settings):
             yield from same_result_keys(value, f"{prefix}{name}.")
+
+
+def is_of_working_folder(field: FieldInfo) -> bool:
+    """Whether a field is marked with `WORKING_FOLDER`."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and _RELATIVE_TO in extra
+
+
+def is_override(field: FieldInfo) -> bool:
+    """Whether a field is marked with `OVERRIDES`."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and _HOLDS in extra
 
 
 def is_below(key: str, sections: set[str]) -> bool:

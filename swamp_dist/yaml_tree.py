@@ -19,6 +19,7 @@ import yaml
 from swamp_dist.earlier_names import present_name, rename
 from swamp_dist.errors import UserError
 from swamp_dist.explaining import Problem, nearest, screen, shortened
+from swamp_dist.origins import ARGUMENT, FileText
 from swamp_dist.plain_files import read_plain_file
 
 MOST_BYTES = 2**20
@@ -102,7 +103,7 @@ class YamlTree:
 
     values: dict[str, Any]
     origin: dict[tuple[str, ...], str]
-    """Where each key was given: `file.yaml:12`, or `argument`."""
+    """Where each key was given: `file.yaml:12`, or ARGUMENT."""
 
 
 def to_yaml(values: dict[str, Any]) -> str:
@@ -227,32 +228,35 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def override(tree: YamlTree, text: str) -> list[Problem]:
     """Set one `key=value` in the tree; what is wrong with it."""
+    where = text.origin if isinstance(text, FileText) else ARGUMENT
     if len(text) > MOST_LETTERS:
         found = f"expected at most {MOST_LETTERS:,} letters, found {len(text):,}"
-        return [Problem((f"{text[:40]}...",), "argument", f"{found}; write them into a file")]
+        return [Problem((f"{text[:40]}...",), where, f"{found}; write them into a file")]
     key, equals, raw = text.partition("=")
     path = present_name(tuple(key.split(".")))
     if len(path) > MOST_DEPTH:
-        return [Problem((f"{text[:40]}...",), "argument", f"no key has more than {MOST_DEPTH} parts")]
+        return [Problem((f"{text[:40]}...",), where, f"no key has more than {MOST_DEPTH} parts")]
     if not equals or not all(path):
         return [
             Problem(
                 (text,),
-                "argument",
+                where,
                 "expected key=value with a dotted key, for example train.optimizer.lr=3e-5",
             )
         ]
     if not raw.strip():
-        return [Problem(path, "argument", f"no value given: write {key}=null for none")]
+        return [Problem(path, where, f"no value given: write {key}=null for none")]
     try:
         value = _Loader(raw).get_single_data()
     except (yaml.YAMLError, TypeError, ValueError):
-        return [Problem(path, "argument", f"{shortened(raw)} is not a YAML value")]
+        return [Problem(path, where, f"{shortened(raw)} is not a YAML value")]
     problem = next(filter(None, map(_control_problem, (*path, *_texts(value)))), None)
     problem = problem or _put(tree.values, path, value)
     if problem:
-        return [Problem(path, "argument", problem)]
-    tree.origin[path] = "argument"
+        return [Problem(path, where, problem)]
+    for below in [key for key in tree.origin if key[: len(path)] == path]:
+        del tree.origin[below]  # the value replaces a section with all that it held
+    tree.origin[path] = where
     return []
 
 

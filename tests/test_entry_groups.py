@@ -67,7 +67,7 @@ def test_an_entry_stands_for_every_combination(tmp_path: Path) -> None:
         "finetune-films-contrastive", "finetune-films-contrastive-pt", "finetune-films-swamp",
     ]  # fmt: skip
     stage = settings.stages["finetune-cooking-contrastive-pt"]
-    assert stage.job == Path("finetune/cooking.yaml")
+    assert stage.job == tmp_path / "finetune/cooking.yaml"
     assert stage.after == ("pretrain-contrastive",)
     assert stage.overrides == (
         "seed={seed}",

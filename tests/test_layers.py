@@ -25,6 +25,7 @@ LAYERS = [
         "console",
         "bounds",
         "plain_files",
+        "origins",
     },  # fmt: skip
     {"encoders"},
     {"config"},
@@ -32,6 +33,7 @@ LAYERS = [
     {"yaml_tree"},
     {"group_values"},
     {"entry_groups"},
+    {"input_paths"},
     {"loading", "environment"},
     {"rendezvous"},
     {"distributed"},

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -136,7 +137,19 @@ def run_pipeline(tree: Path, runs: Path, arguments: Sequence[str]) -> None:
     imported = Path(run([sys.executable, "-c", where], tree, ours).strip())
     if not imported.is_relative_to(tree):
         raise RunError(f"the package of {tree} was asked for, {imported} is imported")
-    command = [sys.executable, "-m", "swamp_dist", "pipeline", *arguments, "--run-dir", str(runs)]
+    file = Path(arguments[0])
+    if file.is_absolute():  # in the root its paths lead to the revision's files, by the rule of every version
+        file = Path(shutil.copy(file, tree / "numbers.yaml")).relative_to(tree)
+    command = [
+        sys.executable,
+        "-m",
+        "swamp_dist",
+        "pipeline",
+        str(file),
+        *arguments[1:],
+        "--run-dir",
+        str(runs),
+    ]
     run(command, tree, ours)
 
 

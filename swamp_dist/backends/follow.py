@@ -19,7 +19,7 @@ from swamp_dist.backends.registry import open_backend
 from swamp_dist.config import ClusterSettings, StageSettings
 from swamp_dist.environment import replaced_variables
 from swamp_dist.errors import ExitCode, UserError
-from swamp_dist.loading import load
+from swamp_dist.loading import load_dumped
 from swamp_dist.records import JobState
 from swamp_dist.runs.events import Record, of_job
 from swamp_dist.runs.folder import RunDir
@@ -96,7 +96,7 @@ class JobRunner:
             return ExitCode.USER_MISTAKE
 
     def _submit(self, backend: JobBackend, stage_yaml: Path, folder: RunDir) -> str:
-        settings = load(stage_yaml, StageSettings)
+        settings = load_dumped(stage_yaml, StageSettings)
         shards_hash = resolve(settings, folder, backend.world_size).manifest.hash
         with replaced_variables(self.environment):
             write_submission(settings, self.cluster, folder, shards_hash, self.command)

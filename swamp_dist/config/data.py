@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Bytes, Count, CountOrNone, Factor, Scale
 from swamp_dist.config.images import ImageSettings
-from swamp_dist.settings import SAME_RESULT, Settings
+from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 
 class ClipSettings(Settings):
@@ -43,10 +43,11 @@ class ClipSettings(Settings):
 class DataSettings(Settings):
     """Which shard set is read, and how an epoch is ordered."""
 
-    shards: Path
-    """Folder of a built shard set (the one that holds manifest.json)."""
+    shards: Annotated[Path, WORKING_FOLDER]
+    """Folder of a built shard set (the one that holds manifest.json), relative to the working folder."""
     recipe: Annotated[Path | None, SAME_RESULT] = None
-    """Shard recipe that builds the folder; errors and pipelines name it in the build command."""
+    """Shard recipe that builds the folder, relative to the file that says it; errors name it in the build
+    command."""
     a: str = "text"
     """Field of the shard entries that is modality A; also its display name in tables."""
     b: str = "video"

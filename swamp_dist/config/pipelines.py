@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from swamp_dist.bounds import Figure, Processes, Tries
 from swamp_dist.config.names import FolderName
-from swamp_dist.settings import Settings
+from swamp_dist.settings import OVERRIDES, Settings
 
 
 class EntryGroup(Settings):
@@ -37,10 +37,10 @@ class PipelineStage(Settings):
     """A stage of a pipeline: a job file, what it changes, and what must be done before it."""
 
     job: Path
-    """Job file, relative to the folder the command runs in."""
+    """Job file, relative to the file that says it."""
     after: tuple[str, ...] = ()
     """Stages that must be done first. `{runs.NAME}` in `overrides` is the run folder of stage NAME."""
-    overrides: tuple[str, ...] = ()
+    overrides: Annotated[tuple[str, ...], OVERRIDES] = ()
     """key=value settings for the job. `{seed}` and other matrix names are replaced."""
 
 
@@ -48,10 +48,10 @@ class PipelineShards(Settings):
     """Shards a pipeline needs; built when absent."""
 
     recipe: Path
-    """Shard recipe."""
+    """Shard recipe, relative to the file that says it."""
     out: str
-    """Folder of the shard set; may contain matrix names such as `{seed}`."""
-    overrides: tuple[str, ...] = ()
+    """Folder of the shard set, relative to the working folder; may contain matrix names such as `{seed}`."""
+    overrides: Annotated[tuple[str, ...], OVERRIDES] = ()
     """key=value settings for the recipe."""
 
 
@@ -122,7 +122,7 @@ class PipelineSettings(Settings):
     shards: tuple[PipelineShards, ...] = ()
     stages: dict[FolderName, PipelineStage]
     """Stages by name. One with `for_each` stands for a stage per value (as do shards, tables and rows)."""
-    overrides: tuple[str, ...] = ()
+    overrides: Annotated[tuple[str, ...], OVERRIDES] = ()
     """key=value settings for every stage, after its own: for example train.epochs=3 for a trial run."""
     ranks: Processes = 1
     """Processes per stage when it runs on this machine."""

@@ -17,8 +17,8 @@ class WordsBuildSettings(Settings):
     """How captions become word ids: every caption's known words, looked up in published word vectors."""
 
     vectors: Path
-    """File of word vectors: word2vec `.bin`, text `.txt` or `.vec`, or a pruned `.npz`. The set keeps the
-    vectors of the words that its captions use."""
+    """File of word vectors, relative to the file that says it: word2vec `.bin`, text `.txt` or `.vec`, or a
+    pruned `.npz`. The set keeps the vectors of the words that its captions use."""
     max_words: Count = 20
     """Words kept per caption, the first ones that have a vector."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from swamp_dist.bounds import Count, Factor, Scale, Seed, Width
-from swamp_dist.settings import Settings
+from swamp_dist.settings import WORKING_FOLDER, Settings
 
 
 class SimulatedVideoTextSource(Settings):
@@ -20,8 +20,9 @@ class SimulatedVideoTextSource(Settings):
     kind: Literal["simulated_video_text"] = "simulated_video_text"
     part: Literal["howto100m", "youcook2", "msrvtt", "lsmdc"]
     """Which of the four sets the shards are made of."""
-    raw_dir: Path = Path("data/raw/simulated")
-    """Where the raw files are written: one folder a set, and `words/` with the word vectors."""
+    raw_dir: Annotated[Path, WORKING_FOLDER] = Path("data/raw/simulated")
+    """Where the raw files are written, relative to the working folder: one folder a set, and `words/` with
+    the word vectors."""
     seed: Seed = 0
     """Seed of sentences, word vectors, times and noise."""
     map_seed: Seed = 0

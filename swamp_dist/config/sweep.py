@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -11,7 +11,7 @@ from swamp_dist.bounds import Processes, Seed, Tries
 from swamp_dist.config.names import FolderName
 from swamp_dist.config.pipelines import PipelineShards
 from swamp_dist.config.stage import EvaluateSettings
-from swamp_dist.settings import Settings
+from swamp_dist.settings import OVERRIDES, Settings
 
 
 class SweepSettings(Settings):
@@ -20,8 +20,8 @@ class SweepSettings(Settings):
     name: FolderName
     """Name of the sweep; the default run folder is runs/NAME."""
     job: Path
-    """Job file, relative to the folder the command runs in."""
-    vary: dict[str, tuple[int | float | str | bool, ...]]
+    """Job file, relative to the file that says it."""
+    vary: Annotated[dict[str, tuple[int | float | str | bool, ...]], OVERRIDES]
     """Values by dotted key of the job, for example {objective.swamp.prototypes: [200, 500, 1000]}."""
     design: Literal["one_at_a_time", "grid"] = "one_at_a_time"
     """`one_at_a_time` changes one setting and leaves the others as the job has them; `grid` runs all
@@ -35,7 +35,7 @@ class SweepSettings(Settings):
     for ablations that only show what was chosen otherwise."""
     metrics: tuple[str, ...]
     """Columns of the table; the first is plotted."""
-    overrides: tuple[str, ...] = ()
+    overrides: Annotated[tuple[str, ...], OVERRIDES] = ()
     """key=value settings for every run."""
     shards: tuple[PipelineShards, ...] = ()
     """Shards that are built when absent."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Cores, Count, CountOrNone, Factor
-from swamp_dist.settings import SAME_RESULT, Settings
+from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -86,9 +86,9 @@ class TrainSettings(Settings):
     """Length of the run; an epoch is floor(entries of the split / batch) steps."""
     select: Literal["last", "best"] = "last"
     """Which weights the stage hands on; `best` needs `validate`."""
-    init_from: Path | None = None
-    """Run folder (or weights.safetensors) whose weights start this stage; optimiser, queue and
-    step always start new."""
+    init_from: Annotated[Path | None, WORKING_FOLDER] = None
+    """Run folder (or weights.safetensors) whose weights start this stage, relative to the working folder;
+    optimiser, queue and step always start new."""
     init_prototypes: Literal["auto", "fresh", "require"] = "auto"
     """Prototypes of `init_from`: taken if of the same (K, D), never, or an error unless they fit."""
     optimizer: OptimizerSettings = OptimizerSettings()

@@ -13,6 +13,7 @@ from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import load
+from swamp_dist.origins import said_where
 from swamp_dist.pipelines.matrix import cells, substitute
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import GraphNode
@@ -135,7 +136,7 @@ def _all_before(name: str, before: Callable[[str], Sequence[str]]) -> list[str]:
 def _cell_shards(settings: PipelineSettings, cell: _Cell, problems: list[str]) -> Iterator[PlannedShards]:
     for shards in settings.shards:
         try:
-            overrides = [substitute(o, cell.values) for o in shards.overrides]
+            overrides = _fill_in(shards.overrides, cell.values)
             recipe = load(shards.recipe, ShardSettings, overrides)
             yield PlannedShards(shards.recipe, recipe, Path(substitute(shards.out, cell.values)))
         except UserError as error:
@@ -151,13 +152,18 @@ def _cell_stages(
         runs = {f"runs.{other}": str(cell.folder / other) for other in order if other in before}
         names = {**cell.values, **runs}
         try:
-            overrides = [substitute(o, names) for o in (*stage.overrides, *settings.overrides)]
+            overrides = _fill_in((*stage.overrides, *settings.overrides), names)
             loaded = load(stage.job, StageSettings, overrides)
         except UserError as error:
             problems.append(f"stage {name}: {error}")
             continue
         after = tuple(cell.key(other) for other in stage.after)
         yield PlannedStage(cell.key(name), name, loaded, cell.folder / name, after)
+
+
+def _fill_in(overrides: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """Overrides with `{names}` replaced; they keep the file that says them, where their paths begin."""
+    return [said_where(substitute(text, names), text) for text in overrides]
 
 
 def _finished_otherwise(plan: PipelinePlan) -> Iterator[str]:

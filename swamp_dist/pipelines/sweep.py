@@ -22,6 +22,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, metric_value, promised_metrics, stage_results
 from swamp_dist.file_names import name_problem
 from swamp_dist.loading import load
+from swamp_dist.origins import said_where
 from swamp_dist.pipelines.matrix import MOST_CELLS, cells
 
 Value = int | float | str | bool
@@ -90,9 +91,10 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
     if len(set(names)) < len(names):
         raise UserError(f"sweep {settings.name}: two points would share a folder: {', '.join(names)}")
     judged = "evaluate=" + json.dumps([settings.evaluate.model_dump(mode="json")])
+    # Copied in, not validated anew: the overrides remember which file says them.
     stages = {
-        point.stage: PipelineStage(
-            job=settings.job, overrides=(*settings.overrides, *point.overrides, judged, "seed={seed}")
+        point.stage: PipelineStage(job=settings.job).model_copy(
+            update={"overrides": (*settings.overrides, *point.overrides, judged, "seed={seed}")}
         )
         for point in chosen
     }
@@ -147,21 +149,22 @@ def _sort_key(value: Value) -> tuple[bool, float, str]:
 def _point(values: Mapping[str, Value], own: Mapping[str, Value]) -> Point:
     changed = {key: value for key, value in values.items() if value != own[key]}
     name = "_".join(f"{key.split('.')[-1]}-{_UNSAFE.sub('-', str(v))}" for key, v in changed.items())
-    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in changed.items())
+    overrides = tuple(said_where(f"{key}={json.dumps(value)}", key) for key, value in changed.items())
     return Point(name or _AS_IS, values, overrides)
 
 
 def _job_values(settings: SweepSettings) -> dict[str, Value]:
     """The varied settings as the job and the sweep's overrides have them; loading refuses unknown keys."""
-    first = {key: json.dumps(values[0]) for key, values in settings.vary.items()}
+    first = [said_where(f"{key}={json.dumps(values[0])}", key) for key, values in settings.vary.items()]
     plain = _plain_overrides(settings)
-    load(settings.job, StageSettings, [*plain, *(f"{key}={value}" for key, value in first.items())])
+    load(settings.job, StageSettings, [*plain, *first])
     tree = load(settings.job, StageSettings, plain).model_dump(mode="json")
     return {key: _leaf(tree, key) for key in settings.vary}
 
 
 def _plain_overrides(settings: SweepSettings) -> list[str]:
-    return [override.replace("{seed}", str(settings.seeds[0])) for override in settings.overrides]
+    seed = str(settings.seeds[0])
+    return [said_where(text.replace("{seed}", seed), text) for text in settings.overrides]
 
 
 def _leaf(tree: Mapping[str, object], key: str) -> Value:

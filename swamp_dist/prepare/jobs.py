@@ -19,6 +19,7 @@ from swamp_dist.backends.protocols import BuildBackend, SchedulerError
 from swamp_dist.config import ShardSettings
 from swamp_dist.data.manifest import MANIFEST_FILE
 from swamp_dist.errors import ExitCode, UserError
+from swamp_dist.input_paths import with_absolute_paths
 from swamp_dist.loading import dump
 from swamp_dist.prepare.build import build_shards
 from swamp_dist.runs.folder import RunDir
@@ -59,7 +60,8 @@ def submit_build(settings: ShardSettings, out: Path, backend: BuildBackend, part
         live = _live(backend, folder)
         if live is not None:
             return BuildJobs(live, None, True, folder)
-        write_atomically(recipe_file(folder), dump(settings))
+        # The jobs read it as any recipe: relative to where it lies.
+        write_atomically(recipe_file(folder), dump(with_absolute_paths(settings)))
         name, command = f"{settings.name}-shards", _command(folder, out, backend.cpus_per_job)
         array = _submit_parts(f"{settings.name}-parts-shards", command, backend, parts, folder)
         closing = backend.submit_command(name, command, folder, array)
@@ -100,7 +102,7 @@ def _exit_from_set(out: Path) -> JobExit | None:
 
 
 def recipe_file(folder: RunDir) -> Path:
-    """The recipe as resolved, which the jobs read."""
+    """The recipe as resolved and with whole paths, which the jobs read."""
     return folder.path / "recipe.yaml"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swamp_dist.config import StageSettings
 from swamp_dist.errors import RunDirHeld, UserError
-from swamp_dist.loading import describe, dump, load
+from swamp_dist.loading import describe, dump, load_dumped
 from swamp_dist.records import JobState, StageResult
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
@@ -122,7 +122,7 @@ def check_finished(run_dir: RunDir, settings: StageSettings) -> None:
     result = run_dir.read_result()
     if result is None or not run_dir.stage_yaml.is_file():
         return
-    made = _values(load(run_dir.stage_yaml, StageSettings, ()))
+    made = _values(load_dumped(run_dir.stage_yaml, StageSettings))
     asked = _values(settings)
     differences = [
         f"{key}: made with {made.get(key, 'null')}, asked for {asked.get(key, 'null')}"

@@ -17,7 +17,7 @@ from swamp_dist.config import StageSettings
 from swamp_dist.distributed import World, join, leave, lost_peers, on_main
 from swamp_dist.environment import check_batch_mark
 from swamp_dist.errors import ExitCode, RunDirHeld, RunDirLost, UserError, system_error
-from swamp_dist.loading import load
+from swamp_dist.loading import load_dumped
 from swamp_dist.printable import printable
 from swamp_dist.rendezvous import RendezvousError
 from swamp_dist.runs.folder import RunDir
@@ -71,7 +71,7 @@ def _run_guarded(
         # Folder, log file and settings; then the lock.
         on_main(world, run_dir.create)
         configure_logging(world, str(run_dir.log(world.rank)))
-        settings = load(stage_yaml, StageSettings, ())
+        settings = load_dumped(stage_yaml, StageSettings)
         owned = take_folder(run_dir, world, stack, stop_requested, job_lives)
 
         # The stage, between the events that say when it ran.
