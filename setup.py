@@ -1,6 +1,48 @@
-"""Packaging: only `swamp_dist` is installed; job files, shard recipes and tools stay in the checkout."""
+"""Packaging: `swamp_dist` alone is installed, with the jobs and recipes that `swamp init` lays down."""
+
+import os
+import shutil
+from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+STARTER = Path("swamp_dist", "starter")
+
+
+class BuildWithJobs(build_py):
+    """Copies jobs/ and shards/ into the package, so that they stand in the repository once.
+
+    An editable install has no copy: `swamp_dist.starter` reads them in the checkout.
+    """
+
+    def run(self):
+        """Build the package, then copy."""
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in ("jobs", "shards"):  # what an earlier build left there is gone
+            shutil.rmtree(Path(self.build_lib, STARTER, folder), ignore_errors=True)
+        for file in _job_files():
+            target = Path(self.build_lib, STARTER, file)
+            self.mkpath(os.fspath(target.parent))
+            self.copy_file(os.fspath(file), os.fspath(target))
+
+    def get_source_files(self):
+        """What an sdist takes along."""
+        return [*super().get_source_files(), *map(os.fspath, _job_files())]
+
+    def get_outputs(self, include_bytecode=True):
+        """What is built, the copies included."""
+        copies = [os.fspath(Path(self.build_lib, STARTER, file)) for file in _job_files()]
+        return [*super().get_outputs(include_bytecode), *([] if self.editable_mode else copies)]
+
+
+def _job_files():
+    """YAML files and READMEs, relative to the checkout or unpacked sdist."""
+    files = (file for folder in ("jobs", "shards") for file in Path(folder).rglob("*"))
+    return sorted(file for file in files if file.suffix in (".yaml", ".md"))
+
 
 setup(
     name="swamp-dist",
@@ -8,7 +50,8 @@ setup(
     description="Distributed cross-modal retrieval training with SwAMP (Kim, AISTATS 2023)",
     python_requires=">=3.11",
     packages=find_packages(include=["swamp_dist", "swamp_dist.*"]),
-    package_data={"swamp_dist": ["py.typed"]},
+    package_data={"swamp_dist": ["py.typed", "starter/README.md"]},
+    cmdclass={"build_py": BuildWithJobs},
     install_requires=[
         # Pinned to the version: deepspeed alone would pull the newest torch with its CUDA packages,
         # several gigabytes that a CPU machine never uses. 2.10 is the floor for safe weights_only loading.

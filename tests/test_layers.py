@@ -34,7 +34,7 @@ LAYERS = [
     {"group_values"},
     {"entry_groups"},
     {"input_paths"},
-    {"loading", "environment"},
+    {"loading", "environment", "starter"},
     {"rendezvous"},
     {"distributed"},
     {"row_exchange"},

@@ -39,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Distributed training for cross-modal retrieval with SwAMP.\n\n"
-    "First steps: [bold]swamp smoke[/] runs a small pipeline end to end; "
+    "First steps: [bold]swamp init[/] lays down jobs and recipes in a folder; "
+    "[bold]swamp smoke[/] runs a small pipeline end to end; "
     "[bold]swamp show jobs/FILE.yaml[/] explains every setting of a file.\n\n"
     "Exit codes: 0 done, 2 a mistake in what was asked, 3 the run folder is held by another run, "
     "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2, a closed terminal), "

@@ -89,6 +89,11 @@ def smoke(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of all its runs. Default: runs/NAME.")] = None,
 ) -> None:
     """Try everything on a small synthetic set: the pipeline jobs/pipelines/smoke.yaml."""
+    if not SMOKE.is_file():
+        raise UserError(
+            f"{SMOKE} does not exist in this folder, {Path.cwd()}.\n"
+            "Fix: `swamp init` lays down jobs and recipes here; or go to the folder that has them."
+        )
     _run_pipeline(SMOKE, overrides or (), run_dir, None, False)
 
 
