@@ -13,8 +13,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 install: $(READY)
 
-# Another build of torch: make install TORCH="torch==2.13.0 --index-url URL"; another Python: PYTHON=python3.12.
-TORCH ?= torch==2.13.0
+# Another torch: make install TORCH="torch==2.13.0 --index-url URL", or TORCH=site for the one that PYTHON has;
+# another Python: PYTHON=python3.12. tools/install.sh says which torch is taken and why.
+TORCH ?=
 PYTHON ?= python3
 
 $(READY): setup.py

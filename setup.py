@@ -53,10 +53,12 @@ setup(
     package_data={"swamp_dist": ["py.typed", "starter/README.md"]},
     cmdclass={"build_py": BuildWithJobs},
     install_requires=[
-        # Pinned to the version: deepspeed alone would pull the newest torch with its CUDA packages,
-        # several gigabytes that a CPU machine never uses. 2.10 is the floor for safe weights_only loading.
-        # Its CUDA builds bring triton, which compiles the GPU's pass of the solve; nothing else asks for it.
-        "torch==2.13.0",
+        # 2.10 is the floor of safe loading: weights_only is the default since 2.6, which mends
+        # CVE-2025-32434, and 2.10 mends CVE-2026-24747. Tests run with 2.13.0 alone, which tools/install.sh
+        # takes; `swamp doctor` names any other. Install torch first: alone, pip takes the newest one with
+        # gigabytes of CUDA packages. Its CUDA builds bring triton, which compiles the GPU's pass of the
+        # solve; nothing else asks for it.
+        "torch>=2.10,<3",
         "deepspeed>=0.19.8,<0.20",  # the engine; its checkpoint layout is relied upon, hence the cap
         "webdataset>=1.0.2,<2",  # shard format and writer
         "ray[train]>=2.60,<3",  # holds the stage graph of a pipeline; Train runs a stage on a Ray cluster

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from swamp_dist.doctor.software import TESTED_TORCH
+
 ROOT = Path(__file__).parents[1]
 PYTHON = """#!/bin/sh
 echo "python $*" >> {log}
 case "$*" in
     *version_info*) echo {version} ;;
+    *torch.version*) echo "2.13.0+cpu for CPUs" ;;
+    *"import torch"*) [ -n "{site}" ] && echo "{site}" ;;
     *ensurepip*) exit {venv_module} ;;
     "-m venv "*)
         mkdir -p "$3/bin"; cp "$0" "$3/bin/python"
@@ -35,6 +39,8 @@ def install(
     version: str = "3.11.2",
     venv_module: int = 0,
     pip: int = 0,
+    site: str = "",
+    torch: str = "",
     commands: tuple[str, ...] = ("git", "make", "python3"),
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """The script on a machine with these commands; what it did, and the calls of Python."""
@@ -45,11 +51,14 @@ def install(
         (path / tool).symlink_to(shutil.which(tool) or "")
     for command in commands:
         file = path / command
-        text = PYTHON.format(log=log, version=version, venv_module=venv_module, pip=pip)
+        text = PYTHON.format(log=log, version=version, venv_module=venv_module, pip=pip, site=site)
         file.write_text(text if command == "python3" else "#!/bin/sh\n")
         file.chmod(0o755)
     done = subprocess.run(
-        [checkout / "tools" / "install.sh"], env={"PATH": str(path)}, capture_output=True, text=True
+        [checkout / "tools" / "install.sh"],
+        env={"PATH": str(path), "TORCH": torch},
+        capture_output=True,
+        text=True,
     )
     return done, log.read_text().splitlines() if log.exists() else []
 
@@ -58,7 +67,38 @@ def test_a_whole_machine_gets_a_marked_environment(checkout: Path) -> None:
     done, calls = install(checkout)
     assert done.returncode == 0, done.stderr
     assert (checkout / ".venv" / ".ready").is_file()
-    assert any("pip install" in call and "torch==2.13.0" in call for call in calls)
+    assert any("pip install" in call and f"torch=={TESTED_TORCH}" in call for call in calls)
+    assert f"torch: torch=={TESTED_TORCH} is installed, the version that the tests run with" in done.stdout
+    assert "torch: 2.13.0+cpu for CPUs is in .venv" in done.stdout
+
+
+def test_a_cpu_build_on_a_machine_with_a_gpu_is_noted(checkout: Path) -> None:
+    done, _ = install(checkout, commands=("git", "make", "python3", "nvidia-smi"))
+    assert done.returncode == 0
+    assert "note: this machine has nvidia-smi, and this torch uses CPUs only" in done.stderr
+
+
+def test_another_build_of_torch_is_asked_for_as_given(checkout: Path) -> None:
+    done, calls = install(checkout, torch="torch==2.13.0 --index-url https://example.org/cu")
+    assert "--index-url https://example.org/cu is installed, as TORCH says" in done.stdout
+    assert any(call.endswith("-check torch==2.13.0 --index-url https://example.org/cu") for call in calls)
+
+
+def test_the_torch_of_the_site_is_kept(checkout: Path) -> None:
+    done, calls = install(checkout, torch="site", site="2.12.1+cu126")
+    assert done.returncode == 0, done.stderr
+    assert "torch: 2.12.1+cu126 of " in done.stdout
+    assert any("-m venv .venv --system-site-packages" in call for call in calls)
+    (asked,) = [call for call in calls if "pip install" in call]
+    assert "-c .venv/torch.txt -e" in asked
+    assert (checkout / ".venv" / "torch.txt").read_text() == "torch==2.12.1+cu126\n"
+
+
+def test_a_site_without_torch_is_refused_before_anything_is_made(checkout: Path) -> None:
+    done, _ = install(checkout, torch="site")
+    assert done.returncode == 1
+    assert "TORCH=site takes the torch of" in done.stderr
+    assert not (checkout / ".venv").exists()
 
 
 @pytest.mark.parametrize("version", ["2.7.18", "3.9.2", "3.10.14"])

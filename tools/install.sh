@@ -3,12 +3,14 @@
 #
 #   tools/install.sh [FOLDER]        FOLDER: .venv if not given
 #   PYTHON  the interpreter to take (python3)
-#   TORCH   what pip is asked for (torch==2.13.0); another build: TORCH="torch==2.13.0 --index-url URL"
+#   TORCH   what pip is asked for (torch==2.13.0); another build: TORCH="torch==2.13.0 --index-url URL";
+#           site: none, the torch that PYTHON has already is used
 set -eu
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 python=${PYTHON:-python3}
-torch=${TORCH:-torch==2.13.0}
+tested=2.13.0 # the torch of the tests; setup.py has the range, swamp_dist/doctor/software.py this version
+torch=${TORCH:-torch==$tested}
 
 # What the machine lacks is said at once, before anything is made or downloaded.
 missing=""
@@ -32,18 +34,49 @@ if [ -n "$missing" ]; then
     exit 1
 fi
 
+# Which torch, and why.
+options=""
+if [ "$torch" = site ]; then
+    if ! site=$("$python" -c 'import torch; print(torch.__version__)' 2>/dev/null); then
+        echo "error: TORCH=site takes the torch of $(command -v "$python"), which has none." >&2
+        echo "Name the Python that has it (PYTHON=PATH), or leave TORCH out: torch $tested is then installed." >&2
+        exit 1
+    fi
+    options=--system-site-packages
+    echo "torch: $site of $(command -v "$python") is used (TORCH=site); none is installed"
+elif [ -n "${TORCH:-}" ]; then
+    echo "torch: $torch is installed, as TORCH says"
+else
+    echo "torch: $torch is installed, the version that the tests run with; whether it is a CPU or a CUDA build is up"
+    echo "       to pip's index. Another one: TORCH=..., see \"Install\" in README.md"
+fi
+
 # An environment without its mark was left by an install that was killed: it is made anew.
 if [ ! -e "$venv/.ready" ]; then
     rm -rf "$venv"
     trap 'status=$?; [ -e "$venv/.ready" ] || { rm -rf "$venv"; echo "error: nothing was installed; $venv is removed" >&2; }; exit $status' EXIT
     trap 'exit 130' INT TERM HUP
-    "$python" -m venv "$venv"
+    # shellcheck disable=SC2086 # empty, or one option
+    "$python" -m venv "$venv" $options
 fi
 
 # torch first and pinned, through pip, which honours a wheel folder or an index for CPU builds in your pip
 # configuration (uv does not read it); later resolvers keep what is there. Without this order deepspeed would pull
 # the newest torch with several gigabytes of CUDA packages.
 # shellcheck disable=SC2086 # TORCH may hold several words
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv $torch
-"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -e '.[dev,openmoji]'
+if [ "$torch" = site ]; then # uv does not see packages outside the environment; pip keeps the torch there
+    echo "torch==$site" >"$venv/torch.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/torch.txt" -e '.[dev,openmoji]'
+else
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $torch
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -e '.[dev,openmoji]'
+fi
+found=$("$venv/bin/python" -c 'import torch; print(torch.__version__, "for", "CUDA " + torch.version.cuda if torch.version.cuda else "CPUs")')
+echo "torch: $found is in $venv"
+case $found in
+*CPUs) if command -v nvidia-smi >/dev/null; then
+    echo "note: this machine has nvidia-smi, and this torch uses CPUs only: see \"Install\" in README.md for a CUDA build" >&2
+fi ;;
+esac
 touch "$venv/.ready"

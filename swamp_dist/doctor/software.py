@@ -19,6 +19,8 @@ PACKAGE = "swamp-dist"
 TORCH_FLOORS = {"2.6": "CVE-2025-32434", "2.10": "CVE-2026-24747"}
 """Versions from which torch.load(weights_only=True) no longer runs code, or writes over memory, of a
 malicious file."""
+TESTED_TORCH = "2.13.0"
+"""The version that the tests run with, and that tools/install.sh takes."""
 _FALSE = {"", "0", "n", "no", "false"}
 
 
@@ -36,7 +38,14 @@ def versions(_subject: Subject) -> Iterator[Finding]:
                 f"torch {torch} is older than {floor}: {advisory}",
                 "pip install 'torch>=2.10'",
             )
-    if not wrong:
+    if not wrong and torch.release != Version(TESTED_TORCH).release:
+        yield Finding(
+            "versions",
+            "warning",
+            f"torch {torch} is untested with this version, whose tests run with {TESTED_TORCH}",
+            f"pip install torch=={TESTED_TORCH}; or `make test` in a checkout, with this torch",
+        )
+    elif not wrong:
         yield Finding(
             "versions",
             "ok",

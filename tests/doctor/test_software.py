@@ -26,8 +26,8 @@ def test_what_is_installed_here_is_well() -> None:
 @pytest.mark.parametrize(
     ("package", "version", "said"),
     [
-        ("torch", "2.9.1", ["expected ==", "CVE-2026-24747"]),
-        ("torch", "2.5.0", ["expected ==", "CVE-2025-32434", "CVE-2026-24747"]),
+        ("torch", "2.9.1", ["torch: version 2.9.1, expected", "CVE-2026-24747"]),
+        ("torch", "2.5.0", ["torch: version 2.5.0, expected", "CVE-2025-32434", "CVE-2026-24747"]),
         ("deepspeed", "0.20.1", ["deepspeed: version 0.20.1, expected"]),
         ("ray", None, ["ray: not installed, expected"]),
     ],
@@ -43,6 +43,20 @@ def test_a_wrong_version_is_a_problem_with_its_command(
     assert levels(found) == ["problem"] * len(said)
     assert all(text in finding.message for text, finding in zip(said, found, strict=True))
     assert all(finding.fix.startswith(f"pip install '{package}") for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [("2.13.0+cpu", "ok"), ("2.13.0+cu128", "ok"), ("2.13.1", "warning"), ("2.10.0", "warning")],
+)
+def test_a_torch_that_no_test_ran_with_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, version: str, level: str
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _name: ["torch>=2.10,<3"])
+    monkeypatch.setattr(software, "installed_version", lambda _name: version)
+    (found,) = software.versions(HERE)
+    assert (found.level, version in found.message) == (level, True)
+    assert ("torch==2.13.0" in found.fix) == (level == "warning")
 
 
 def test_an_old_python_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
