@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ def lay_down(folder: Path, replace: bool = False) -> LaidDown:
         replace: write over files of another content as well.
 
     Raises:
-        UserError: something that is no folder stands where one is needed; nothing was written.
+        UserError: something that is no folder stands where one is needed, or nothing may be written there;
+            nothing was written.
         OSError: a file cannot be written; those before it stay, and the same call writes the rest.
     """
     files = starting_files()
@@ -56,6 +58,12 @@ def _refuse_obstacles(folder: Path, files: Mapping[Path, bytes]) -> None:
     occupied = [folder / name for name in files if (folder / name).is_dir()]
     if occupied:
         raise UserError(f"{occupied[0]} is a folder; swamp init has a file there; nothing was written")
+    place = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"you may not write in {place}; nothing was written.\n"
+            "Mend its permissions, or name another folder: swamp init FOLDER"
+        )
 
 
 def _content(path: Path) -> bytes | None:

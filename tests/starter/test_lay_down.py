@@ -113,6 +113,16 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path, monkeypatch: 
     assert "README.md: Permission denied" in done.stderr
 
 
+def test_a_place_without_permission_is_refused_before_the_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    done = init(str(tmp_path / "deep/project"))
+    assert done.exit_code == 2
+    assert f"you may not write in {tmp_path}; nothing was written" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_installation_without_its_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(Path(files.__file__).parent / "README.md", tmp_path)
     monkeypatch.setattr(files, "_HERE", tmp_path)
