@@ -13,8 +13,8 @@ MOST_BYTES = 64 * 2**20
 """Of one image file: what a member of a shard may have."""
 
 
-def check_image_path(path: str, place: str) -> None:
-    """Refuse a path that could lead out of the folder of the images.
+def image_path(path: str, place: str) -> str:
+    """The path below the folder of the images in its one spelling: `./a//b` is `a/b`.
 
     Raises:
         UserError: it is empty, absolute, or has `..`.
@@ -25,6 +25,7 @@ def check_image_path(path: str, place: str) -> None:
             f"source.image: {place}: expected the path of an image below source.root, found {path[:80]!r}.\n"
             "Paths are relative and have no `..`: set source.root to a folder above all images."
         )
+    return str(parts)
 
 
 def read_image(root: Path, path: str, key: str) -> bytes:

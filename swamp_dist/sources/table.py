@@ -13,7 +13,7 @@ from swamp_dist.sources.columns.column import Column, Wanted
 from swamp_dist.sources.columns.delimited import read_delimited
 from swamp_dist.sources.columns.json_lines import read_json_lines
 from swamp_dist.sources.entry_columns import Entries, check_key_lengths, read_entries
-from swamp_dist.sources.image_files import check_image_path, read_image
+from swamp_dist.sources.image_files import image_path, read_image
 from swamp_dist.sources.raw_files import check_files
 
 
@@ -121,8 +121,7 @@ def open_splits(settings: TableSource) -> Mapping[str, RawSplit]:
     rows = _read_rows(settings)
     by_path: dict[str, list[int]] = {}
     for row in range(len(rows.lines)):
-        path = (rows.text(settings.image, row) or "").strip()
-        check_image_path(path, rows.place(row))
+        path = image_path((rows.text(settings.image, row) or "").strip(), rows.place(row))
         by_path.setdefault(path, []).append(row)
     paths, rows_of = list(by_path), list(by_path.values())
     columns = {

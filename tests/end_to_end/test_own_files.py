@@ -62,6 +62,8 @@ def test_pairs_in_arrays_are_built_and_trained_on(tmp_path: Path, monkeypatch: p
     job.write_text(JOB.format(folder=tmp_path, a="caption", b="image"))
 
     assert "source.b.belongs_to" in here("show", recipe)
+    (tmp_path / "table.yaml").write_text(RECIPES["table.yaml"])
+    assert "source.captions" in here("show", tmp_path / "table.yaml")
     here("shards", "build", recipe, "--out", tmp_path / "set")
     manifest = load_manifest(tmp_path / "set")
     assert {name: len(manifest.split(name)) for name in ("train", "test")} == {"train": 30, "test": 10}

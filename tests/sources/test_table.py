@@ -42,7 +42,7 @@ def read_all(settings):
 
 def test_rows_of_one_image_are_one_entry_with_all_their_captions(folder):
     write(
-        folder, '0.jpg,"A cat, red",""', "1.jpg,a dog,two dogs", "0.jpg,the cat,...", "2.jpg, x ,y",
+        folder, '0.jpg,"A cat, red",""', "1.jpg,a dog,two dogs", "./0.jpg,the cat,...", "2.jpg, x ,y",
         header="image,caption,more",
     )  # fmt: skip
     found = read_all(source(captions=["caption", "more"]))
