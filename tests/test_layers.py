@@ -45,6 +45,7 @@ LAYERS = [
     {"stage", "inference"},
     {"backends"},
     {"costs"},
+    {"local_stage"},
     {"monitor", "prepare", "doctor"},
     {"pipelines"},
     {"cli"},

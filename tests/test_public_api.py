@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,62 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         swamp_dist.ShardWritter  # noqa: B018
 
 
-def test_no_name_is_that_of_a_folder_which_would_hide_it() -> None:
-    folders = {path.stem for path in (ROOT / "swamp_dist").iterdir()}
-    assert not folders & set(swamp_dist.__all__)
+def test_functions_stay_functions_where_a_folder_has_their_name() -> None:
+    program = (
+        "import swamp_dist.train.schedule, swamp_dist.evaluate.chance\n"
+        "from swamp_dist import evaluate, train\nfrom swamp_dist.train import schedule\n"
+        "print(swamp_dist.train is train, train.__module__, evaluate.__module__, schedule.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    here = "swamp_dist.local_stage"
+    assert done.stdout.split() == ["True", here, here, "swamp_dist.train.schedule"]
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert swamp_dist.__version__ == metadata.version("swamp-dist")
+    assert swamp("--version").said.split() == ["swamp_dist", swamp_dist.__version__]
+
+
+SIGNATURES = {
+    "RawSplit": "keys, read, captions, caption_field",
+    "Sample": "key, fields, label, text, captions",
+    "ShardDataset": ("shards, split, fields, *, batch, seed, items, rank, world_size, **reading"),
+    "SwampLoss": "embedding_dim, objective, *, seed, pairs_per_entry, reduce_gradients, **terms",
+    "SwampLoss.forward": "self, a, b, items, labels, entries",
+    "SwampLoss.from_job": "job, overrides, *, embedding_dim, reduce_gradients",
+    "TrainedModel.embed": "self, field, items, chunk",
+    "TrainedModel.evaluate": "self, split, shards, relevance, chunk",
+    "embed": "model, split, shards, chunk",
+    "evaluate": "source, split, *, relevance, run_dir, ranks, **overrides",
+    "load_model": "source, *, job, shards, device",
+    "train": "job, *, run_dir, ranks, **overrides",
+}
+"""What programs call; a change here breaks them."""
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_stable(name: str) -> None:
+    found: object = swamp_dist
+    for part in name.split("."):
+        found = getattr(found, part)
+    stars = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
+    listed, keywords = [], False
+    for each in inspect.signature(found).parameters.values():  # type: ignore[arg-type]
+        if each.kind == inspect.Parameter.KEYWORD_ONLY and not keywords:
+            keywords = True
+            listed.append("*")
+        listed.append(stars.get(each.kind, "") + each.name)
+    assert ", ".join(listed) == SIGNATURES[name]
+
+
+def test_every_public_method_is_documented() -> None:
+    classes = [each for name in swamp_dist.__all__ if isinstance(each := getattr(swamp_dist, name), type)]
+    for each in classes:
+        for method, value in vars(each).items():
+            if not method.startswith("_") and callable(getattr(value, "__func__", value)):
+                assert value.__doc__, f"{each.__name__}.{method}"
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import swamp_dist
 from swamp_dist.cli.printing import refuse, say
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
 
@@ -46,6 +47,23 @@ app = typer.Typer(
     "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2, a closed terminal), "
     "130 killed by a second Ctrl-C, 1 anything else.",
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"swamp_dist {swamp_dist.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """What stands before the verb."""
+
+
 shards_app = typer.Typer(
     no_args_is_help=True,
     help="Build and check shard sets.",

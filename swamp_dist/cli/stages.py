@@ -11,7 +11,6 @@ from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.printing import say, say_prose, show_settings, warn_of
 from swamp_dist.cli.printing import show as show_on_console
 from swamp_dist.config import (
-    LocalCluster,
     PipelineSettings,
     Settings,
     ShardSettings,
@@ -49,17 +48,9 @@ def run(
 
 def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
     """Check a stage, run it on this machine to its end and say what comes next; the exit code."""
-    from swamp_dist.backends.jobs import job_finder, job_lives
-    from swamp_dist.backends.protocols import StageRef
-    from swamp_dist.backends.registry import open_backend
-    from swamp_dist.costs.memory import refuse_what_does_not_fit, room_here
-    from swamp_dist.stage.open import open_run
+    from swamp_dist import local_stage
 
-    if open_run(folder, settings, ranks, job_finder(), job_lives(folder)) is not None:
-        refuse_what_does_not_fit(settings, ranks, room_here(ranks))
-        warn_of(settings)
-        folder.write_stage(settings)
-    code = open_backend(LocalCluster(ranks=ranks)).run(StageRef(settings.name, folder), say)
+    code = local_stage.run_here(settings, folder, ranks, say, warn_of)
     say_ending(code, folder)
     return code
 
