@@ -187,7 +187,7 @@ class TrainedModel:
         return None if table is None else (table, {word: row for row, word in enumerate(table.words) if row})
 
 
-def _blame_item(first: int, row: int, finding: str) -> UserError:
+def _blame_item(first: int, row: int, finding: str, _damaged: bool) -> UserError:
     return UserError(f"item {first + row}: {finding}")
 
 

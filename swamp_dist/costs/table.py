@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -154,11 +155,12 @@ def model_cost(
     parameters += swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0
     activations = FLOAT * sum(side.saved_floats for side in piece)
+    pixels = local * sum(math.prod(spec.shape) for spec in inputs if spec.kind == "image")
     held = engine_bytes(parameters, world_size, settings.engine.zero_stage)
     traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage)
     return ModelCost(
         {"encoders": sum(side.flops for side in whole) + twice},
-        {**held, "activations": activations},
+        {**held, "activations": activations, **({"pixels": pixels} if pixels else {})},
         {f"engine's {what}": size for what, size in traffic.items()} if world_size > 1 else {},
     )
 
@@ -170,7 +172,7 @@ def _table(settings: StageSettings, costs: Sequence[WholeCost]) -> Table:
         shown.add_column(f"{cost.step.world_size:,}", justify="right")
     for label, figure in _rows(costs):
         shown.add_row(label, *(figure(cost) for cost in costs))
-    shown.caption = block(_caption(settings, is_whole=costs[0].model is not None))
+    shown.caption = block(_caption(settings, costs[0]))
     shown.caption_justify = "left"
     return shown
 
@@ -217,19 +219,27 @@ def _whats(costs: Sequence[WholeCost]) -> list[str]:
     return list(dict.fromkeys(what for cost in costs for what in cost.sent))
 
 
-def _caption(settings: StageSettings, is_whole: bool) -> str:
+def _caption(settings: StageSettings, cost: WholeCost) -> str:
     sinkhorn = settings.objective.swamp.sinkhorn
     iterations = expected_iterations(settings.objective)
     limit = "" if sinkhorn.iterations else f" (stopping at a tolerance: up to {sinkhorn.max_iterations})"
     counted = (
         f"Encoders count matrix products; words at most; engine at ZeRO stage {settings.engine.zero_stage}."
-        if is_whole
+        if cost.model is not None
         else "Encoders, optimiser and their gradients are not counted: the shard set that says how long the "
         f"inputs are is not built ({settings.data.shards})."
     )
+    pixels = 0 if cost.model is None else cost.model.memory.get("pixels", 0)
+    ahead = settings.data.workers * settings.data.prefetch
+    loaded = (
+        f" Loader processes of a rank keep up to {ahead} batches of {binary(pixels)} of pixels ready, in the "
+        f"machine's memory (data.workers, data.prefetch)."
+        if pixels and ahead
+        else ""
+    )
     return (
         f"{iterations} iterations a solve{limit}, without repeats; float32, full queue, the rank that does "
-        f"most; bytes sent are those of a ring; collectives are the objective's. {counted}"
+        f"most; bytes sent are those of a ring; collectives are the objective's. {counted}{loaded}"
     )
 
 

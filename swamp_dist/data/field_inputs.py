@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from swamp_dist.config import DataSettings, ImageSettings, ModelSettings
-from swamp_dist.data.image_header import ImageFault
+from swamp_dist.data.image_header import REFUSED, ImageFault
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.transforms import make_pixels
 from swamp_dist.data.words import WordTable, open_words
@@ -19,8 +19,8 @@ from swamp_dist.records import InputKind, Inputs, Tokens
 
 Draw = tuple[object, ...]
 """What the random changes of one item depend on."""
-Blame = Callable[[int, str], UserError]
-"""The error that names where row i comes from and what was found there."""
+Blame = Callable[[int, str, bool], UserError]
+"""The error that names where row i comes from and what was found there, and says whether it is damage."""
 Tokenizers = tuple[Tokenizer | None, Tokenizer | None]
 """Those of the encoders of a and b."""
 NO_TOKENIZERS: Tokenizers = (None, None)
@@ -63,7 +63,8 @@ class FieldInputs:
             try:
                 pixels = make_pixels(data, self.images, None if draws is None else (*draws[i], self.field))
             except ImageFault as fault:
-                raise blame(i, f"field {self.field!r}: {fault}") from None
+                damaged = fault.kind not in REFUSED
+                raise blame(i, f"field {self.field!r}: {fault}", damaged) from None
             batch[i] = pixels.transpose(2, 0, 1)
         return batch
 

@@ -15,6 +15,10 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """JPEG markers without a length."""
 
 
+REFUSED = frozenset({"image too large", "animated image"})
+"""Kinds of faults of images that are whole."""
+
+
 class ImageFault(ValueError):
     """An encoded image that cannot or must not be decoded; `kind` is the fault in a few fixed words."""
 

@@ -160,6 +160,14 @@ def _decoding() -> Iterator[None]:
             raise _undecodable(error) from None
 
 
+def decoder_versions() -> dict[str, str]:
+    """Versions of the libraries inside Pillow that decode: pixels are equal, bit by bit, for equal ones."""
+    from PIL import features
+
+    names = ("libjpeg_turbo", "jpg", "webp", "zlib")
+    return {name: str(version) for name in names if (version := features.version(name)) is not None}
+
+
 def check_image(data: bytes) -> None:
     """Refuse an image that could not be trained on: its pixels are decoded once, in full.
 
@@ -180,5 +188,7 @@ def _high_bytes(image: Image) -> Image:
 
 def _undecodable(error: Exception) -> ImageFault:
     said = (str(error).splitlines() or [type(error).__name__])[0]
+    if said.startswith("cannot identify"):  # and then the name of an object in memory
+        said = "the decoder cannot read its header"
     kind = "image cut short" if "truncated" in said else "image cannot be decoded"
     return ImageFault(kind, said[:200])

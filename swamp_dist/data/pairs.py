@@ -114,7 +114,7 @@ class ItemPairs:
                 chosen[i] += item_choice(self.seed, epoch, key, int(column.count[i]), pairs)
         return side.make(
             column.rows[rows],
-            lambda row, finding: reader.misfit(int(indices[row // pairs]), finding),
+            lambda row, finding, damaged: reader.misfit(int(indices[row // pairs]), finding, damaged),
             self._draws(reader, indices, epoch, pairs) if side.kind == "image" else None,
         )
 

@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swamp_dist.data.entry import Entry, ShardError, decode_entry, shard_error
+from swamp_dist.data.entry import Entry, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
 from swamp_dist.data.raw_fields import raw_bytes
 from swamp_dist.data.tar import Bounded, InMemory, TarFault, walk
+from swamp_dist.errors import UserError
 
 logger = logging.getLogger(__name__)
 _OPEN_FILES = 128
@@ -70,10 +71,14 @@ class EntryReader(ABC):
         """(n, ...) one field of the entries, stacked; of a field with several items, equally many each."""
         return np.stack([entry.arrays[field] for entry in self.read(indices)])
 
-    def misfit(self, index: int, finding: str) -> ShardError:
-        """The error of an entry that was read and is not what it has to be: names file and entry."""
-        shard = int(self.split.rows["shard"][index])
-        return shard_error(self.split.shard_path(shard), self.split.keys([index])[0], finding)
+    def misfit(self, index: int, finding: str, is_damaged: bool = True) -> UserError:
+        """The error of an entry that was read and cannot be used: names split, file and entry; a ShardError
+        where it is damaged."""
+        path = self.split.shard_path(int(self.split.rows["shard"][index]))
+        key = self.split.keys([index])[0]
+        if is_damaged:
+            return shard_error(path, key, finding)
+        return UserError(f"split {self.split.name!r}, {path}, entry {key!r}: {finding}")
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing)
         """Give back open files and memory."""

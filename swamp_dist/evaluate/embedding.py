@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swamp_dist.data.entry import Entry, ShardError
+from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.distributed import World, gather
+from swamp_dist.errors import UserError
 from swamp_dist.records import Inputs, map_tensors, take_rows
 
 Embed = Callable[[Inputs], Tensor]
@@ -30,8 +31,8 @@ class Reader(Protocol):
     def read(self, indices: Sequence[int]) -> Sequence[Entry]:
         """The entries at these positions, in this order."""
 
-    def misfit(self, index: int, finding: str) -> ShardError:
-        """The error of an entry that was read and is not what it has to be."""
+    def misfit(self, index: int, finding: str, is_damaged: bool = True) -> UserError:
+        """The error of an entry that was read and cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def embed_split(
         chunk: items embedded at a time.
 
     Raises:
-        ShardError: an entry is damaged, on the rank that reads it.
+        UserError: an entry is damaged (ShardError) or too large, on the rank that reads it.
     """
     rounds = -(-num_entries // (chunk * world.size))
     parts: list[tuple[Tensor, Tensor]] = []
@@ -152,7 +153,7 @@ def _chunk(
     entries = block.owner[:, 0].tolist()
     made = inputs.make(
         block.items[first : start + chunk],
-        lambda row, finding: reader.misfit(entries[first + row] if entries else 0, finding),
+        lambda row, finding, damaged: reader.misfit(entries[first + row] if entries else 0, finding, damaged),
     )
     last = min(start + chunk, len(block.items)) - first - 1
     filled = take_rows(made, torch.arange(chunk).clamp(max=last))

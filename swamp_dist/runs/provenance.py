@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swamp_dist.config import ClusterSettings, StageSettings
+from swamp_dist.data.images import decoder_versions
 from swamp_dist.errors import UserError, system_error
 from swamp_dist.file_names import weights_file
 from swamp_dist.runs.folder import RunDir
@@ -19,7 +20,7 @@ from swamp_dist.runs.folder import RunDir
 if TYPE_CHECKING:
     from swamp_dist.distributed import World  # brings torch, which the command line does without
 
-_LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy")
+_LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy", "pillow")
 
 
 def provenance(
@@ -33,10 +34,14 @@ def provenance(
         "seconds": round(seconds, 3),
         "shards_sha256": shards_hash,
         "initial_weights_sha256": initial_sha256,
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": _versions() | decoder_versions(),
         "python": platform.python_version(),
         "git": git_state(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def submission_facts(
@@ -50,7 +55,7 @@ def submission_facts(
         "ranks": ranks,
         "shards_sha256": shards_hash,
         "initial_weights_sha256": None if initial is None else weights_sha256(initial),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": _versions(),
         "python": platform.python_version(),
         "git": git_state(),
     }

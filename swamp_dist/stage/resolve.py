@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
 from swamp_dist.data.inputs import check_clips, input_specs, uses_words
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.lanes import steps_per_epoch as epoch_steps
 from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
+from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
@@ -38,6 +40,7 @@ from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha2
 from swamp_dist.train.word_source import check_word_source
 
 _SUFFIX = ".safetensors"
+_SIDES: tuple[Literal["a", "b"], ...] = ("a", "b")
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
     evaluations = (*settings.evaluate, *([validation] if validation is not None else []))
     checks: list[Callable[[], object]] = [partial(manifest.field, a), partial(manifest.field, b)]
     checks = checks if clips is None else [partial(check_clips, manifest, a, b, clips)]
+    checks += [partial(_check_encoder, settings, manifest, side) for side in _SIDES]
     checks += [partial(_check_batches, settings, manifest, world_size)] if settings.train is not None else []
     checks += [partial(manifest.split, each.split) for each in evaluations]
     checks += [partial(check_single_pairing, settings.data, each.split) for each in evaluations]
@@ -226,6 +230,15 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
             check()
         except UserError as error:
             yield str(error)
+
+
+def _check_encoder(settings: StageSettings, manifest: Manifest, side: Literal["a", "b"]) -> None:
+    """Refuse a field that its encoder does not take."""
+    spec = input_specs(manifest, settings.data)["ab".index(side)]
+    try:
+        check_input(settings.model.a if side == "a" else settings.model.b, spec)
+    except UserError as error:
+        raise UserError(f"model.{side}: {error}") from None
 
 
 def _check_batches(settings: StageSettings, manifest: Manifest, world_size: int) -> None:

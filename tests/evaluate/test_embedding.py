@@ -16,6 +16,7 @@ from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.data.manifest import WordsRecord
 from swamp_dist.data.words import WordTable, write_word_table
 from swamp_dist.distributed import World, alone, sum_over_ranks
+from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
 from swamp_dist.records import Inputs, Words
 from tests.ranks import run_on_ranks
@@ -32,6 +33,9 @@ class FakeReader:
     def read(self, indices: Sequence[int]) -> list[Entry]:
         self.seen.extend(indices)
         return [self._entry(i) for i in indices]
+
+    def misfit(self, index: int, finding: str, is_damaged: bool = True) -> UserError:
+        return UserError(f"entry {index}: {finding}")
 
     def _entry(self, i: int) -> Entry:
         rows = np.array([[i, j, 1.0] for j in range(max(1, self.items[i]))], dtype=np.float32)
@@ -110,6 +114,9 @@ class WordReader:
     def read(self, indices: Sequence[int]) -> list[Entry]:
         self.seen.extend(indices)
         return [Entry(i, f"e{i}", -1, {"text": self.ids(i)}, {}) for i in indices]
+
+    def misfit(self, index: int, finding: str, is_damaged: bool = True) -> UserError:
+        return UserError(f"entry {index}: {finding}")
 
     @staticmethod
     def ids(i: int) -> np.ndarray:

@@ -28,7 +28,10 @@ PLAIN: dict[str, Any] = {"epochs": 1, "schedule": {"kind": "constant"}, "select"
 
 def stage(folder: Path, clips: bool, **changes: Any) -> StageSettings:
     data = {"shards": str(folder), "entries": 8, "clips": {} if clips else None}
-    return StageSettings.model_validate(TINY | {"data": data, "train": PLAIN, "evaluate": []} | changes)
+    model = TINY["model"] | {"a": {"kind": "words"}}
+    return StageSettings.model_validate(
+        TINY | {"data": data, "model": model, "train": PLAIN, "evaluate": []} | changes
+    )
 
 
 def refusal(settings: StageSettings, folder: Path) -> str:
@@ -112,7 +115,9 @@ def test_stages_without_words_take_any_weights(tmp_path: Path) -> None:
     save_weights(path, {"a": torch.ones(3)}, {WORD_SOURCE: "t" * 64})
     data = {"shards": str(folder), "a": "a", "b": "b", "entries": 8}
     resolve(
-        stage(folder, False, data=data, train=PLAIN | {"init_from": str(path)}), RunDir(tmp_path / "run"), 1
+        stage(folder, False, data=data, model=TINY["model"], train=PLAIN | {"init_from": str(path)}),
+        RunDir(tmp_path / "run"),
+        1,
     )
 
 
