@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swamp_dist.config import LocalCluster, StageSettings
-from swamp_dist.errors import ExitCode, RunDirHeld, UserError
+from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
 from swamp_dist.file_names import weights_file
 from swamp_dist.loading import from_values, load, load_dumped, override_texts
 from swamp_dist.printable import printable
@@ -131,7 +131,10 @@ def _run(settings: StageSettings, path: Path, ranks: int) -> StageResult:
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise UserError(f"ranks: expected a whole number of at least 1, found {ranks!r}")
     folder, said = RunDir(path), list[str]()
-    code = run_here(settings, folder, ranks, said.append, _log_warnings)
+    try:
+        code = run_here(settings, folder, ranks, said.append, _log_warnings)
+    except OSError as error:
+        raise UserError(system_error(error)) from error
     if code == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     result = folder.read_result() if code == ExitCode.DONE else None

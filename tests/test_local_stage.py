@@ -81,6 +81,7 @@ def test_a_script_needs_no_guard(tiny_shards: Path, tmp_path: Path) -> None:
         (lambda job, _: train(job, train=None), "no `train` section"),
         (lambda job, _: train(job, trian={}), "trian(.|\n)*unknown key; did you mean train"),
         (lambda job, _: train(job, ranks=0), "ranks: expected a whole number of at least 1, found 0"),
+        (lambda job, folder: train(job, run_dir=folder / (300 * "x")), "Correct the path"),
         (lambda job, _: train(job, seed=object()), "object is no type that a settings file could hold"),
         (lambda job, _: train(job, **{"data.a": "c"}), "no field 'c'"),
         (lambda job, folder: train(folder / "nothing.yaml"), "does not exist"),
