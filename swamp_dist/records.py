@@ -33,7 +33,7 @@ class Sample:
     text: Mapping[str, str] = field(default_factory=dict)
     """Human-readable originals (a caption), kept beside the arrays for galleries and error messages."""
     captions: tuple[str, ...] = ()
-    """Captions that a build turns into word ids, in the order of their items."""
+    """Captions that a build turns into word ids or a field of texts, in the order of their items."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class RawSplit:
     """Keys of all entries, in a fixed order."""
     read: Callable[[int], Sample]
     """Entry number i of `keys`; raises BadEntry where its raw data are missing or malformed. Leaves out
-    the word field: `captions` of the sample become word ids when shards are built."""
+    `caption_field`: a build makes it of the sample's `captions`."""
     captions: Callable[[], Iterable[Sequence[str]]] | None = None
     """Captions of every entry in turn, without touching features: what the vocabulary is counted on.
-    None for sets without words."""
+    None for sets without captions."""
     caption_field: str = "text"
-    """Field in which their captions stand."""
+    """Field that a build makes of the captions: word ids or, where the recipe has no `words`, texts."""
 
 
 class Words(NamedTuple):

@@ -14,7 +14,7 @@ SCRIPT = "tools/containers/install.sh"
 PYTHON = """#!/bin/sh
 echo "python $*" >> {log}
 case "$*" in
-    "-m venv "*) mkdir -p "$3/bin"; cp {tool} "$3/bin/pip"; cp {tool} "$3/bin/swamp" ;;
+    "-m venv "*) mkdir -p "$3/bin"; for name in pip swamp python3; do cp {tool} "$3/bin/$name"; done ;;
     *ensurepip* | *version_info*) exit {new_enough} ;;
     *torch*) [ -n "{site}" ] && echo "torch=={site}" ;;
     --version) echo Python 3.9.2 ;;

@@ -36,8 +36,15 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip().startswith("swamp ")
 ]
-# Files that a document shows in full: a block whose first line is a comment with their name.
-SHOWN = {name for document in DOCUMENTS for name in re.findall(r"```\w+\n# (\S+)\n", document.read_text())}
+# Files that a document shows in full: a block whose first line is a comment with their name, or that `cat`
+# writes.
+SHOWN = {
+    commented or written
+    for document in DOCUMENTS
+    for commented, written in re.findall(
+        r"```\w+\n# (\S+)\n|^cat > (\S+) <<", document.read_text(), re.MULTILINE
+    )
+}
 
 
 def test_there_are_documents_and_commands_to_check() -> None:

@@ -19,7 +19,7 @@ case "$*" in
     *"import torch"*) [ -n "{site}" ] && echo "{site}" ;;
     *ensurepip*) exit {venv_module} ;;
     "-m venv "*)
-        mkdir -p "$3/bin"; cp "$0" "$3/bin/python"
+        mkdir -p "$3/bin"; cp {made} "$3/bin/python"
         printf '#!/bin/sh\\nexit 0\\n' > "$3/bin/uv"; chmod +x "$3/bin/uv" ;;
     *"pip install"*) exit {pip} ;;
 esac
@@ -41,6 +41,7 @@ def install(
     pip: int = 0,
     site: str = "",
     torch: str = "",
+    sees_site: bool = True,
     commands: tuple[str, ...] = ("git", "make", "python3"),
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """The script on a machine with these commands; what it did, and the calls of Python."""
@@ -51,8 +52,11 @@ def install(
         (path / tool).symlink_to(shutil.which(tool) or "")
     for command in commands:
         file = path / command
-        text = PYTHON.format(log=log, version=version, venv_module=venv_module, pip=pip, site=site)
-        file.write_text(text if command == "python3" else "#!/bin/sh\n")
+        made = '"$0"' if sees_site else path / "blind"
+        played = {"log": log, "version": version, "venv_module": venv_module, "pip": pip, "made": made}
+        file.write_text(PYTHON.format(site=site, **played) if command == "python3" else "#!/bin/sh\n")
+        if command == "blind":
+            file.write_text(PYTHON.format(site="", **played))
         file.chmod(0o755)
     done = subprocess.run(
         [checkout / "tools" / "install.sh"],
@@ -92,6 +96,15 @@ def test_the_torch_of_the_site_is_kept(checkout: Path) -> None:
     (asked,) = [call for call in calls if "pip install" in call]
     assert "-c .venv/torch.txt -e" in asked
     assert (checkout / ".venv" / "torch.txt").read_text() == "torch==2.12.1+cu126\n"
+
+
+def test_an_environment_that_does_not_see_the_torch_of_the_site_is_removed(checkout: Path) -> None:
+    commands = ("git", "make", "python3", "blind")
+    done, calls = install(checkout, torch="site", site="2.12.1", sees_site=False, commands=commands)
+    assert done.returncode == 1
+    assert "does not see its torch" in done.stderr
+    assert not (checkout / ".venv").exists()
+    assert not any("pip install" in call for call in calls)
 
 
 def test_a_site_without_torch_is_refused_before_anything_is_made(checkout: Path) -> None:

@@ -58,6 +58,11 @@ if [ ! -e "$venv/.ready" ]; then
     trap 'exit 130' INT TERM HUP
     # shellcheck disable=SC2086 # empty, or one option
     "$python" -m venv "$venv" $options
+    if [ "$torch" = site ] && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+        echo "error: TORCH=site: an environment made by $(command -v "$python") does not see its torch. It is a virtual" >&2
+        echo "environment itself, most likely: name the Python that it was made of, or install into it: pip install -e ." >&2
+        exit 1
+    fi
 fi
 
 # torch first and pinned, through pip, which honours a wheel folder or an index for CPU builds in your pip

@@ -70,8 +70,8 @@ class SplitSettings(Settings):
     shares: dict[SplitName, Share] = {}
     """Instead of a split column: share of the entries by split, for example {train: 0.8, test: 0.2}."""
     seed: Seed = 0
-    """Seed of the drawing by shares. It draws by group or, without groups, by key: the order of rows does not
-    matter."""
+    """Seed of the drawing by shares, which depends on the names of the groups or, without groups, of the
+    entries, and not on the order of rows."""
 
     @field_validator("shares")
     @classmethod
@@ -108,6 +108,9 @@ class PairsSource(SplitSettings):
     """Split of each entry."""
     group: ColumnSettings | None = None
     """Entries of one group, such as frames of one video, are never in two splits."""
+    wordless: Literal["refuse", "keep", "drop"] = "drop"
+    """Texts without words (empty, null, no letter in them), as in `kind: table`: `drop`, `refuse` or `keep`
+    them; an entry without others is a bad one unless they are kept."""
     sha256: str | None = None
     """Hash of the raw files (of large arrays their size, first and last MiB); others are refused. null takes
     the files as they are; the manifest records their hash either way."""

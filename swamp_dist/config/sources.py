@@ -18,6 +18,7 @@ from pydantic import (
 from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
+from swamp_dist.config.own_tables import TableSource
 from swamp_dist.config.simulated import SimulatedVideoTextSource
 from swamp_dist.settings import WORKING_FOLDER, Settings
 
@@ -279,6 +280,7 @@ SourceSettings = Annotated[
     | LsmdcSource
     | SimulatedVideoTextSource
     | PairsSource
+    | TableSource
     | PythonSource,
     Field(discriminator="kind"),
 ]

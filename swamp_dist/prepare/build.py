@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PairsSource, ShardSettings, WordsBuildSettings
+from swamp_dist.config import ShardSettings, WordsBuildSettings
 from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_FILE, COVERAGE_TEXT, Coverage
 from swamp_dist.data.manifest import MANIFEST_FILE, Manifest, ManifestRecord, WordsRecord, read_manifest
@@ -19,7 +19,17 @@ from swamp_dist.data.staging import Staging, building_folder
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
 from swamp_dist.errors import UserError
 from swamp_dist.prepare import words as caption_words
-from swamp_dist.prepare.raw_data import RawData, open_raw_data, pin_source, raw_marks, source_record
+from swamp_dist.prepare.raw_data import (
+    FileSources,
+    RawData,
+    caption_field,
+    has_captions,
+    open_raw_data,
+    pin_source,
+    raw_marks,
+    source_record,
+)
+from swamp_dist.prepare.texts import with_texts
 
 logger = logging.getLogger(__name__)
 
@@ -135,18 +145,17 @@ def _pin(settings: ShardSettings, out: Path) -> ShardSettings:
     A set may be where its raw files are not; it is then taken for one of the same files.
     """
     source = pin_source(settings.source)
-    if isinstance(source, PairsSource) and source.sha256 is None and (out / MANIFEST_FILE).is_file():
+    if isinstance(source, FileSources) and source.sha256 is None and (out / MANIFEST_FILE).is_file():
         source = source.model_copy(update={"sha256": read_manifest(out).record.source.get("sha256")})
     return settings.model_copy(update={"source": source})
 
 
 def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     raw = open_raw_data(settings.source)
-    if settings.words is None and any(split.captions is not None for split in raw.splits.values()):
-        raise UserError(
-            f"recipe {settings.name}: its entries have captions, and `words` is null, so that they would be "
-            "lost.\n"
-            "Name a file of word vectors: words.vectors=PATH (word2vec .bin, .txt, .vec, .npz)."
+    if settings.words is None and has_captions(raw.splits):
+        logger.info(
+            "captions are kept as texts, in field %r; words.vectors in the recipe makes word ids of them",
+            caption_field(raw.splits),
         )
     decides: dict[str, Any] = {"raw": marks} if (marks := raw_marks(settings.source)) else {}
     sha256 = ""
@@ -165,13 +174,16 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
 
 
 def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path | None) -> BuildSource:
+    if settings is None and has_captions(raw.splits):
+        with_captions = {name: with_texts(split) for name, split in raw.splits.items()}
+        return BuildSource(with_captions, raw.item_fields | {caption_field(raw.splits)})
     if settings is None or words is None:
         return BuildSource(raw.splits, raw.item_fields)
     index = caption_words.read_index(words)
     splits = {
         name: caption_words.with_words(split, index, settings.max_words) for name, split in raw.splits.items()
     }
-    field = caption_words.caption_field(raw.splits)
+    field = caption_field(raw.splits)
     tally = partial(caption_words.count_words, index=index, field=field)
     return BuildSource(splits, raw.item_fields | {field}, tally)
 

@@ -10,12 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PairsSource, PythonSource, SourceSettings
+from swamp_dist.config import PairsSource, PythonSource, SourceSettings, TableSource
+from swamp_dist.errors import UserError
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import python
 from swamp_dist.sources.published import published_counts
 from swamp_dist.sources.raw_files import files_sha256
 
+FileSources = PairsSource | TableSource
+"""Sources whose files a set keeps the hash of."""
 _SOURCES = "swamp_dist.sources"
 
 
@@ -43,6 +46,23 @@ def open_raw_data(settings: SourceSettings) -> RawData:
     return RawData(source.open_splits(settings), source.item_fields(settings), published_counts(settings))
 
 
+def has_captions(splits: Mapping[str, RawSplit]) -> bool:
+    """Whether entries have captions."""
+    return any(split.captions is not None for split in splits.values())
+
+
+def caption_field(splits: Mapping[str, RawSplit]) -> str:
+    """The field of captions.
+
+    Raises:
+        UserError: splits name different ones.
+    """
+    names = {split.caption_field for split in splits.values() if split.captions is not None} or {"text"}
+    if len(names) > 1:
+        raise UserError(f"captions stand in one field of all splits; found {', '.join(sorted(names))}")
+    return names.pop()
+
+
 def pin_source(settings: SourceSettings) -> SourceSettings:
     """The source with everything written out that decides its entries: the hash of a user's module or files.
 
@@ -53,7 +73,7 @@ def pin_source(settings: SourceSettings) -> SourceSettings:
     """
     if isinstance(settings, PythonSource) and settings.sha256 is None:
         return settings.model_copy(update={"sha256": python.module_sha256(settings)})
-    if isinstance(settings, PairsSource) and settings.sha256 is None:
+    if isinstance(settings, FileSources) and settings.sha256 is None:
         files = settings.files()
         if all(path.is_file() for path in files):  # else opening says what is missing
             return settings.model_copy(update={"sha256": files_sha256(files)})

@@ -17,6 +17,7 @@ from swamp_dist.data.manifest import WordsRecord
 from swamp_dist.data.staging import Staging
 from swamp_dist.data.words import WORD_LIST_FILE, WORDS_FILE, write_word_table
 from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.prepare.raw_data import caption_field
 from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources.captions import caption_ids, vocabulary, words_of
 from swamp_dist.sources.word_vectors import read_vectors
@@ -87,11 +88,6 @@ def _captions(name: str, split: RawSplit) -> Iterator[str]:
         )
     for captions in split.captions():
         yield from captions
-
-
-def caption_field(splits: Mapping[str, RawSplit]) -> str:
-    """The field of captions, which is the same in all splits."""
-    return next(iter(splits.values())).caption_field
 
 
 def with_words(split: RawSplit, index: Mapping[str, int], max_words: int) -> RawSplit:

@@ -10,7 +10,7 @@ import numpy as np
 
 from swamp_dist.config import SideSettings
 from swamp_dist.errors import BadEntry, UserError
-from swamp_dist.sources.captions import Caption, caption_texts
+from swamp_dist.sources.captions import Caption, Wordless, kept_texts
 from swamp_dist.sources.columns.column import Column
 from swamp_dist.sources.entry_columns import texts_of
 
@@ -61,14 +61,15 @@ class Side:
             raise BadEntry(key, NO_ITEMS, finding)
         return found
 
-    def texts(self, entry: int, key: str) -> tuple[str, ...]:
-        """Texts of an entry without blanks around them; "" where a table has none.
+    def texts(self, entry: int, key: str, wordless: Wordless) -> tuple[str, ...]:
+        """Texts of an entry that are kept, without blanks around them.
 
         Raises:
-            BadEntry: kind NO_ITEMS.
+            BadEntry: kind NO_ITEMS, or as `kept_texts`.
         """
         rows, values = self.rows(entry, key), self.column.values
-        return caption_texts([Caption(values[row], self.column.place(row)) for row in rows], key)
+        captions = [Caption(values[row], self.column.place(row)) for row in rows]
+        return kept_texts(captions, key, wordless, captions[0].place)
 
     def array(self, entry: int, key: str) -> np.ndarray:
         """The item of an entry, or its items on a leading axis, in `dtype`.

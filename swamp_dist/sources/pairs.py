@@ -10,6 +10,7 @@ from pathlib import Path
 from swamp_dist.config import PairsSource
 from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.records import RawSplit, Sample
+from swamp_dist.sources.captions import Wordless
 from swamp_dist.sources.columns.column import Column, Wanted
 from swamp_dist.sources.columns.opening import open_columns
 from swamp_dist.sources.entry_columns import Entries, check_key_lengths, read_entries
@@ -25,6 +26,7 @@ class Pairs:
 
     entries: Entries
     sides: tuple[Side, Side]
+    wordless: Wordless
 
     @property
     def text_side(self) -> Side | None:
@@ -35,7 +37,7 @@ class Pairs:
         """Sample number `entry` of the whole set.
 
         Raises:
-            BadEntry: it has no items, values that are not finite, or a caption that is no text.
+            BadEntry: it has no items, values that are not finite, or texts that are refused.
         """
         key, text_side = self.entries.keys[entry], self.text_side
         return Sample(
@@ -43,14 +45,14 @@ class Pairs:
             {side.field: side.array(entry, key) for side in self.sides if not side.is_text},
             self.entries.labels[entry],
             {"label": self.entries.class_names[entry]} if self.entries.class_names else {},
-            () if text_side is None else text_side.texts(entry, key),
+            () if text_side is None else text_side.texts(entry, key, self.wordless),
         )
 
     def captions(self, side: Side, rows: Sequence[int]) -> Iterator[Sequence[str]]:
         """Texts of these entries in turn; none where `read` would refuse them."""
         for entry in rows:
             try:
-                yield side.texts(entry, self.entries.keys[entry])
+                yield side.texts(entry, self.entries.keys[entry], self.wordless)
             except BadEntry:
                 yield ()
 
@@ -100,7 +102,7 @@ def _open(settings: PairsSource) -> Pairs:
     if all(side.is_text for side in sides):
         raise UserError("source.a, source.b: both hold texts; one of them may")
     check_key_lengths(entries.keys, max((f"{side.field}.npy" for side in sides), key=len))
-    return Pairs(entries, sides)
+    return Pairs(entries, sides, settings.wordless)
 
 
 def _wanted(settings: PairsSource) -> dict[str, tuple[Path, Wanted]]:

@@ -20,7 +20,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -219,12 +219,12 @@ def _guarded(module: _UserModule, name: str, split: RawSplit) -> RawSplit:
             sample = split.read(i)
         if not isinstance(sample, Sample):
             raise module.wrong(what, "a Sample from RawSplit.read", sample)
-        if not _texts(sample.captions):
-            raise module.wrong(f"{what}: captions", "a tuple of texts", sample.captions)
+        _check_captions(module, f"{what}: captions", sample.captions)
         return sample
 
     captions = split.captions
-    return RawSplit(split.keys, read, None if captions is None else lambda: _captions(module, name, captions))
+    listed = None if captions is None else lambda: _captions(module, name, captions)
+    return replace(split, read=read, captions=listed)
 
 
 def _captions(
@@ -238,13 +238,24 @@ def _captions(
             found: Any = next(listed, end)
         if found is end:
             return
-        if not _texts(found):
-            raise module.wrong(what, "a sequence of texts for every entry", found)
+        _check_captions(module, what, found)
         yield found
 
 
-def _texts(found: object) -> bool:
-    """Whether these are several texts; a single text would be taken for its letters."""
-    return (
-        isinstance(found, Sequence) and not isinstance(found, str) and all(isinstance(t, str) for t in found)
-    )
+def _check_captions(module: _UserModule, what: str, found: object) -> None:
+    """Refuse what are not several texts; a single text would be taken for its letters.
+
+    Raises:
+        UserError: says what to give instead.
+    """
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        fix = f"one caption is ({found!r:.40},)" if isinstance(found, str) else "() where there is none"
+        raise module.wrong(what, f"a tuple of texts for every entry ({fix})", found)
+    for number, caption in enumerate(found):
+        if not isinstance(caption, str):
+            raise module.wrong(
+                f"{what}: caption {number}",
+                'a text ("" for one without words, str(value) for a number, swamp_dist.BadEntry where the '
+                "raw data are wrong)",
+                caption,
+            )

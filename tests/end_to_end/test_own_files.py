@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from swamp_dist.cli import app
 from swamp_dist.data.manifest import load_manifest
-from tests.end_to_end.command import ROOT, swamp
+from tests.end_to_end.command import ROOT, environment, swamp
 
 JOB = """\
 name: mine
@@ -57,6 +62,8 @@ def test_pairs_in_arrays_are_built_and_trained_on(tmp_path: Path, monkeypatch: p
     job.write_text(JOB.format(folder=tmp_path, a="caption", b="image"))
 
     assert "source.b.belongs_to" in here("show", recipe)
+    (tmp_path / "table.yaml").write_text(RECIPES["table.yaml"])
+    assert "source.captions" in here("show", tmp_path / "table.yaml")
     here("shards", "build", recipe, "--out", tmp_path / "set")
     manifest = load_manifest(tmp_path / "set")
     assert {name: len(manifest.split(name)) for name in ("train", "test")} == {"train": 30, "test": 10}
@@ -66,3 +73,47 @@ def test_pairs_in_arrays_are_built_and_trained_on(tmp_path: Path, monkeypatch: p
     (evaluation,) = json.loads((tmp_path / "run" / "result.json").read_text())["evaluations"]
     assert evaluation["metrics"]["pair/a_to_b"]["num_queries"] == 20
     assert evaluation["metrics"]["class/a_to_b"]["num_items"] == 10
+
+
+def write_pictures(folder: Path, count: int = 60) -> None:
+    """Pictures of one colour each, and a table that says which."""
+    colours = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+    rows = ["image,caption"]
+    for i in range(count):
+        name, colour = list(colours.items())[i % 4]
+        picture = Image.new("RGB", (40 + i % 5, 36), tuple(max(0, v - i) for v in colour))
+        picture.save(folder / f"{i}.png")
+        rows += [f'{i}.png,"a {name} picture, plain"', f"{i}.png,{name} no. {i}"]
+    (folder / "captions.csv").write_text("\r\n".join(rows), "utf-8-sig")
+
+
+@pytest.mark.timeout(600)  # four commands
+def test_the_walk_of_the_readme_leads_from_a_table_to_results(tmp_path: Path) -> None:
+    """Performed as it stands there, in an empty folder but for the pictures."""
+    (walk,) = re.findall(r"```sh\n(cat > recipe.yaml.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(walk.splitlines()) <= 20
+    (tmp_path / "pictures").mkdir()
+    write_pictures(tmp_path / "pictures")
+    command = tmp_path / "bin" / "swamp"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m swamp_dist "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-ec", walk], cwd=tmp_path, env=environment() | {"PYTHONPATH": str(ROOT), "PATH": path},
+        capture_output=True, text=True, timeout=580,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.split("runs/contrastive\n")[-1]
+    assert "R@1" in table
+    assert "swamp" in table
+    manifest = load_manifest(tmp_path / "data" / "mine")
+    assert {name: str(spec) for name, spec in manifest.record.fields.items()} == {
+        "image": "image",
+        "text": "text (items)",
+    }
+    assert {name: len(manifest.split(name)) for name in ("train", "test")} == {"train": 48, "test": 12}
+    for name in ("swamp", "contrastive"):
+        result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
+        assert result["steps"] == 15
+        assert result["evaluations"][0]["metrics"]["pair/a_to_b"]["num_queries"] == 24

@@ -1,6 +1,7 @@
 """Builds from recipes: the same bytes whoever builds them, word tables, and what the user is told."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from swamp_dist.data.coverage import Coverage, SplitCoverage, coverage_text
 from swamp_dist.data.entry import decode_npy, encode_entry
 from swamp_dist.data.lanes import permutation
 from swamp_dist.data.manifest import load_manifest
+from swamp_dist.data.reader import open_reader
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import open_words
 from swamp_dist.errors import BadEntry, UserError
@@ -362,11 +364,16 @@ def test_words_for_a_source_without_captions_are_refused(tmp_path, captioned):
         build_shards(plain, tmp_path / "set")
 
 
-def test_captions_are_never_lost_for_want_of_vectors(tmp_path, captioned):
-    with pytest.raises(
-        UserError, match=r"entries have captions, and `words` is null(.|\n)*words.vectors=PATH"
-    ):
-        build_shards(captioned.model_copy(update={"words": None}), tmp_path / "set")
+def test_captions_are_kept_as_texts_where_no_vectors_are_named(tmp_path, captioned, caplog):
+    caplog.set_level(logging.INFO)
+    manifest = build_shards(captioned.model_copy(update={"words": None}), tmp_path / "set")
+    assert "captions are kept as texts, in field 'text'; words.vectors" in caplog.text
+    assert str(manifest.field("text")) == "text (items)"
+    split = raw_captions().splits["train"]
+    written = {
+        e.key: e.arrays["text"].tolist() for e in open_reader(manifest, "train", ("text",)).read(range(3))
+    }
+    assert written == {key: list(split.read(i).captions) for i, key in enumerate(split.keys)}
 
 
 def test_a_set_built_with_gaps_says_so_to_a_recipe_that_wants_none(tmp_path, captioned, monkeypatch, caplog):

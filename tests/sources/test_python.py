@@ -2,19 +2,25 @@
 
 import hashlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from swamp_dist.config import PythonSource, ShardSettings, WordsBuildSettings
-from swamp_dist.data.manifest import load_manifest
+from swamp_dist.data.manifest import ManifestRecord, load_manifest
+from swamp_dist.data.reader import open_reader
+from swamp_dist.data.shard_plan import plan_build
+from swamp_dist.data.staging import Staging
 from swamp_dist.data.words import open_words
 from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.loading import load
+from swamp_dist.prepare import ray_tasks
 from swamp_dist.prepare.build import BuildWorkers, build_part, build_shards, open_build_source
 from swamp_dist.prepare.raw_data import open_raw_data, source_record
 from swamp_dist.sources.python import item_fields, module_sha256, open_splits
+from tests.data.image_sets import encode, smooth
 from tests.data.raw_sets import content
 
 GOOD = """
@@ -259,8 +265,8 @@ def open_splits(): return {"train": RawSplit(["k0"], READ)}
             "nothing",
             r"my_module.*: split 'train', entry 'k0': expected a Sample from RawSplit.read, found NoneType",
         ),
-        ("listed", r"entry 'k0', field 'a': expected a numpy array, found list"),
-        ("text", r"split 'train', entry 'k0': captions: expected a tuple of texts, found str 'a cat'"),
+        ("listed", r"entry 'k0', field 'a': expected a numpy array, .*found list"),
+        ("text", r"entry 'k0': captions: expected a tuple of texts .*\('a cat',\)\), found str 'a cat'"),
     ],
 )
 def test_what_goes_wrong_in_an_entry_names_entry_and_module(folder, read, words):
@@ -287,7 +293,7 @@ def test_captions_that_fail_are_named(folder):
     captions = open_splits(source())["train"].captions
     assert captions is not None
     with pytest.raises(
-        UserError, match=r"split 'train', captions: expected a sequence of texts .* found str 'a cat'"
+        UserError, match=r"split 'train', captions: expected a tuple of texts .* found str 'a cat'"
     ):
         list(captions())
     write(folder, text.replace("CAPTIONS", "lambda: 1 / 0"), "my_package/other.py")
@@ -304,3 +310,68 @@ def test_a_built_set_needs_no_module_to_be_read(folder):
     build_shards(recipe(), folder / "set")
     path.unlink()
     assert np.array_equal(load_manifest(folder / "set").split("test").labels, np.full(5, -1))
+
+
+RAW = """
+from swamp_dist import RawSplit, Sample
+def item_fields(): return {"texts"}
+def read(i):
+    from my_own_lazy import IMAGE  # found where the module is, wherever the build runs
+    fields = {"image": IMAGE, "title": f"no. {i}", "texts": ("a", f"b {i}")}
+    return Sample(f"k{i}", fields, captions=(f"cat {i}",))
+def open_splits():
+    keys = [f"k{i}" for i in range(4)]
+    captions = [(f"cat {i}",) for i in range(4)]
+    return {"train": RawSplit(keys, read, lambda: captions, caption_field="said")}
+"""
+
+
+def test_images_texts_and_captions_go_through_and_a_ray_worker_may_start_elsewhere(folder, monkeypatch):
+    image = encode(smooth(0))
+    (folder / "my_own_lazy.py").write_text(f"IMAGE = {image!r}")
+    write(folder, RAW)
+    settings = recipe(source=source())
+    manifest = build_shards(settings, folder / "set")
+    fields = {name: str(spec) for name, spec in manifest.record.fields.items()}
+    assert fields == {"image": "image", "title": "text", "texts": "text (items)", "said": "text (items)"}
+    entries = open_reader(manifest, "train", tuple(fields)).read(range(4))
+    for entry in entries:
+        i = entry.key.removeprefix("k")
+        assert (entry.arrays["image"].item(), entry.arrays["title"].item()) == (image, f"no. {i}")
+        assert entry.arrays["texts"].tolist() == ["a", f"b {i}"]
+        assert entry.arrays["said"].tolist() == [f"cat {i}"]
+
+    opener = partial(open_build_source, settings, None)
+    raw = opener()
+    plan = plan_build(ManifestRecord(
+        name="mine", source={}, entries_per_shard=4, shuffle_seed=0, fields={}, classes=0, splits={}
+    ), raw)  # fmt: skip
+    staging = Staging(folder / "elsewhere", plan.hash)
+    staging.prepare()
+    for name in ("my_package.my_module", "my_package", "my_own_lazy"):
+        sys.modules.pop(name, None)  # as in a process that was just started
+    (folder / "other").mkdir()
+    monkeypatch.chdir(folder / "other")
+    records, refused, failed = ray_tasks._build_group(
+        str(folder), staging, plan, opener, False, {}, list(plan.units)
+    )
+    assert (len(records), refused, failed) == (1, "", "")
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        (
+            "('a', float('nan'))",
+            r"captions: caption 1: expected a text \(\"\" for one without words, .*found float nan",
+        ),
+        (
+            "None",
+            r"captions: expected a tuple of texts for every entry \(\(\) where .*\), found NoneType",
+        ),
+    ],
+)
+def test_captions_that_are_no_texts_are_refused_with_what_to_give(folder, captions, words):
+    write(folder, READS.replace("READ", "text").replace("'a cat'", captions).replace('"a cat"', captions))
+    with pytest.raises(UserError, match=words):
+        open_splits(source())["train"].read(0)

@@ -21,6 +21,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: 
 if [ "$torch" = site ]; then
     python3 -c 'import torch' || { echo "error: TORCH=site, and the base image has no torch" >&2; exit 1; }
     python3 -m venv "$folder" --system-site-packages
+    "$folder/bin/python3" -c 'import torch' || { echo "error: TORCH=site: an environment of python3 does not see the base image's torch" >&2; exit 1; }
     python3 -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' >"$folder/site-torch.txt"
 else
     python3 -m venv "$folder"
