@@ -23,7 +23,8 @@ class OptimizerSettings(Settings):
     eps: Annotated[float, Field(ge=1e-30, le=1)] = 1e-8
     """Adam's denominator floor."""
     weight_decay: Factor = 0.0
-    """Decoupled weight decay (AdamW); 0 is plain Adam."""
+    """Decoupled weight decay (AdamW) of every trained parameter but the logit scale and bias, times the
+    learning rate of its encoder; 0 is plain Adam."""
     clip_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | None = None
     """Clip the global gradient norm to this; null = no clipping."""
 

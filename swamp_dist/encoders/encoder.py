@@ -6,6 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from swamp_dist.bounds import Scale
 from swamp_dist.encoders.cost import EncoderCost
 from swamp_dist.errors import UserError
 from swamp_dist.records import InputKind, InputSpec, Tokens
@@ -32,6 +33,9 @@ class Encoder(Settings, abc.ABC):
     """
 
     kind: str
+    learning_rate_factor: Scale = 1.0
+    """The learning rate of this encoder's parameters as a multiple of `optimizer.lr`, at every step of the
+    schedule. Weights that were trained elsewhere often want 0.01 to 0.1 beside a new encoder's 1."""
 
     @abc.abstractmethod
     def input_problem(self, spec: InputSpec) -> str | None:

@@ -43,12 +43,15 @@ class DualEncoder(nn.Module):
         encoder_b: nn.Module,
         prototypes: Prototypes | None,
         logits: Logits | None = None,
+        learning_rate_factors: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
         self.a = encoder_a
         self.b = encoder_b
         self.prototypes = prototypes
         self.logits = logits  # last: an optimiser's group of its own follows the order of the model
+        self.learning_rate_factors = learning_rate_factors
+        """Of the parameters of a and of b, multiples of the learning rate."""
 
     def forward(
         self, a: Inputs | None, b: Inputs | None, on_a: Callable[[Tensor], None] | None = None
@@ -116,7 +119,9 @@ def build_dual_encoder(
         prototypes = None
         if num_prototypes is not None:
             prototypes = Prototypes(num_prototypes, model.embedding_dim, normalize_prototypes)
-        return DualEncoder(encoder_a, encoder_b, prototypes, None if logits is None else Logits(logits))
+        made = None if logits is None else Logits(logits)
+        factors = model.a.learning_rate_factor, model.b.learning_rate_factor
+        return DualEncoder(encoder_a, encoder_b, prototypes, made, factors)
 
 
 def _spec(spec: InputSpec | tuple[int, ...]) -> InputSpec:

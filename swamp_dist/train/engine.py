@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,14 @@ from swamp_dist.records import Inputs, PairEmbeddings
 from swamp_dist.train.commit_meta import GO_BACK
 from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, tensors_only
 from swamp_dist.train.engine_files import recorded_writes
-from swamp_dist.train.engine_parameters import copies_of, flat_views, make_moments, parameter_groups
+from swamp_dist.train.engine_parameters import (
+    FACTOR,
+    copies_of,
+    cpu_weights,
+    flat_views,
+    make_moments,
+    parameter_groups,
+)
 from swamp_dist.train.resharding import (
     SURPRISES,
     Pieces,
@@ -98,8 +105,9 @@ class Engine:
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters of the whole model, over all ranks."""
-        return sum(int(getattr(p, "ds_numel", p.numel())) for p in self._engine.module.parameters())
+        """Trained parameters of the whole model, over all ranks; frozen ones are not counted."""
+        trained = (p for p in self._engine.module.parameters() if p.requires_grad)
+        return sum(int(getattr(p, "ds_numel", p.numel())) for p in trained)
 
     def embed_pairs(
         self, a: Inputs, b: Inputs, on_a: Callable[[Tensor], None] | None = None
@@ -151,10 +159,10 @@ class Engine:
                 yield
 
     def step(self, learning_rate: float) -> None:
-        """Clip the global gradient norm, then one Adam step at `learning_rate`; a learned logit scale stays
-        below its bound."""
+        """Clip the global gradient norm, then one Adam step at `learning_rate` times the factor of each
+        group; a learned logit scale stays below its bound."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get(FACTOR, 1.0)  # earlier versions' checkpoints know none
         if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
             gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
@@ -172,10 +180,10 @@ class Engine:
         """The whole model on the CPU in float32, on rank 0; {} elsewhere. All ranks call it."""
         module = self._engine.module
         if self._stage < 3:
-            return _cpu_weights(module) if self.world.is_main else {}
+            return cpu_weights(module) if self.world.is_main else {}
         parameters = list(module.parameters())
         with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
-            return _cpu_weights(module) if self.world.is_main else {}
+            return cpu_weights(module) if self.world.is_main else {}
 
     def save(self, folder: Path) -> list[Path]:
         """Write this rank's part of model and optimiser under `folder`; the files this rank wrote.
@@ -215,31 +223,35 @@ class Engine:
         Raises:
             UserError: on all ranks, before anything is changed, if the files cannot be understood.
         """
-        saved = self._open_saved(folder, stage, world_size)
         parameters = dict(self._engine.module.named_parameters())
+        frozen = {name for name, p in parameters.items() if not p.requires_grad}
+        saved = self._open_saved(folder, stage, world_size, frozen)
         shapes = {name: torch.Size(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
         tensors = self._engine.module.state_dict()
         buffers = {name: value for name, value in tensors.items() if name not in parameters}
         on_main(
             self.world, lambda: saved.check(shapes, {name: value.shape for name, value in buffers.items()})
         )
-        pieces = self._new_pieces(saved, parameters)
+        trained = {name: p for name, p in parameters.items() if name not in frozen}
+        pieces = self._new_pieces(saved, trained)
         starts = self._starts(pieces)
-        for name, parameter in parameters.items():
+        for name, parameter in trained.items():
             whole = saved.parameter(name)
             self._set_weight(parameter, whole.value)
             if name in pieces:
                 pieces[name].fill(whole, starts[name])
+        for name, value in saved.frozen.items():
+            self._set_weight(parameters[name], value)
         for name, buffer in buffers.items():
             buffer.copy_(saved.buffers[name])
         self._engine.global_steps, self._engine.global_samples = saved.global_steps, saved.global_samples
 
-    def _open_saved(self, folder: Path, stage: int, world_size: int) -> SavedEngine:
+    def _open_saved(self, folder: Path, stage: int, world_size: int, frozen: Collection[str]) -> SavedEngine:
         """The checkpoint's files, open on every rank, or the first rank's error on all."""
         saved, failure = None, None
         try:
             with tensors_only():
-                saved = open_saved(folder / "engine", stage, world_size)
+                saved = open_saved(folder / "engine", stage, world_size, frozen)
         except (UserError, OSError) as error:
             failure = str(error)
         except pickle.UnpicklingError as error:
@@ -285,10 +297,3 @@ def _check_micro_batch(micro_batch: int | None, local_pairs: int, world: World) 
         f"{local_pairs % micro_batch}.\n"
         f"Set it to one of {', '.join(map(str, divisors))}; null encodes all pairs of a rank at once."
     )
-
-
-def _cpu_weights(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {
-        name: value.detach().to("cpu", torch.float32, copy=True)
-        for name, value in module.state_dict().items()
-    }

@@ -9,7 +9,7 @@ a rank's pieces for the files and for a running engine alike, because both are t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +115,12 @@ class SavedEngine:
     folder: Path
     stage: int
     shapes: Shapes
+    """Of what the optimiser steps."""
     ranks: tuple[Pieces, ...]
     module: Mapping[str, Tensor]
-    """Weights as the model's own state dict has them; empty tensors at stage 3."""
+    """Weights as the model's own state dict has them, frozen ones left out; empty tensors at stage 3."""
+    frozen: Mapping[str, Tensor]
+    """Weights that no optimiser steps, whole."""
     buffers: Mapping[str, Tensor]
     """What the model holds beside its weights, whole at every stage."""
     step: Tensor
@@ -132,20 +135,12 @@ class SavedEngine:
         Raises:
             ValueError: the ranks' pieces do not make up the parameter.
         """
-        shape = self.shapes[name]
+        shape, padded = self.shapes[name], self.stage == 3
         pieces = [rank[name] for rank in self.ranks if name in rank]
-        spare = sum(piece.value.numel() for piece in pieces) - shape.numel()
-        if not 0 <= spare < (len(self.ranks) if self.stage == 3 else 1):
-            raise ValueError(f"the pieces of {name} differ by {spare} from its {shape.numel()} elements")
-
-        def whole(parts: list[Tensor]) -> Tensor:
-            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return joined[: shape.numel()].view(shape)
-
         return ParameterState(
-            whole([p.value for p in pieces]),
-            whole([p.exp_avg for p in pieces]),
-            whole([p.exp_avg_sq for p in pieces]),
+            _whole(name, [p.value for p in pieces], shape, padded),
+            _whole(name, [p.exp_avg for p in pieces], shape, padded),
+            _whole(name, [p.exp_avg_sq for p in pieces], shape, padded),
         )
 
     def check(self, expected: Shapes, buffers: Shapes) -> None:
@@ -160,9 +155,11 @@ class SavedEngine:
             if found != dict(buffers):
                 odd = {str(item) for item in found.items() ^ buffers.items()}
                 raise ValueError(f"the buffers are not those of this model: {sorted(odd)[:4]}")
-            if dict(self.shapes) != dict(expected) or set(self.module) != set(expected):
-                odd = {str(item) for item in set(expected.items()) ^ set(self.shapes.items())}
-                odd |= set(self.module) ^ set(expected)
+            shapes = {**self.shapes, **{name: value.shape for name, value in self.frozen.items()}}
+            names = {*self.module, *self.frozen}
+            if shapes != dict(expected) or names != set(expected):
+                odd = {str(item) for item in set(expected.items()) ^ set(shapes.items())}
+                odd |= names ^ set(expected)
                 raise ValueError(f"the parameters are not those of this model: {sorted(odd)[:4]}")
             for name in self.shapes:
                 value = self.parameter(name).value
@@ -170,10 +167,26 @@ class SavedEngine:
                     raise ValueError(f"the pieces of {name} do not give the weights saved beside them")
 
 
-def open_saved(folder: Path, stage: int, world_size: int) -> SavedEngine:
+def _whole(name: str, parts: list[Tensor], shape: torch.Size, padded: bool) -> Tensor:
+    """The ranks' flat pieces of a tensor as one; `padded`: all are equally long, with zeros at the end.
+
+    Raises:
+        ValueError: they do not make it up.
+    """
+    spare = sum(part.numel() for part in parts) - shape.numel()
+    if not 0 <= spare < (len(parts) if padded else 1):
+        raise ValueError(f"the pieces of {name} differ by {spare} from its {shape.numel()} elements")
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return joined[: shape.numel()].view(shape)
+
+
+def open_saved(folder: Path, stage: int, world_size: int, frozen: Collection[str] = ()) -> SavedEngine:
     """Open what DeepSpeed saved under `folder` at a ZeRO stage on `world_size` ranks.
 
     The caller allows DeepSpeed's own plain classes; anything else that is not a tensor is refused.
+
+    Args:
+        frozen: names of parameters that no optimiser steps; not every stage's files tell them.
 
     Raises:
         UserError: a file is missing or laid out in a way that is not known.
@@ -183,7 +196,7 @@ def open_saved(folder: Path, stage: int, world_size: int) -> SavedEngine:
     written_by = str(model.get("ds_version"))
     with _understood(folder, written_by):
         names = set(model["buffer_names"])
-        module = {name: value for name, value in model["module"].items() if name not in names}
+        module = {n: value for n, value in model["module"].items() if n not in names and n not in frozen}
         buffers = {name: model["module"][name] for name in names}
         if stage == 0:
             shapes = {name: value.shape for name, value in module.items()}
@@ -195,8 +208,21 @@ def open_saved(folder: Path, stage: int, world_size: int) -> SavedEngine:
             ranks = tuple(partition_views(stage, state, shapes, world_size) for state in states)
             key = "optimizer_state_dict" if stage == 3 else "base_optimizer_state"
             step = _one_step([moments for state in states for moments in state[key]["state"].values()])
+        fixed = _frozen(folder, model, frozen, world_size if stage == 3 else 0)
         counts = int(model["global_steps"]), int(model["global_samples"])
-    return SavedEngine(folder, stage, shapes, ranks, module, buffers, step, *counts, written_by)
+    return SavedEngine(folder, stage, shapes, ranks, module, fixed, buffers, step, *counts, written_by)
+
+
+def _frozen(folder: Path, model: Mapping[str, Any], names: Collection[str], pieces: int) -> dict[str, Tensor]:
+    """Frozen weights, whole: from the model's state dict, or put together from so many ranks' pieces."""
+    if not pieces or not names:
+        return {name: model["module"][name] for name in sorted(names)}
+    files = [_read(folder, f"zero_pp_rank_{rank}_mp_rank_00_model") for rank in range(pieces)]
+    shapes: Shapes = model["frozen_param_shapes"]
+    return {
+        name: _whole(name, [f["frozen_param_fragments"][name] for f in files], shapes[name], padded=True)
+        for name in sorted(names)
+    }
 
 
 def _unsharded(
