@@ -94,6 +94,13 @@ setup(
         "parquet": [
             "pyarrow>=20",  # columns of parquet files in the source kinds `pairs` and `table`
         ],
+        "encoders": [
+            "timm>=1.0.20,<2",  # image models of kind timm
+            "transformers>=5,<6",  # text models of kind hf_text
+            # timm imports it; each release belongs to one of torch, so name the torch that is there when you
+            # install it: `pip install 'swamp-dist[encoders]' torch==VERSION`. tools/install.sh does.
+            "torchvision>=0.25",
+        ],
         "openmoji": [
             "resvg-py",  # rasterises the icons of the OpenMoji shard recipe
             "tokenizers",  # word pieces of the sentence encoder used by that recipe

@@ -26,6 +26,7 @@ LAYERS = [
         "bounds",
         "plain_files",
         "origins",
+        "safetensors_header",
     },  # fmt: skip
     {"encoders"},
     {"config"},
@@ -64,7 +65,10 @@ WALLS = {
     "yaml": {"yaml_tree.py"},
     "matplotlib": {"pipelines/plots.py"},
     "filelock": {"prepare/", "data/writer.py"},
-    "safetensors": {"train/", "sources/"},
+    "safetensors": {"train/", "sources/", "safetensors_header.py", "encoders/networks/"},
+    "timm": {"encoders/libraries.py"},
+    "transformers": {"encoders/libraries.py"},
+    "torchvision": {"encoders/", "data/transforms.py"},
     "PIL": {"sources/", "data/"},
     "pyarrow": {"sources/columns/parquet.py"},
 }

@@ -69,15 +69,19 @@ fi
 # configuration (uv does not read it); later resolvers keep what is there. Without this order deepspeed would pull
 # the newest torch with several gigabytes of CUDA packages.
 # shellcheck disable=SC2086 # TORCH may hold several words
-if [ "$torch" = site ]; then # uv does not see packages outside the environment; pip keeps the torch there
-    echo "torch==$site" >"$venv/torch.txt"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/torch.txt" -e '.[dev,openmoji]'
-else
+if [ "$torch" != site ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $torch
-    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -e '.[dev,openmoji]'
 fi
 found=$("$venv/bin/python" -c 'import torch; print(torch.__version__, "for", "CUDA " + torch.version.cuda if torch.version.cuda else "CPUs")')
+# That torch stays: the newest torchvision would bring another.
+if [ "$torch" = site ]; then # uv does not see packages outside the environment
+    echo "torch==$site" >"$venv/torch.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/torch.txt" -e '.[dev,encoders,openmoji]'
+else
+    echo "torch==${found%% *}" >"$venv/torch.txt"
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -c "$venv/torch.txt" -e '.[dev,encoders,openmoji]'
+fi
 echo "torch: $found is in $venv"
 case $found in
 *CPUs) if command -v nvidia-smi >/dev/null; then

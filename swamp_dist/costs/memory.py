@@ -114,4 +114,5 @@ def _parameters(
     if inputs is None:
         return prototypes
     sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
-    return prototypes + sum(encoder.cost(1, spec, embedding_dim).parameters for encoder, spec in sides)
+    costs = [encoder.cost(1, spec, embedding_dim) for encoder, spec in sides]
+    return prototypes + sum(cost.parameters + cost.frozen_parameters for cost in costs)

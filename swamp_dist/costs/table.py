@@ -156,8 +156,9 @@ def model_cost(
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0
     activations = FLOAT * sum(side.saved_floats for side in piece)
     pixels = local * sum(math.prod(spec.shape) for spec in inputs if spec.kind == "image")
-    held = engine_bytes(parameters, world_size, settings.engine.zero_stage)
-    traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage)
+    frozen = sum(side.frozen_parameters for side in whole)
+    held = engine_bytes(parameters, world_size, settings.engine.zero_stage, frozen)
+    traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage, frozen)
     return ModelCost(
         {"encoders": sum(side.flops for side in whole) + twice},
         {**held, "activations": activations, **({"pixels": pixels} if pixels else {})},

@@ -9,14 +9,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swamp_dist.encoders import bag_of_words, cnn, gated, mlp, words
+from swamp_dist.encoders import bag_of_words, cnn, gated, gru, hf_text, mlp, timm, words
 
 EncoderSettings = Annotated[
     mlp.MlpSettings
     | gated.GatedSettings
     | words.WordsSettings
     | cnn.CnnSettings
-    | bag_of_words.BagOfWordsSettings,
+    | bag_of_words.BagOfWordsSettings
+    | gru.GruSettings
+    | timm.TimmSettings
+    | hf_text.HfTextSettings,
     Field(discriminator="kind"),
 ]
 """Settings of any encoder; `kind` says which."""

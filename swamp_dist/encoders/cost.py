@@ -36,14 +36,30 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A part whose operations were counted and not derived."""
+
+    forward_flops: int
+    flops: int
+    """Of a forward and a backward pass."""
+    parameters: int = 0
+
+    def times(self, rows: int) -> Counted:
+        """The same for so many rows instead of one."""
+        return Counted(rows * self.forward_flops, rows * self.flops, self.parameters)
+
+
+@dataclass(frozen=True)
 class EncoderCost:
     """One encoder on `rows` inputs of a rank."""
 
-    layers: Sequence[Layer]
+    layers: Sequence[Layer | Counted]
     more_parameters: int
     """Those of no Linear."""
     saved_floats: int
     """Values kept for the backward pass, the inputs included."""
+    frozen_parameters: int = 0
+    """Weights without gradient and moments."""
 
     @property
     def parameters(self) -> int:

@@ -27,7 +27,8 @@ class Tokenizer(Protocol):
 
 
 class Encoder(Settings, abc.ABC):
-    """Settings of an encoder and all that follows from them. Only `build` imports torch.
+    """Settings of an encoder and all that follows from them. Only `build` imports torch, unless the settings
+    name a model of another library: then the checks and the cost of that model do too.
 
     A kind is a class of its own with `kind: Literal["NAME"] = "NAME"` as its first field.
     """
@@ -69,6 +70,21 @@ class Encoder(Settings, abc.ABC):
     def configured_input(self) -> InputSpec | None:
         """The items that the settings alone tell of, before a shard set is built; None where they do not."""
         return None
+
+    def start_problem(self, spec: InputSpec, from_files: bool) -> str | None:
+        """What is wrong with libraries and files that the settings need, with the fix; None where nothing is.
+
+        Asked before a rank starts; imports a library only where the settings name one.
+
+        Args:
+            spec: items that `input_problem` has nothing against.
+            from_files: whether `load_start` will be called.
+        """
+        return None
+
+    def load_start(self, network: nn.Module) -> None:  # noqa: B027 # most kinds have nothing to load
+        """Put weights that the settings name into a network that `build` made, where a stage starts from no
+        weights of an earlier one."""
 
     def tokenizer(self) -> Tokenizer | None:
         """What makes tokens of texts for this encoder; None for encoders that take none."""

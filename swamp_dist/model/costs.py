@@ -10,28 +10,31 @@ import math
 FLOAT = 4
 
 
-def engine_bytes(parameters: int, world_size: int, zero_stage: int) -> dict[str, int]:
+def engine_bytes(parameters: int, world_size: int, zero_stage: int, frozen: int = 0) -> dict[str, int]:
     """Bytes per rank of P float32 parameters under Adam: weights, gradients and what the optimiser holds.
+    So many `frozen` ones beside them are weights alone.
 
     The optimiser holds two moments; at stages 1 to 3 also a copy of the weights that it updates, in DeepSpeed
     even of float32 ones. Stage 1 shares its part out, stage 2 gradients too, stage 3 weights too; while a
     layer runs, stage 3 holds its whole weights in addition.
     """
     whole, share = FLOAT * parameters, FLOAT * math.ceil(parameters / world_size)
+    fixed = FLOAT * (math.ceil(frozen / world_size) if zero_stage == 3 else frozen)
     return {
-        "weights": share if zero_stage == 3 else whole,
+        "weights": (share if zero_stage == 3 else whole) + fixed,
         "gradients": share if zero_stage >= 2 else whole,
         "optimiser": 2 * whole if zero_stage == 0 else 3 * share,
     }
 
 
-def engine_traffic(parameters: int, world_size: int, zero_stage: int) -> dict[str, int]:
+def engine_traffic(parameters: int, world_size: int, zero_stage: int, frozen: int = 0) -> dict[str, int]:
     """Bytes a rank sends on a ring in a step to keep P float32 parameters equal.
 
     Stage 0 sums gradients everywhere; 1 and 2 sum each where it is applied and hand the new weights round;
-    3 hands weights round for the forward and for the backward pass.
+    3 hands weights round for the forward and for the backward pass, `frozen` ones for the forward pass.
     """
     once = math.ceil(FLOAT * parameters * (world_size - 1) / world_size)
     if zero_stage == 0:
         return {"gradients": 2 * once}
-    return {"gradients": once, "weights": once * (2 if zero_stage == 3 else 1)}
+    fixed = math.ceil(FLOAT * frozen * (world_size - 1) / world_size)
+    return {"gradients": once, "weights": 2 * once + fixed if zero_stage == 3 else once}

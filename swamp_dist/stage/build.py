@@ -36,6 +36,13 @@ def build_model(stage: ResolvedStage) -> DualEncoder:
     )
 
 
+def load_starts(stage: ResolvedStage, model: DualEncoder) -> None:
+    """Weights that the encoders' own settings name, for a stage that starts from none of an earlier one."""
+    settings = stage.settings.model
+    settings.a.load_start(model.a)
+    settings.b.load_start(model.b)
+
+
 def logit_start(contrastive: ContrastiveSettings) -> LogitStart | None:
     """How scale and bias of the logits begin; None where the form has none."""
     if not contrastive.has_logits:

@@ -202,6 +202,7 @@ def _problems(
 ) -> Iterator[str]:
     """Everything wrong, found twice where two checks find it; `absent`: keys of weights yet to be written."""
     yield from _data_problems(settings, manifest, world_size)
+    yield from _encoder_problems(settings, manifest)
     yield from _starting_point_problems(settings, manifest, absent)
 
 
@@ -239,6 +240,21 @@ def _check_encoder(settings: StageSettings, manifest: Manifest, side: Literal["a
         check_input(settings.model.a if side == "a" else settings.model.b, spec)
     except UserError as error:
         raise UserError(f"model.{side}: {error}") from None
+
+
+def _encoder_problems(settings: StageSettings, manifest: Manifest) -> Iterator[str]:
+    """Encoders whose libraries and files are not there or do not fit; wrong fields are told elsewhere."""
+    try:
+        specs = input_specs(manifest, settings.data)
+    except UserError:
+        return
+    own_start = next(starting_points(settings), None) is None
+    sides = zip("ab", (settings.model.a, settings.model.b), specs, strict=True)
+    for side, encoder, spec in sides:
+        if encoder.input_problem(spec) is None:
+            problem = encoder.start_problem(spec, from_files=own_start)
+            if problem is not None:
+                yield f"model.{side}: {problem}"
 
 
 def _check_batches(settings: StageSettings, manifest: Manifest, world_size: int) -> None:

@@ -29,6 +29,7 @@ from swamp_dist.stage.build import (
     build_stage_objective,
     build_stream,
     evaluate,
+    load_starts,
     open_validation,
 )
 from swamp_dist.stage.prototype_start import start_prototypes
@@ -92,6 +93,8 @@ def run_stage(
         loaded = load_weights(weights, trained.sha256 if trained else None)
         load_into(model, loaded, weights, "auto")
         sha256 = loaded.sha256
+    else:
+        load_starts(stage, model)
     evaluations = _evaluate_all(stage, model, steps, world, stop_requested)
 
     # The result is written last: from then on the stage is done.
@@ -209,6 +212,8 @@ def _initial_model(
     model, settings, sha256, taken = build_model(stage), training.settings, None, False
     if settings.init_from is not None:
         sha256, taken = _take_over(model, settings, settings.init_from)
+    elif is_fresh:
+        load_starts(stage, model)
     if taken and stage.settings.objective.swamp.prototypes_start == "kmeans":
         logger.info("prototypes_start = kmeans: not done, the prototypes of %s go on", settings.init_from)
     elif is_fresh:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swamp_dist.config import ModelSettings
 from swamp_dist.errors import UserError
-from swamp_dist.train.weights_header import read_header
+from swamp_dist.safetensors_header import read_header
 
 UNIT_PARTS = "unit_parts"
 """Key of a weights file's metadata: JSON {a: widths or null, b: widths or null}."""

@@ -15,7 +15,8 @@ from swamp_dist.atomic_files import HashedFile, open_atomically
 from swamp_dist.errors import UserError, system_error
 from swamp_dist.file_names import weights_file
 from swamp_dist.model.dual_encoder import DualEncoder
-from swamp_dist.train.weights_header import metadata_of, read_header, sorted_header, unreadable_weights
+from swamp_dist.safetensors_header import read_header, unreadable_weights
+from swamp_dist.train.weights_header import metadata_of, sorted_header
 from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha256, say_unchecked
 
 _PROTOTYPES = "prototypes.weight"

@@ -1,53 +1,19 @@
-"""What the header of a weights file tells: shapes, metadata, and with them the embedding size of a stage.
+"""What the header of a weights file says of a stage: above all the size of its embedding.
 
-The one place that reads or orders headers. No tensor is read and torch is not imported, so that a stage can
-be refused in a second.
+No tensor is read and torch is not imported, so that a stage can be refused in a second.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from swamp_dist.config import ModelSettings, StageSettings
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import weights_file
-
-
-@dataclass(frozen=True)
-class WeightsHeader:
-    """What a safetensors file holds, without its values."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    """By the name of the tensor."""
-    metadata: Mapping[str, str]
-    """What was recorded beside the tensors; empty where nothing was."""
-
-
-def read_header(path: Path) -> WeightsHeader:
-    """The header of a safetensors file, checked against the file's size by the format's own library.
-
-    Raises:
-        UserError: absent, damaged, cut short, or not a safetensors file.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            return WeightsHeader(shapes, file.metadata() or {})
-    except FileNotFoundError:
-        raise UserError(f"{path}: no weights there") from None
-    except (SafetensorError, OSError) as error:
-        raise unreadable_weights(path, error) from error
-
-
-def unreadable_weights(path: Path, error: Exception) -> UserError:
-    """What a user is told about a file that the format's library does not read."""
-    return UserError(f"{path}: not a readable safetensors file ({error}). Copy or train it again.")
+from swamp_dist.safetensors_header import read_header
 
 
 def sorted_header(content: bytes) -> bytes:

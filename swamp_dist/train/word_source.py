@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swamp_dist.errors import UserError
-from swamp_dist.train.weights_header import read_header
+from swamp_dist.safetensors_header import read_header
 
 WORD_SOURCE = "word_vectors_sha256"
 """Key of a weights file's metadata: sha256 of the file that the stage's word table was cut from."""

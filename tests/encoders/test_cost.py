@@ -12,6 +12,7 @@ from swamp_dist.config import (
     CnnSettings,
     EncoderSettings,
     GatedSettings,
+    GruSettings,
     MlpSettings,
     WordsSettings,
 )
@@ -30,6 +31,7 @@ KINDS: dict[str, EncoderSettings] = {
     "words, as wide as D": WordsSettings(),
     "cnn": CnnSettings(depth=3, width=6),
     "cnn, odd sides": CnnSettings(depth=5, width=4),
+    "gru": GruSettings(buckets=50, width=36, max_words=12),
     "bag_of_words": BagOfWordsSettings(buckets=50, width=36, max_words=12),
 }
 

@@ -4,41 +4,64 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from swamp_dist.config import EncoderSettings, GatedSettings, MlpSettings, WordsSettings
+from swamp_dist.config import (
+    EncoderSettings,
+    GatedSettings,
+    HfTextSettings,
+    MlpSettings,
+    TimmSettings,
+    WordsSettings,
+)
 from swamp_dist.encoders.encoder import Encoder
 from swamp_dist.model.dual_encoder import build_encoder
 from swamp_dist.records import InputSpec
+from tests.encoders.tiny_text_models import save_text_model
 
 KINDS = get_args(get_args(EncoderSettings)[0])
 VECTOR, CAPTION = InputSpec((7,)), InputSpec((5,), word_dim=3)
 IMAGE, TEXT = InputSpec((3, 32, 32), kind="image"), InputSpec((), kind="text")
 SPECS = (VECTOR, CAPTION, IMAGE, TEXT)
+MODELS: dict[type[Encoder], Encoder] = {
+    TimmSettings: TimmSettings(name="test_resnet"),
+    HfTextSettings: HfTextSettings(folder=Path("no such folder")),
+}
+"""Of kinds that have to name a model."""
+
+
+def example(kind: type[Encoder], folder: Path | None = None) -> Encoder:
+    """Settings of a kind; `folder`: gets a text model where a network will be built."""
+    if folder is not None and kind is HfTextSettings:
+        return HfTextSettings(folder=save_text_model(folder))
+    return MODELS.get(kind) or kind()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_size_is_read_back_from_the_weights_of_its_own_kind_only(kind: type[Encoder]) -> None:
-    encoder = kind()
+def test_the_size_is_read_back_from_the_weights_of_its_own_kind_only(
+    kind: type[Encoder], tmp_path: Path
+) -> None:
+    encoder = example(kind, tmp_path)
     spec = next(spec for spec in SPECS if encoder.input_problem(spec) is None)
     state = build_encoder(encoder, spec, 6).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert encoder.output_dim(shapes) == 6
-    assert all(other().output_dim(shapes) is None for other in KINDS if other is not kind)
+    assert all(example(other).output_dim(shapes) is None for other in KINDS if other is not kind)
     assert encoder.output_dim({}) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_takes_one_kind_of_input_and_names_what_fits_another(kind: type[Encoder]) -> None:
     fitting = {"array": "gated or mlp", "words": "words", "image": "cnn", "text": "bag_of_words"}
-    problems = {spec.kind: kind().input_problem(spec) for spec in SPECS}
+    problems = {spec.kind: example(kind).input_problem(spec) for spec in SPECS}
     taken = [input_kind for input_kind, problem in problems.items() if problem is None]
     assert len(taken) == 1
     for input_kind, problem in problems.items():
         assert problem is None or f"to {fitting[input_kind]}, or name another field" in problem
-    assert (kind().tokenizer() is not None) == (taken == ["text"])
+    assert (example(kind).tokenizer() is not None) == (taken == ["text"])
 
 
 def test_eleven_layers_are_counted_as_numbers() -> None:
@@ -61,7 +84,7 @@ def test_parts_are_recorded_of_the_kinds_that_scale_them() -> None:
 def test_settings_inputs_costs_and_headers_need_no_torch() -> None:
     program = (
         "import sys; from swamp_dist.config import ModelSettings; from swamp_dist.records import InputSpec\n"
-        "for kind in ('mlp', 'gated', 'words'):\n"
+        "for kind in ('mlp', 'gated', 'words', 'bag_of_words', 'gru'):\n"
         "    encoder = ModelSettings.model_validate({'a': {'kind': kind}}).a\n"
         "    spec = encoder.configured_input() or InputSpec((7,))\n"
         "    assert encoder.input_problem(spec) is None and encoder.cost(8, spec, 6).parameters > 0\n"

@@ -41,7 +41,7 @@ def follow_recipe(folder: Path) -> None:
     found = re.search(r"1\. `swamp_dist/(\S+)`.*?```python\n(.*?)\n   ```", recipe, re.DOTALL)
     assert found is not None
     (package / found[1]).write_text(textwrap.dedent(found[2]) + "\n")
-    replace(package / "encoders" / "__init__.py", "cnn, gated, mlp", "cnn, gated, linear, mlp")
+    replace(package / "encoders" / "__init__.py", "hf_text, mlp", "hf_text, linear, mlp")
     replace(package / "encoders" / "__init__.py", "    mlp.Mlp", "    linear.LinearSettings | mlp.Mlp")
     replace(costs, '    "gated": Gated', '    "linear": LinearSettings(),\n    "gated": Gated')
     imported = "from swamp_dist.encoders.linear import LinearSettings\n"

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from swamp_dist.config import ModelSettings, StageSettings
@@ -15,15 +12,14 @@ from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.records import InputSpec
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.safetensors_header import read_header
 from swamp_dist.stage.resolve import resolve
 from swamp_dist.stage.run import run_stage
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.weights import load_weights, save_weights
 from swamp_dist.train.weights_header import (
-    WeightsHeader,
     embedding_dim_of,
     embedding_dim_problem,
-    read_header,
     with_embedding_dim,
 )
 from swamp_dist.train.word_source import check_word_source
@@ -132,31 +128,6 @@ def test_damage_is_told_in_the_same_words_wherever_a_header_is_read(tmp_path: Pa
             read(path)
         told.add(str(refused.value))
     assert len(told) == 1
-
-
-def test_absent_files_and_folders_are_told_too(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights there"):
-        read_header(tmp_path / "absent.safetensors")
-    with pytest.raises(UserError, match="not a readable safetensors file"):
-        read_header(tmp_path)
-
-
-def test_a_header_is_shapes_and_metadata(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    save_weights(path, {"w": torch.ones(2, 3), "scale": torch.ones(())}, {"step": "4"})
-    assert read_header(path) == WeightsHeader({"w": (2, 3), "scale": ()}, {"step": "4"})
-    save_weights(path, {"w": torch.ones(2)}, {})
-    assert read_header(path).metadata == {}
-
-
-def test_reading_a_header_imports_no_torch(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    save_weights(path, {"w": torch.ones(2)}, {})
-    program = (
-        "import sys; from pathlib import Path; from swamp_dist.train.weights_header import read_header\n"
-        f"read_header(Path({str(path)!r})); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 def test_null_without_weights_is_refused_with_the_settings() -> None:
