@@ -14,7 +14,7 @@ SCRIPT = "tools/containers/install.sh"
 PYTHON = """#!/bin/sh
 echo "python $*" >> {log}
 case "$*" in
-    "-m venv "*) mkdir -p "$3/bin"; for name in pip swamp python3; do cp {tool} "$3/bin/$name"; done ;;
+    "-m venv "*) mkdir -p "$3/bin"; for name in swamp python3; do cp {tool} "$3/bin/$name"; done ;;
     *ensurepip* | *version_info*) exit {new_enough} ;;
     *torch*) [ -n "{site}" ] && echo "torch=={site}" ;;
     --version) echo Python 3.9.2 ;;
@@ -22,14 +22,14 @@ esac
 """
 TOOL = """#!/bin/sh
 echo "${{0##*/}} $*" >> {log}
-[ "$1" != freeze ] || echo torch==2.13.0+cpu
+[ "$3" != freeze ] || echo torch==2.13.0+cpu
 """
 
 
 def play(
     folder: Path, *, new_enough: int = 0, site: str = "", torch: str = "", commands: tuple[str, ...] = ()
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """The script in an image with these commands; what it did, and the calls of Python, pip and swamp."""
+    """The script in an image with these commands; what it did, and the calls of Python and swamp."""
     path, log = folder / "bin", folder / "calls"
     path.mkdir()
     for tool in ("sh", "cat", "rm", "mkdir", "cp", "dirname", "grep", "mktemp"):
@@ -63,7 +63,7 @@ def test_both_files_take_along_what_a_build_reads_and_call_the_script() -> None:
 def test_torch_comes_first_and_is_kept(tmp_path: Path) -> None:
     done, calls = play(tmp_path)
     assert done.returncode == 0, done.stderr
-    installs = [call for call in calls if call.startswith("pip install")]
+    installs = [call for call in calls if call.startswith("python3 -m pip install")]
     assert "torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu" in installs[0]
     assert f"-c {tmp_path}/swamp/site-torch.txt {ROOT}" in installs[1]
     assert [call.split()[1] for call in calls if call.startswith("swamp ")] == ["init", "show"]
@@ -73,7 +73,7 @@ def test_torch_comes_first_and_is_kept(tmp_path: Path) -> None:
 def test_the_torch_of_the_base_image_is_kept(tmp_path: Path) -> None:
     done, calls = play(tmp_path, site="2.12.1", torch="site")
     assert done.returncode == 0, done.stderr
-    assert len([call for call in calls if call.startswith("pip install")]) == 1
+    assert len([call for call in calls if call.startswith("python3 -m pip install")]) == 1
     assert (tmp_path / "swamp" / "site-torch.txt").read_text() == "torch==2.12.1\n"
 
 

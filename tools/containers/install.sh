@@ -26,15 +26,16 @@ if [ "$torch" = site ]; then
 else
     python3 -m venv "$folder"
     # shellcheck disable=SC2086 # TORCH may hold several words
-    "$folder/bin/pip" install --no-cache-dir $torch
-    "$folder/bin/pip" freeze | grep -i '^torch==' >"$folder/site-torch.txt"
+    "$folder/bin/python3" -m pip install --no-cache-dir $torch
+    "$folder/bin/python3" -m pip freeze | grep -i '^torch==' >"$folder/site-torch.txt"
 fi
-"$folder/bin/pip" install --no-cache-dir -c "$folder/site-torch.txt" "$source"
+"$folder/bin/python3" -m pip install --no-cache-dir -c "$folder/site-torch.txt" "$source"
 
 # What an image must be able to do, outside the source.
-check=$(mktemp -d)
-cd "$check"
+mkdir "$folder/check"
+cd "$folder/check"
 "$folder/bin/swamp" init . >/dev/null
 "$folder/bin/swamp" show jobs/pretrain/synthetic.yaml >/dev/null
-rm -r "$check"
+cd /
+rm -r "$folder/check"
 echo "swamp is in $folder/bin, with $(cat "$folder/site-torch.txt")"
