@@ -52,7 +52,7 @@ def make_pixels(data: bytes, settings: ImageSettings, draw: tuple[object, ...] |
     image = open_image(data, image_limits(settings))
     turned = orientation(image) >= 5  # sides change places
     width, height = (image.height, image.width) if turned else image.size
-    uniform = None if draw is None else _uniforms(*draw)
+    uniform = None if draw is None else uniform_numbers(*draw)
     if uniform is None or settings.crop == "none":
         box = centre_box(width, height, settings.size, settings.short_side)
     else:
@@ -65,7 +65,7 @@ def make_pixels(data: bytes, settings: ImageSettings, draw: tuple[object, ...] |
     return values[:, ::-1] if uniform is not None and next(uniform) < settings.flip else values
 
 
-def _uniforms(*key: object) -> Iterator[float]:
+def uniform_numbers(*key: object) -> Iterator[float]:
     """Numbers in [0, 1) that depend on nothing but `key`."""
     return iter((random_words(_WORDS, "image", *key) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from swamp_dist.config import ImageSettings
-from swamp_dist.data.transforms import Box, centre_box, make_pixels, random_box, turn_hue
+from swamp_dist.data.transforms import Box, centre_box, make_pixels, random_box, turn_hue, uniform_numbers
 from tests.data.image_sets import encode, smooth
 
 KEY = (3, 0, "key-0001", 0, "image")
@@ -38,9 +39,7 @@ def test_a_random_crop_is_what_pillow_makes_of_it(interpolation: Any) -> None:
     picture = smooth(2, 90, 70)
     how = settings(interpolation=interpolation)
     found = make_pixels(encode(picture, "PNG"), how, KEY)
-    from swamp_dist.data.transforms import _uniforms
-
-    box = random_box(90, 70, how, _uniforms(*KEY))
+    box = random_box(90, 70, how, uniform_numbers(*KEY))
     method = Image.Resampling[interpolation.upper()]
     crop = Image.fromarray(picture).crop(tuple(int(side) for side in box))
     expected = np.asarray(crop.resize((32, 32), method)).astype(int)
@@ -57,8 +56,6 @@ def test_a_small_copy_of_a_large_photo_shows_the_same() -> None:
 
 
 def _png(data: bytes) -> bytes:
-    import io
-
     return encode(Image.open(io.BytesIO(data)), "PNG")
 
 

@@ -80,7 +80,7 @@ def test_an_encoder_that_does_not_fit_its_field_is_told_before_a_rank_starts(job
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_ranks_that_were_killed_go_on_to_the_same_weights(job: Path) -> None:
-    long = ("train.epochs=16", "train.checkpoint.every=6", "objective.swamp.prototypes_start=kmeans")
+    long = ("train.epochs=12", "train.checkpoint.every=6", "objective.swamp.prototypes_start=kmeans")
     whole = train(job, "two", *long, ranks=2)
     run_dir, console = job.parent / "killed", job.parent / "console.txt"
     process = start("run", job, *long, "--ranks", 2, "--run-dir", run_dir, console=console)
