@@ -41,6 +41,10 @@ def same_result_keys(settings: Settings, prefix: str = "") -> Iterator[str]:
             yield prefix + name
         elif isinstance(value, Settings):
             yield from same_result_keys(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, member in value.items():
+                if isinstance(member, Settings):
+                    yield from same_result_keys(member, f"{prefix}{name}.{key}.")
 
 
 def is_of_working_folder(field: FieldInfo) -> bool:

@@ -97,9 +97,10 @@ class JobRunner:
 
     def _submit(self, backend: JobBackend, stage_yaml: Path, folder: RunDir) -> str:
         settings = load_dumped(stage_yaml, StageSettings)
-        shards_hash = resolve(settings, folder, backend.world_size).manifest.hash
+        stage = resolve(settings, folder, backend.world_size)
+        shards_hash, blend_hashes = stage.manifest.hash, stage.blend_hashes
         with replaced_variables(self.environment):
-            write_submission(settings, self.cluster, folder, shards_hash, self.command)
+            write_submission(settings, self.cluster, folder, shards_hash, self.command, blend_hashes)
             return submit_stage(backend, StageRef(settings.name, folder))
 
 

@@ -72,7 +72,7 @@ def submit(
     if dry_run:
         say("\n".join([backend.describe(ref), *unknown]))
         return
-    write_submission(settings, where, folder, stage.manifest.hash, sys.argv)
+    write_submission(settings, where, folder, stage.manifest.hash, sys.argv, stage.blend_hashes)
     _conclude(backend, ref)
 
 

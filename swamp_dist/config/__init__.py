@@ -9,6 +9,7 @@ from swamp_dist.config.backends import SizedCluster as SizedCluster
 from swamp_dist.config.backends.local import LocalCluster as LocalCluster
 from swamp_dist.config.backends.ray import RayCluster as RayCluster
 from swamp_dist.config.backends.slurm import SlurmCluster as SlurmCluster
+from swamp_dist.config.data import BlendedSet as BlendedSet
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
 from swamp_dist.config.images import ImageSettings as ImageSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Bytes, Count, CountOrNone, Factor, Scale
 from swamp_dist.config.images import ImageSettings
+from swamp_dist.config.names import SplitName
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 
@@ -40,11 +42,44 @@ class ClipSettings(Settings):
         return self
 
 
+_SHARE_UNIT = 10_000
+
+
+class BlendedSet(Settings):
+    """One shard set of a blend."""
+
+    shards: Annotated[Path, WORKING_FOLDER]
+    """Folder of a built shard set, relative to the working folder."""
+    recipe: Annotated[Path | None, SAME_RESULT] = None
+    """Shard recipe that builds the folder, relative to the file that says it; errors name it in the build
+    command."""
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the entries that training draws from this set; at most four decimals. All shares together
+    are 1."""
+    split: str | None = None
+    """Split that is drawn from; null: data.train_split."""
+
+    @property
+    def exact_share(self) -> Fraction:
+        """The share as it is written, for example 7/10."""
+        return Fraction(repr(self.share))
+
+    @model_validator(mode="after")
+    def _share_is_short(self) -> BlendedSet:
+        if (self.exact_share * _SHARE_UNIT).denominator != 1:
+            raise ValueError(
+                f"share = {self.share!r}: expected at most four decimals, for example 0.3333, 0.3333 and "
+                "0.3334 for three sets"
+            )
+        return self
+
+
 class DataSettings(Settings):
     """Which shard set is read, and how an epoch is ordered."""
 
     shards: Annotated[Path, WORKING_FOLDER]
-    """Folder of a built shard set (the one that holds manifest.json), relative to the working folder."""
+    """Folder of a built shard set (the one that holds manifest.json), relative to the working folder. With
+    `blend`, the set that validation and evaluation read."""
     recipe: Annotated[Path | None, SAME_RESULT] = None
     """Shard recipe that builds the folder, relative to the file that says it; errors name it in the build
     command."""
@@ -52,6 +87,9 @@ class DataSettings(Settings):
     """Field of the shard entries that is modality A; also its display name in tables."""
     b: str = "video"
     """Field of the shard entries that is modality B; also its display name in tables."""
+    blend: dict[SplitName, BlendedSet] | None = None
+    """Shard sets, by names of your choice, that training draws from instead of `shards`, each with its share
+    of the entries; null: training draws from `shards` alone."""
     train_split: str | None = "train"
     """Split that training reads; unused by a stage without `train`."""
     entries: Count = 256
@@ -83,11 +121,28 @@ class DataSettings(Settings):
     """Compare the sha256 of every shard with the manifest before the first step."""
 
     @property
+    def training_sets(self) -> dict[str, BlendedSet]:
+        """What training draws from, in the order of their names; without `blend`, `shards` alone."""
+        if self.blend is None:
+            return {"shards": BlendedSet(shards=self.shards, recipe=self.recipe, share=1.0)}
+        return dict(sorted(self.blend.items()))
+
+    @property
     def num_lanes(self) -> int:
         """Lanes of an epoch: the setting, or the largest divisor of `entries` up to 1,024."""
         if self.lanes is not None:
             return self.lanes
         return max(n for n in range(1, min(self.entries, 1024) + 1) if self.entries % n == 0)
+
+    @model_validator(mode="after")
+    def _shares_are_a_whole(self) -> DataSettings:
+        if self.blend is None:
+            return self
+        total = sum((each.exact_share for each in self.blend.values()), Fraction(0))
+        if total != 1:
+            shares = ", ".join(f"{name} {each.share:g}" for name, each in self.blend.items()) or "no sets"
+            raise ValueError(f"blend: expected shares of sum 1, found {shares}: {float(total):g} together")
+        return self
 
     @model_validator(mode="after")
     def _lanes_divide_the_batch(self) -> DataSettings:

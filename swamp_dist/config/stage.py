@@ -52,6 +52,14 @@ class StageSettings(Settings):
     """Evaluations after training, in order."""
     engine: EngineSettings = EngineSettings()
 
+    @property
+    def shard_sets(self) -> dict[Path, Path | None]:
+        """Folders of all shard sets that the stage reads, `data.shards` first, each with its recipe."""
+        drawn = {} if self.train is None else self.data.training_sets
+        return {self.data.shards: self.data.recipe} | {
+            each.shards: each.recipe for each in drawn.values() if each.shards != self.data.shards
+        }
+
     @model_validator(mode="after")
     def _parts_fit(self) -> StageSettings:
         if self.train is not None and self.weights is not None:

@@ -10,7 +10,7 @@ from swamp_dist.costs.table import WholeCost, binary, operations, whole_cost
 from swamp_dist.progress import duration
 from swamp_dist.runs.events import last_rows, row_seconds
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.stage.resolve import ResolvedStage
+from swamp_dist.stage.resolve import ResolvedStage, blend_lines
 
 GPU_RATE, GPU_LINK = 20e12, 10e9
 """Assumed of a rank on a GPU: float32 operations and bytes sent per second. Careful figures of an A100
@@ -29,6 +29,7 @@ def estimate(stage: ResolvedStage, cluster: SizedCluster, run_dir: RunDir) -> It
     yield "batch", f"{training.batches.pairs} pairs, {training.batches.local_pairs} per rank"
     epochs = f"{training.settings.epochs} epochs of {training.steps_per_epoch}"
     yield "steps", f"{training.total_steps} ({epochs})"
+    yield from (("blend", line) for line in blend_lines(training))
     cost = whole_cost(settings, stage.embedding_dim, stage.inputs, stage.world_size, cluster.on_gpu)
     parts = ", ".join(f"{name} {binary(size)}" for name, size in cost.memory.items())
     yield "memory", f"{binary(sum(cost.memory.values()))} per rank{_missing_note(cost)} ({parts})"

@@ -101,7 +101,8 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         index = self.manifest.split(split)
         self._plan = plan_batches(batch, 1, self._data.num_lanes, self.world_size, len(index))
         full = index.bytes < self._data.full_shuffle_below
-        resident = resident_shards(index, self._plan, full, self._data.shuffle_block)
+        lanes = self._plan.lanes // self.world_size
+        resident = resident_shards(index, lanes, full, self._data.shuffle_block)
         how = self._data.reading, self._data.cache
         self._reader = open_reader(self.manifest, split, self.fields, *how, resident)
         # Shared, so that loader processes that live on (persistent_workers) hear of the next epoch.

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swamp_dist.config import DataSettings
+from swamp_dist.data.blend import Blend, BlendedSplit, SetOrder, one_set, set_orders
 from swamp_dist.data.field_inputs import NO_TOKENIZERS, Tokenizers
-from swamp_dist.data.lanes import batch_entries, epoch_order, steps_per_epoch
+from swamp_dist.data.join_inputs import join_inputs, join_rows
+from swamp_dist.data.lanes import steps_per_epoch
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
@@ -37,7 +39,7 @@ class _Rows(NamedTuple):
 
 
 class PairStream:
-    """Batches of one rank by global step. Made by `open_stream`."""
+    """Batches of one rank by global step. Made by `open_stream` or `open_blended_stream`."""
 
     def __init__(self, steps: _Steps, rank: int, device: torch.device, workers: int, prefetch: int) -> None:
         self._steps = steps
@@ -57,14 +59,18 @@ class PairStream:
         return self._steps.plan
 
     @property
-    def split(self) -> SplitIndex:
-        """The split that is read; `split.keys(batch.ids)` names a batch's entries."""
-        return self._steps.reader.split
+    def blend(self) -> Blend:
+        """The sets that are read; `blend.keys(batch.ids)` names a batch's entries."""
+        return self._steps.blend
 
     @property
     def steps_per_epoch(self) -> int:
-        """floor(N / B), both in entries; the same on every rank."""
-        return steps_per_epoch(len(self.split), self.plan)
+        """floor(N / B), both in entries, N those of all sets; the same on every rank."""
+        return steps_per_epoch(len(self.blend), self.plan)
+
+    def shares_drawn(self, steps: int) -> dict[str, float]:
+        """Share of the entries of the first `steps` batches by set; {} where no blend is stated."""
+        return self.blend.shares_drawn(steps * self.plan.entries)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[PairBatch]:
         """This rank's pairs of the global steps first_step .. last_step - 1, across epochs.
@@ -111,12 +117,32 @@ class PairStream:
 
     def close(self) -> None:
         """Close shard files. Loader processes end with the iterator that started them."""
-        self._steps.reader.close()
+        for part in self._steps.parts:
+            part.reader.close()
 
 
 def open_stream(
     manifest: Manifest,
     split: str,
+    data: DataSettings,
+    plan: BatchPlan,
+    *,
+    seed: int,
+    rank: int,
+    device: torch.device | str = "cpu",
+    tokenizers: Tokenizers = NO_TOKENIZERS,
+) -> PairStream:
+    """A rank's stream of pairs of one split of one set, whatever `data.blend` says.
+
+    Raises:
+        UserError, ShardError: as `open_blended_stream`, or there is no such split.
+    """
+    alone = one_set(manifest, split)
+    return open_blended_stream(alone, data, plan, seed=seed, rank=rank, device=device, tokenizers=tokenizers)
+
+
+def open_blended_stream(
+    blend: Blend,
     data: DataSettings,
     plan: BatchPlan,
     *,
@@ -131,64 +157,103 @@ def open_stream(
     of word ids arrive as `Words`, gathered where the batch is read; images as pixels (b, 3, S, S) uint8,
     decoded there by `data.images`; texts as `Tokens` of the encoders' `tokenizers`.
 
-    Which pairs a global step holds depends on the split, `seed`, the plan's entries, pairs and lanes,
-    `data.clips` and the two shuffle settings; never on world size or on how the data are read. With
+    Which pairs a global step holds depends on the sets, their shares, `seed`, the plan's entries, pairs and
+    lanes, `data.clips` and the two shuffle settings; never on world size or on how the data are read. With
     `data.cache = memory` a batch is one gather in this process and no loader process is started, unless
     images are to be decoded: then loader processes share the encoded bytes.
 
     Raises:
-        UserError: no such split or field, or a set that `data.clips` does not fit. ShardError: as
-        `open_reader`.
+        UserError: no such field, a set that `data.clips` does not fit or that is too small for its share.
+        ShardError: as `open_reader`.
     """
-    index = manifest.split(split)
-    maker = pair_maker(manifest, data.a, data.b, seed, data.clips, data.images, tokenizers)
-    decodes = any(manifest.field(name).kind == "image" for name in maker.fields)
-    in_memory = data.cache == "memory"
-    workers = data.workers if decodes or not in_memory else 0
-    full = index.bytes < data.full_shuffle_below
-    resident = 1 if in_memory else resident_shards(index, plan, full, data.shuffle_block)
-    reader = open_reader(manifest, split, maker.fields, data.reading, data.cache, resident)
+    orders = set_orders(blend, data, plan, seed)
+    parts = [
+        _open_part(each, blend, order, data, plan, tokenizers)
+        for each, order in zip(blend.sets, orders, strict=True)
+    ]
+    fields = [each.manifest.field(name) for each in blend.sets for name in parts[0].reader.fields]
+    decodes = any(field.kind == "image" for field in fields)
+    workers = data.workers if decodes or data.cache == "none" else 0
+    return PairStream(_Steps(blend, parts, plan, rank), rank, torch.device(device), workers, data.prefetch)
+
+
+def _open_part(
+    each: BlendedSplit,
+    blend: Blend,
+    order: SetOrder,
+    data: DataSettings,
+    plan: BatchPlan,
+    tokenizers: Tokenizers,
+) -> _Part:
+    manifest, in_memory = each.manifest, data.cache == "memory"
+    maker = pair_maker(manifest, data.a, data.b, order.seed, data.clips, data.images, tokenizers)
+    lanes = lanes_read(order.plan.lanes, plan.world_size, is_alone=len(blend.sets) == 1)
+    full = each.split.bytes < data.full_shuffle_below
+    resident = 1 if in_memory else resident_shards(each.split, lanes, full, data.shuffle_block)
+    reader = open_reader(manifest, each.split.name, maker.fields, data.reading, data.cache, resident)
     if data.reading == "stream" and not in_memory:
-        size = resident * max(shard.bytes for shard in index.record.shards) * max(workers, 1)
-        logger.info("split %s: streaming, up to %d shards, %.2f GB in memory", split, resident, size / 1e9)
-    steps = _Steps(reader, maker, plan, seed, rank, (data.full_shuffle_below, data.shuffle_block))
-    return PairStream(steps, rank, torch.device(device), workers, data.prefetch)
+        size = resident * max(shard.bytes for shard in each.split.record.shards) * max(data.workers, 1)
+        name = f"{each.name}: split {each.split.name}" if blend.is_stated else f"split {each.split.name}"
+        logger.info("%s: streaming, up to %d shards, %.2f GB in memory", name, resident, size / 1e9)
+    return _Part(reader, maker, order, blend.first_ids[each.number], blend.set_labels(each.number))
 
 
-def resident_shards(split: SplitIndex, plan: BatchPlan, full_shuffle: bool, shuffle_block: int) -> int:
-    """Shards that streaming must hold so that none is read twice within a block: every lane is at a
-    place of its own in the epoch, and a block reaches over one shard more than it fills. A split that is
-    permuted as a whole needs all of them: lower `full_shuffle_below` where memory is short.
+def lanes_read(lanes: int, world_size: int, is_alone: bool) -> int:
+    """Lanes of a set that a rank reads at most: its own, or those that its share of a blend touches."""
+    return lanes // world_size if is_alone else min(lanes, -(-lanes // world_size) + 1)
+
+
+def resident_shards(split: SplitIndex, lanes: int, full_shuffle: bool, shuffle_block: int) -> int:
+    """Shards that streaming must hold so that none is read twice within a block: every one of the rank's
+    `lanes` is at a place of its own in the epoch, and a block reaches over one shard more than it fills. A
+    split that is permuted as a whole needs all of them: lower `full_shuffle_below` where memory is short.
     """
     shards = len(split.record.shards)
     if full_shuffle:
         return shards
     smallest = max(1, min(split.shard_entries[:-1], default=len(split)))
     block = -(-shuffle_block // smallest) + 1
-    return min(shards, block * (plan.lanes // plan.world_size))
+    return min(shards, block * lanes)
+
+
+class _Part:
+    """One set of the blend, as a loader process reads it."""
+
+    def __init__(
+        self, reader: EntryReader, maker: PairMaker, order: SetOrder, first_id: int, labels: np.ndarray
+    ) -> None:
+        self.reader = reader
+        self._maker = maker
+        self._order = order
+        self._first_id = first_id
+        self._labels = labels
+        self._newest: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def load(self, step: int, first: int, count: int) -> _Rows:
+        """The pairs of the set's entries first .. first + count - 1 of a global step."""
+        epoch, pairs = self._order.epoch(step), self._order.plan.pairs_per_entry
+        indices = self._order.entries(step, self._epoch_order(epoch))[first : first + count]
+        made = self._maker.make(self.reader, indices, epoch, pairs)
+        rows = np.repeat(indices, pairs)
+        ids = rows + self._first_id
+        items, labels = ids + made.items * _ENTRIES, self._labels[rows]
+        id_rows, item_rows, label_rows = (torch.from_numpy(x) for x in (ids, items, labels))
+        return _Rows(id_rows, item_rows, label_rows, made.a, made.b)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._newest[0] != epoch:
+            self._newest = (epoch, self._order.order(epoch))
+        return self._newest[1]
 
 
 class _Steps(Dataset[Any]):
     """The rank's share of each global step, by step: what a loader process works on."""
 
-    def __init__(
-        self,
-        reader: EntryReader,
-        maker: PairMaker,
-        plan: BatchPlan,
-        seed: int,
-        rank: int,
-        shuffle: tuple[int, int],
-    ) -> None:
-        """`shuffle`: `full_shuffle_below` and `shuffle_block` of the settings."""
-        self.reader = reader
+    def __init__(self, blend: Blend, parts: list[_Part], plan: BatchPlan, rank: int) -> None:
+        self.blend = blend
+        self.parts = parts
         self.plan = plan
-        self._maker = maker
-        self._seed = seed
         self._rank = rank
-        self._shuffle = shuffle
-        self._steps_per_epoch = steps_per_epoch(len(reader.split), plan)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def __getitem__(self, step: int) -> _Rows | UserError:
         """As `load`; an error is handed over as a value, since a loader process would wrap it in a trace."""
@@ -198,23 +263,23 @@ class _Steps(Dataset[Any]):
             return error
 
     def load(self, step: int) -> _Rows:
-        """The rank's pairs of a global step."""
-        epoch, step_in_epoch = divmod(step, self._steps_per_epoch)
-        indices = batch_entries(self._epoch_order(epoch), step_in_epoch, self.plan, self._rank)
-        pairs = self.plan.pairs_per_entry
-        made = self._maker.make(self.reader, indices, epoch, pairs)
-        ids = np.repeat(indices, pairs)
-        items = ids + made.items * _ENTRIES
-        labels = self.reader.split.labels[ids]
-        id_rows, item_rows, label_rows = (torch.from_numpy(x) for x in (ids, items, labels))
-        return _Rows(id_rows, item_rows, label_rows, made.a, made.b)
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            split = self.reader.split
-            order = epoch_order(split.shard_entries, split.bytes, self._seed, epoch, *self._shuffle)
-            self._order = (epoch, order)
-        return self._order[1]
+        """The rank's pairs of a global step, in the order of the slots."""
+        slots, local, pairs = self.blend.slots, self.plan.local_entries, self.plan.pairs_per_entry
+        begin = step * self.plan.entries
+        first = begin + self._rank * local
+        sets = slots.sets(first, first + local)
+        given = slots.drawn(first) - slots.drawn(begin)  # of this batch, to the ranks before this one
+        loaded, places = [], []
+        for number, part in enumerate(self.parts):
+            mine = np.flatnonzero(sets == number)
+            if len(mine):
+                loaded.append(part.load(step, int(given[number]), len(mine)))
+                places.append(torch.from_numpy(mine[:, None] * pairs + np.arange(pairs)).flatten())
+        if len(loaded) == 1:
+            return loaded[0]
+        ids, items, labels = (join_rows(column, places) for column in list(zip(*loaded, strict=True))[:3])
+        a, b = (join_inputs(column, places) for column in list(zip(*loaded, strict=True))[3:])
+        return _Rows(ids, items, labels, a, b)
 
 
 def _ignore_job_signals(_worker: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swamp_dist.config import StageSettings
 from swamp_dist.doctor.finding import Subject
@@ -14,6 +15,9 @@ from swamp_dist.errors import UserError
 from swamp_dist.records import Finding
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.train.checkpoint_folder import newest_size
+
+if TYPE_CHECKING:
+    from swamp_dist.data.manifest import Manifest, ShardFile  # imports numpy
 
 HASH_SECONDS = 6.0
 _ADAM_COPIES = 3
@@ -43,26 +47,30 @@ def shards(subject: Subject) -> Iterator[Finding]:
         return
     from swamp_dist.data.manifest import load_manifest
 
-    data = subject.job.data
     try:
-        manifest = load_manifest(data.shards, data.recipe)
+        manifests = [load_manifest(folder, recipe) for folder, recipe in subject.job.shard_sets.items()]
     except UserError as error:
         said = " ".join(line.strip() for line in str(error).splitlines()[:2])
         yield Finding("shards", "problem", said, "copy the set again, or swamp shards build RECIPE")
         return
     deadline, hashed, files = time.monotonic() + HASH_SECONDS, 0, 0
-    for split in manifest.record.splits.values():
-        for shard in split.shards:
-            path, files = manifest.folder / shard.file, files + 1
-            if time.monotonic() >= deadline:
-                continue  # only counted: its size is right, or there would be no manifest
-            fault, hashed = _hash_fault(path, shard.sha256), hashed + 1
-            if fault is not None:
-                fix = f"swamp shards verify {manifest.folder} names all; copy or build them again"
-                yield Finding("shards", "problem", f"{path}: {fault}", fix)
-                return
+    for manifest, shard in _shard_files(manifests):
+        path, files = manifest.folder / shard.file, files + 1
+        if time.monotonic() >= deadline:
+            continue  # only counted: its size is right, or there would be no manifest
+        fault, hashed = _hash_fault(path, shard.sha256), hashed + 1
+        if fault is not None:
+            fix = f"swamp shards verify {manifest.folder} names all; copy or build them again"
+            yield Finding("shards", "problem", f"{path}: {fault}", fix)
+            return
     said = f"{files} shards have their sizes, {hashed} of them their sha256"
     yield Finding("shards", "ok", said + ("" if hashed == files else " (swamp shards verify reads all)"))
+
+
+def _shard_files(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, ShardFile]]:
+    for manifest in manifests:
+        for split in manifest.record.splits.values():
+            yield from ((manifest, shard) for shard in split.shards)
 
 
 def _hash_fault(path: Path, expected: str) -> str | None:

@@ -88,9 +88,10 @@ def _waits_for(
     stage: PlannedStage, handed: Mapping[str, SubmittedStage], builds: Mapping[Path, str]
 ) -> list[str]:
     """Jobs that have to end well before a stage starts; what is done is not waited for."""
-    build = builds.get(stage.settings.data.shards.resolve())
+    folders = [folder.resolve() for folder in stage.settings.shard_sets]
+    built = [builds[folder] for folder in folders if folder in builds]
     before = [handed[key].job for key in stage.after if handed[key].job]
-    return list(dict.fromkeys([*([build] if build else []), *before]))
+    return list(dict.fromkeys([*built, *before]))
 
 
 def _hand_shards(shards: PlannedShards, backend: JobBackend, run_dir: Path) -> SubmittedStage:
@@ -132,9 +133,12 @@ def _hand_stage(
         ) from None
     folder.create()
     folder.refuse_if_held(job_lives(folder, backend))
-    data = stage.settings.data.shards
-    shards_hash = load_manifest(data).hash if (data / MANIFEST_FILE).is_file() else None
-    write_submission(stage.settings, cluster, folder, shards_hash, command)
+    built = [data for data in stage.settings.shard_sets if (data / MANIFEST_FILE).is_file()]
+    hashes = {data: load_manifest(data).hash for data in built}
+    drawn = stage.settings.data.blend or {}
+    blend_hashes = {name: hashes[each.shards] for name, each in drawn.items() if each.shards in hashes}
+    shards_hash = hashes.get(stage.settings.data.shards)
+    write_submission(stage.settings, cluster, folder, shards_hash, command, blend_hashes)
     job = submit_stage(backend, StageRef(stage.settings.name, folder), after)
     return SubmittedStage(stage.key, "submitted", job)
 

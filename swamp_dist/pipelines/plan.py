@@ -208,13 +208,13 @@ def _missing_inputs(plan: PipelinePlan) -> list[str]:
     by_key = {s.key: s for s in plan.stages}
     problems = []
     for stage in plan.stages:
-        data = stage.settings.data
-        if data.shards.resolve() not in built and not (data.shards / MANIFEST_FILE).is_file():
-            recipe = data.recipe or "RECIPE"
-            problems.append(
-                f"stage {stage.name}: no shards in {data.shards} and the pipeline does not build them.\n"
-                f"    Add them to `shards:`, or build them: swamp shards build {recipe} --out {data.shards}"
-            )
+        for folder, recipe in stage.settings.shard_sets.items():
+            if folder.resolve() not in built and not (folder / MANIFEST_FILE).is_file():
+                command = f"swamp shards build {recipe or 'RECIPE'} --out {folder}"
+                problems.append(
+                    f"stage {stage.name}: no shards in {folder} and the pipeline does not build them.\n"
+                    f"    Add them to `shards:`, or build them: {command}"
+                )
         made = {p.resolve() for p in run_dirs_before(stage, by_key)}
         for key, path in starting_points(stage.settings):
             exists = path.exists() or path.resolve() in made or path.resolve().parent in made

@@ -148,7 +148,8 @@ def _problems(plan: PipelinePlan, ranks: int, room: Room) -> Iterator[str]:
     by_key = {stage.key: stage for stage in plan.stages}
     for stage in plan.stages:
         folder = RunDir(stage.run_dir)
-        if folder.done or not (stage.settings.data.shards / MANIFEST_FILE).is_file():
+        built = all((data / MANIFEST_FILE).is_file() for data in stage.settings.shard_sets)
+        if folder.done or not built:
             continue
         promised = [d for d in run_dirs_before(stage, by_key) if not RunDir(d).done]
         try:

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +24,26 @@ _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy", "pillow
 
 
 def provenance(
-    settings: StageSettings, shards_hash: str, initial_sha256: str | None, world: World, seconds: float
+    settings: StageSettings,
+    shards_hash: str,
+    blend_hashes: Mapping[str, str],
+    initial_sha256: str | None,
+    world: World,
+    seconds: float,
 ) -> dict[str, object]:
-    """Facts to keep beside a stage's figures; `initial_sha256`: of the weights that it began with."""
+    """Facts to keep beside a stage's figures.
+
+    Args:
+        blend_hashes: of the sets of a blend by name.
+        initial_sha256: of the weights that it began with.
+    """
     return {
         "seed": settings.seed,
         "world_size": world.size,
         "device": world.device.type,
         "seconds": round(seconds, 3),
         "shards_sha256": shards_hash,
+        **({"blend_sha256": dict(blend_hashes)} if blend_hashes else {}),
         "initial_weights_sha256": initial_sha256,
         "versions": _versions() | decoder_versions(),
         "python": platform.python_version(),
@@ -45,15 +56,19 @@ def _versions() -> dict[str, str]:
 
 
 def submission_facts(
-    settings: StageSettings, shards_hash: str | None, ranks: int, command: Sequence[str]
+    settings: StageSettings,
+    shards_hash: str | None,
+    blend_hashes: Mapping[str, str],
+    ranks: int,
+    command: Sequence[str],
 ) -> dict[str, object]:
-    """Facts to keep of a submission, before anything has run; `shards_hash` None where they are yet to be
-    built."""
+    """Facts to keep of a submission, before anything has run; hashes as in `write_submission`."""
     initial = settings.train.init_from if settings.train is not None else settings.weights
     return {
         "command": list(command),
         "ranks": ranks,
         "shards_sha256": shards_hash,
+        **({"blend_sha256": dict(blend_hashes)} if blend_hashes else {}),
         "initial_weights_sha256": None if initial is None else weights_sha256(initial),
         "versions": _versions(),
         "python": platform.python_version(),
@@ -67,15 +82,17 @@ def write_submission(
     run_dir: RunDir,
     shards_hash: str | None,
     command: Sequence[str],
+    blend_hashes: Mapping[str, str] | None = None,
 ) -> None:
     """Leave in the run folder what a job runs and what it was made from.
 
     Args:
         shards_hash: None where the shards are yet to be built.
         command: of the process that submits.
+        blend_hashes: those of the sets of a blend that are built, by name.
     """
     run_dir.write_stage(settings)
-    facts = submission_facts(settings, shards_hash, cluster.world_size, command)
+    facts = submission_facts(settings, shards_hash, blend_hashes or {}, cluster.world_size, command)
     run_dir.write_submission(cluster, facts, source_patch())
 
 

@@ -24,13 +24,14 @@ def stage_warnings(settings: StageSettings) -> list[str]:
 
 
 def _entries(settings: StageSettings) -> int | None:
-    """Of the training split; None where that is not known."""
+    """Of the training data; None where that is not known."""
     data = settings.data
-    if data.train_split is None or not (data.shards / MANIFEST_FILE).is_file():
+    if not all((folder / MANIFEST_FILE).is_file() for folder in settings.shard_sets):
         return None
-    from swamp_dist.data.manifest import load_manifest  # imports numpy
+    from swamp_dist.data.blend import open_blend  # imports numpy
+    from swamp_dist.data.manifest import load_manifest
 
     try:
-        return len(load_manifest(data.shards, data.recipe).split(data.train_split))
+        return len(open_blend(data, load_manifest(data.shards, data.recipe)))
     except UserError:
         return None

@@ -11,7 +11,7 @@ from torch import Tensor
 from swamp_dist.config import ContrastiveSettings, EvaluateSettings
 from swamp_dist.data.field_inputs import stage_inputs, tokenizers
 from swamp_dist.data.reader import open_reader
-from swamp_dist.data.stream import PairStream, open_stream
+from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
 from swamp_dist.evaluate.retrieval import evaluate_split
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
@@ -52,10 +52,9 @@ def logit_start(contrastive: ContrastiveSettings) -> LogitStart | None:
 
 
 def build_stream(stage: ResolvedStage, training: ResolvedTraining, world: World) -> PairStream:
-    """This rank's share of every batch of the training split."""
-    return open_stream(
-        stage.manifest,
-        training.split.name,
+    """This rank's share of every batch of the training data."""
+    return open_blended_stream(
+        training.blend,
         stage.settings.data,
         training.batches,
         seed=stage.settings.seed,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import DataSettings, StageSettings
+from swamp_dist.data.blend import Blend, BlendedSplit
 from swamp_dist.data.field_inputs import tokenizers
 from swamp_dist.data.lanes import permutation
-from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.distributed import World, on_main, sum_over_ranks
@@ -27,11 +27,10 @@ _CHUNK = 256
 """Entries that are embedded at a time, whatever the number of ranks: rounding knows their number."""
 
 
-def start_prototypes(
-    model: DualEncoder, settings: StageSettings, manifest: Manifest, split: str, world: World
-) -> None:
+def start_prototypes(model: DualEncoder, settings: StageSettings, blend: Blend, world: World) -> None:
     """Set the prototypes of a model, before the engine takes it, to k-means centres of what its encoders make
-    of a part of the training split. All ranks call it; nothing happens where the settings do not ask.
+    of a part of the training data; each set of a blend gives its share, or all that it has. All ranks call
+    it; nothing happens where the settings do not ask.
 
     Which entries, and which pair of each (the first that epoch 0 draws), depends on the seed alone. Rank r of
     W embeds every W-th chunk of them in float32, dropout off, and rank 0 finds the centres of the embeddings
@@ -44,12 +43,12 @@ def start_prototypes(
     swamp, weight = settings.objective.swamp, None if model.prototypes is None else model.prototypes.weight
     if weight is None or swamp.prototypes_start == "random":
         return
-    chosen = np.sort(
-        permutation(len(manifest.split(split)), "prototypes", settings.seed)[: swamp.kmeans.items]
-    )
     model.to(world.device)
-    rows = _embed(model, settings, manifest, split, chosen, world)
-    rounds = swamp.kmeans.iterations
+    wanted = blend.slots.drawn(swamp.kmeans.items).tolist()
+    parts = [
+        _embed(model, settings, each, count, world) for each, count in zip(blend.sets, wanted, strict=True)
+    ]
+    rows, rounds = torch.cat(parts, dim=1).flatten(0, 1), swamp.kmeans.iterations
 
     def find() -> tuple[Clusters, float]:
         try:
@@ -67,37 +66,37 @@ def start_prototypes(
         "prototypes start as k-means centres of %d embeddings of %d entries: %d iterations (at most %d), "
         "mean 1 - cosine to the nearest %.4f, of the random ones before %.4f; centres without a row moved "
         "%d times",
-        len(rows), len(chosen), found.iterations, rounds, found.inertia, before, found.refilled,
+        len(rows), len(rows) // 2, found.iterations, rounds, found.inertia, before, found.refilled,
     )  # fmt: skip
 
 
 def _embed(
     model: DualEncoder,
     settings: StageSettings,
-    manifest: Manifest,
-    split: str,
-    chosen: np.ndarray,
+    each: BlendedSplit,
+    count: int,
     world: World,
 ) -> Tensor:
-    """(2 * entries, D) embeddings of both modalities, on all ranks: each adds its rows to zeros."""
+    """(2, entries, D) embeddings of both modalities of `count` entries of a set, on all ranks: each adds its
+    rows to zeros."""
     data: DataSettings = settings.data
-    maker = pair_maker(
-        manifest, data.a, data.b, settings.seed, data.clips, data.images, tokenizers(settings.model)
-    )
+    manifest, split, seed = each.manifest, each.split, each.seed(settings.seed)
+    chosen = np.sort(permutation(len(split), "prototypes", seed)[:count])
+    maker = pair_maker(manifest, data.a, data.b, seed, data.clips, data.images, tokenizers(settings.model))
     dim = settings.model.embedding_dim
     assert dim is not None, "a stage takes it from the weights before it builds the model"
     rows = torch.zeros(2, len(chosen), dim, device=world.device)
     was_training = model.training
     model.eval()
     with (
-        contextlib.closing(open_reader(manifest, split, maker.fields, data.reading)) as reader,
+        contextlib.closing(open_reader(manifest, split.name, maker.fields, data.reading)) as reader,
         torch.no_grad(),
     ):
         for first in range(world.rank * _CHUNK, len(chosen), world.size * _CHUNK):
             part = chosen[first : first + _CHUNK]
             rows[:, first : first + len(part)] = _embed_chunk(model, maker, reader, part, world)
     model.train(was_training)
-    return sum_over_ranks(rows, world).flatten(0, 1)
+    return sum_over_ranks(rows, world)
 
 
 def _embed_chunk(

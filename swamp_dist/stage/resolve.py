@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
+from swamp_dist.data.blend import Blend, blend_problems, open_blend, set_orders
 from swamp_dist.data.inputs import check_clips, input_specs, uses_words
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.lanes import steps_per_epoch as epoch_steps
-from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
+from swamp_dist.data.manifest import Manifest, load_manifest
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
@@ -48,7 +49,8 @@ class ResolvedTraining:
     """The training of a stage, laid over its ranks."""
 
     settings: TrainSettings
-    split: SplitIndex
+    blend: Blend
+    """The sets that it draws from."""
     batches: BatchPlan
     steps_per_epoch: int
     validation: EvaluateSettings | None
@@ -75,6 +77,17 @@ class ResolvedStage:
     world_size: int
     training: ResolvedTraining | None
     """None for a stage that only evaluates."""
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """All shard sets that the stage reads, each once: that of `data.shards` first."""
+        drawn = [] if self.training is None else [each.manifest for each in self.training.blend.sets]
+        return list({each.folder: each for each in (self.manifest, *drawn)}.values())
+
+    @property
+    def blend_hashes(self) -> dict[str, str]:
+        """Hashes of the manifests of a blend by the names of its sets; {} where there is none."""
+        return {} if self.training is None else self.training.blend.hashes
 
     @property
     def word_source(self) -> str | None:
@@ -122,9 +135,11 @@ def check_before_weights(
     _refuse(settings, manifest, _problems(settings, manifest, world_size, absent))
 
 
-def training_marks(settings: StageSettings, data_hash: str) -> dict[str, object]:
+def training_marks(
+    settings: StageSettings, data_hash: str, blend_hashes: Mapping[str, str] | None = None
+) -> dict[str, object]:
     """The fingerprint of a training together with the weights it starts from."""
-    marks = fingerprint(settings, data_hash)
+    marks = fingerprint(settings, data_hash, blend_hashes)
     if settings.train is not None and settings.train.init_from is not None:
         marks["train.init_from (sha256)"] = _checked_sha256(settings.train.init_from)
     return marks
@@ -150,23 +165,16 @@ def word_source(settings: StageSettings, manifest: Manifest) -> str | None:
 def _resolve_training(
     settings: StageSettings, train: TrainSettings, manifest: Manifest, world_size: int
 ) -> ResolvedTraining:
-    split = _training_split(settings, manifest)
-    data = settings.data
-    batches = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, world_size, len(split))
+    data, blend = settings.data, open_blend(settings.data, manifest)
+    batches = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, world_size, len(blend))
     return ResolvedTraining(
         train,
-        split,
+        blend,
         batches,
-        epoch_steps(len(split), batches),
+        epoch_steps(len(blend), batches),
         _validation(train),
-        training_marks(settings, manifest.hash),
+        training_marks(settings, manifest.hash, blend.hashes),
     )
-
-
-def _training_split(settings: StageSettings, manifest: Manifest) -> SplitIndex:
-    if settings.data.train_split is None:
-        raise UserError("data.train_split is null, but the stage trains: name the split to train on")
-    return manifest.split(settings.data.train_split)
 
 
 def _validation(train: TrainSettings | None) -> EvaluateSettings | None:
@@ -186,6 +194,18 @@ def _check_newest_checkpoint(settings: StageSettings, run_dir: RunDir, training:
             continue
         check_fingerprint(saved, training.fingerprint, default_marks(settings))
         return
+
+
+def blend_lines(training: ResolvedTraining) -> list[str]:
+    """What a training draws from each set of its blend, for people; [] where there is none."""
+    if not training.blend.is_stated:
+        return []
+    drawn = training.blend.slots.drawn(training.steps_per_epoch * training.batches.entries).tolist()
+    return [
+        f"{each.name}: {float(each.share):.2%} of the entries, {count:,} per epoch of the training, out of "
+        f"{len(each.split):,} in split {each.split.name}: {count / len(each.split):.3g} times each"
+        for each, count in zip(training.blend.sets, drawn, strict=True)
+    ]
 
 
 # -- problems --------------------------------------------------------------------------------------
@@ -218,7 +238,10 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
     checks: list[Callable[[], object]] = [partial(manifest.field, a), partial(manifest.field, b)]
     checks = checks if clips is None else [partial(check_clips, manifest, a, b, clips)]
     checks += [partial(_check_encoder, settings, manifest, side) for side in _SIDES]
-    checks += [partial(_check_batches, settings, manifest, world_size)] if settings.train is not None else []
+    blend_faults = list(blend_problems(settings.data, manifest)) if settings.train is not None else []
+    yield from blend_faults
+    if settings.train is not None and not blend_faults:
+        checks.append(partial(_check_batches, settings, manifest, world_size))
     checks += [partial(manifest.split, each.split) for each in evaluations]
     checks += [partial(check_single_pairing, settings.data, each.split) for each in evaluations]
     if clips is None:
@@ -258,12 +281,13 @@ def _encoder_problems(settings: StageSettings, manifest: Manifest) -> Iterator[s
 
 
 def _check_batches(settings: StageSettings, manifest: Manifest, world_size: int) -> None:
-    data, split = settings.data, _training_split(settings, manifest)
-    plan = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, world_size, len(split))
-    check_positives(settings.objective.contrastive, plan, split.labels.tolist())
+    data, blend = settings.data, open_blend(settings.data, manifest)
+    plan = plan_batches(data.entries, data.pairs_per_entry, data.num_lanes, world_size, len(blend))
+    set_orders(blend, data, plan, settings.seed)
+    check_positives(settings.objective.contrastive, plan, blend.labels.tolist())
     if data.clips is None:  # else an item is a caption, and the manifest does not count those
-        check_items(settings.objective.swamp, plan, len(split))
-    check_kmeans(settings.objective.swamp, len(split))
+        check_items(settings.objective.swamp, plan, len(blend))
+    check_kmeans(settings.objective.swamp, len(blend))
 
 
 def _still_to_come(settings: StageSettings, promised: Collection[Path]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from swamp_dist.stage.build import (
     open_validation,
 )
 from swamp_dist.stage.prototype_start import start_prototypes
-from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, resolve
+from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
 from swamp_dist.train.checkpoint_folder import step_folders
 from swamp_dist.train.engine import Engine
@@ -99,7 +99,8 @@ def run_stage(
 
     # The result is written last: from then on the stage is done.
     began_with = trained.began_with if trained else sha256
-    facts = provenance(stage.settings, stage.manifest.hash, began_with, world, time.time() - began)
+    hashes = stage.manifest.hash, stage.blend_hashes
+    facts = provenance(stage.settings, *hashes, began_with, world, time.time() - began)
     selected = trained.selected_step if trained else None
     alarms = trained.alarms if trained else ()
     result = StageResult(
@@ -135,16 +136,17 @@ def _checked(check_owner: CheckOwner, write: Callable[[], _Answer]) -> Callable[
 
 
 def _verify_data(stage: ResolvedStage) -> None:
-    """The bytes of the word table, which is small, and of all shards where the settings ask for it."""
-    manifest, words = stage.manifest, stage.manifest.record.words
-    if words is not None:
-        check_table_hash(manifest.folder, words)
-    problems = verify_shards(manifest.folder) if stage.settings.data.verify else []
-    if problems:
-        listed = "\n  ".join(str(problem) for problem in problems[:10])
-        raise UserError(
-            f"shard set {manifest.folder}: {len(problems)} bad file(s)\n  {listed}\nCopy or build them again."
-        )
+    """The bytes of word tables, which are small, and of all shards where the settings ask for it."""
+    for manifest in stage.manifests:
+        if (words := manifest.record.words) is not None:
+            check_table_hash(manifest.folder, words)
+        problems = verify_shards(manifest.folder) if stage.settings.data.verify else []
+        if problems:
+            listed = "\n  ".join(str(problem) for problem in problems[:10])
+            raise UserError(
+                f"shard set {manifest.folder}: {len(problems)} bad file(s)\n  {listed}\n"
+                "Copy or build them again."
+            )
 
 
 def _train(
@@ -165,6 +167,8 @@ def _train(
     engine = build_engine(stage, training, model, world)
     objective = build_stage_objective(stage, training, world)
     logger.info(_opening_line(stage, training, engine))
+    for line in blend_lines(training):
+        logger.info("blend, %s", line)
     checkpoints, marks = run_dir.checkpoints, dict(training.fingerprint)
     state = TrainState(engine, objective, stage.settings, settings, checkpoints, marks, world, check_owner)
     with contextlib.ExitStack() as stack:
@@ -184,7 +188,7 @@ def _train(
             stream,
             metrics,
             validate=validate,
-            keys_of=lambda ids: training.split.keys(ids.cpu().numpy()),
+            keys_of=lambda ids: training.blend.keys(ids.cpu().numpy()),
             stop_requested=stop_requested,
             on_step=partial(_show_step, bar),
             on_commit=lambda now, seconds: note_commit(run_dir, world, now, seconds),
@@ -217,7 +221,7 @@ def _initial_model(
     if taken and stage.settings.objective.swamp.prototypes_start == "kmeans":
         logger.info("prototypes_start = kmeans: not done, the prototypes of %s go on", settings.init_from)
     elif is_fresh:
-        start_prototypes(model, stage.settings, stage.manifest, training.split.name, world)
+        start_prototypes(model, stage.settings, training.blend, world)
     return model, sha256
 
 

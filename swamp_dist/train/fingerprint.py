@@ -12,11 +12,13 @@ from swamp_dist.errors import UserError
 from swamp_dist.loading import REQUIRED, describe
 from swamp_dist.settings import is_below, same_result_keys
 
-_TOLD_OTHERWISE = {"shards", "lanes"}
-"""Of `data`: the manifest's hash and the number of lanes stand for them."""
+_TOLD_OTHERWISE = {"shards", "lanes", "blend"}
+"""Of `data`: the manifests' hashes and the number of lanes stand for them."""
 
 
-def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
+def fingerprint(
+    settings: StageSettings, data_hash: str, blend_hashes: Mapping[str, str] | None = None
+) -> dict[str, object]:
     """What a training computes, as flat dotted keys; two runs with equal ones may share checkpoints.
 
     Left out is what is marked `SAME_RESULT` in the settings, and what changes the length of a training only:
@@ -26,6 +28,7 @@ def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     Args:
         settings: the resolved stage; it must train.
         data_hash: hash of the shard set's manifest.
+        blend_hashes: those of the sets of a blend, by name.
     """
     if settings.train is None:
         raise ValueError("a stage without training has no checkpoints")
@@ -36,6 +39,11 @@ def fingerprint(settings: StageSettings, data_hash: str) -> dict[str, object]:
     data = settings.data.model_dump(mode="json", exclude=_TOLD_OTHERWISE | no_clips)
     if settings.data.clips is not None:  # in order: it is that of the halves of a video's vector
         data["clips"]["parts"] = [[name, rate] for name, rate in settings.data.clips.parts.items()]
+    if settings.data.blend is not None and blend_hashes:
+        data["blend"] = {
+            name: {"manifest": blend_hashes[name], "share": each.share, "split": each.split}
+            for name, each in settings.data.training_sets.items()
+        }
     flat = _flat(
         {
             "seed": settings.seed,
@@ -104,6 +112,6 @@ def _shown(values: Mapping[str, object], key: str) -> str:
 
 
 def _fix(saved: Mapping[str, object], key: str) -> str:
-    if key == "data.manifest":
-        return "data.shards=<the shard set it began with>"
+    if key == "data.manifest" or (key.startswith("data.blend.") and key.endswith(".manifest")):
+        return f"{key.removesuffix('manifest')}shards=<the shard set it began with>"
     return f"{key}={_shown(saved, key)}" if key in saved else f"remove {key}"

@@ -152,6 +152,8 @@ def _log(run: TrainRun, step: int, result: StepResult, rate: float, data_seconds
         figures |= {"optim/lr": rate, "optim/grad_norm": state.engine.gradient_norm()}
         figures |= {"perf/step_seconds": result.seconds, "perf/data_seconds": data_seconds}
         figures["perf/pairs_per_second"] = run.stream.plan.pairs / (result.seconds + data_seconds)
+        shares = run.stream.shares_drawn(step)
+        figures |= {f"data/share/{name}": share for name, share in shares.items()}
         report = StepReport(step, figures)
         run.metrics.log(report)
     usage = state.objective.last_usage

@@ -32,6 +32,7 @@ TAGS: Mapping[str, str] = {
     **described_tags(),
     "optim/lr": "Learning rate of the update.",
     "optim/grad_norm": "Global gradient norm before clipping.",
+    "data/share/<name>": "Share of all entries drawn so far that a set of the blend gave.",
     "perf/step_seconds": "Seconds of the training step, data excluded.",
     "perf/data_seconds": "Seconds spent waiting for the batch.",
     "perf/pairs_per_second": "Pairs trained on per second, over all ranks.",

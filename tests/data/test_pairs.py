@@ -80,7 +80,7 @@ def test_pairs_are_those_of_the_published_rules(tmp_path, clips):
         )
         text = batch.a.vectors[batch.a.ids].numpy()
         epoch = batch.step // stream.steps_per_epoch
-        for i, key in enumerate(stream.split.keys(batch.ids[::PAIRS])):
+        for i, key in enumerate(stream.blend.keys(batch.ids[::PAIRS])):
             number = int(key[-3:])
             chosen = caption_choice(SEED, epoch, key, len(captions(number)), PAIRS, clips.replace)
             assert batch.items is not None
@@ -152,7 +152,7 @@ def test_one_of_several_captions_of_a_single_clip_is_chosen(tmp_path):
     manifest = build_pooled(tmp_path / "set", several=True)
     for batch in _stream(manifest, clips=None).batches(0, 3):
         text = batch.a.vectors[batch.a.ids].numpy()
-        for key, found in zip(_stream(manifest, clips=None).split.keys(batch.ids), text, strict=True):
+        for key, found in zip(_stream(manifest, clips=None).blend.keys(batch.ids), text, strict=True):
             number = int(key[-3:])
             ids = video(0 if number % 3 == 0 else number).fields["text"]
             table = np.concatenate([np.zeros((1, DIM), np.float32), vectors()])

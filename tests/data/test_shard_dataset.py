@@ -60,7 +60,7 @@ def test_batches_are_those_of_a_stage(manifest: Manifest, size: int, workers: in
                 for field, side in (("a", wanted.a), ("b", wanted.b)):
                     assert isinstance(side, Tensor)
                     assert torch.equal(found[field], side)
-                assert found["__key__"] == stream.split.keys(wanted.ids.numpy())
+                assert found["__key__"] == stream.blend.keys(wanted.ids.numpy())
 
 
 def test_each_entry_comes_once_whatever_is_loaded_how(manifest: Manifest) -> None:

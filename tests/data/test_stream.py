@@ -40,7 +40,7 @@ def test_a_batch_holds_true_pairs_and_says_which(tmp_path):
     assert stream.steps_per_epoch == 4
     assert stream.plan.pairs == 8
     for batch in stream.batches(0, 8):
-        numbers = [int(key[-4:]) for key in stream.split.keys(batch.ids)]
+        numbers = [int(key[-4:]) for key in stream.blend.keys(batch.ids)]
         assert torch.equal(batch.items, batch.ids)  # an entry is what is drawn
         assert batch.a.tolist() == [[n] * 3 for n in numbers]
         assert batch.b.tolist() == [[-n] * 3 for n in numbers]
@@ -223,8 +223,9 @@ def _shards_read(manifest, plan, monkeypatch, resident):
         shuffle_block=25,
     )
     stream = open_stream(manifest, "train", data, plan, seed=0, rank=0)
-    reads, read = [], stream._steps.reader._stream
-    monkeypatch.setattr(stream._steps.reader, "_stream", lambda shard: reads.append(shard) or read(shard))
+    reader = stream._steps.parts[0].reader
+    reads, read = [], reader._stream
+    monkeypatch.setattr(reader, "_stream", lambda shard: reads.append(shard) or read(shard))
     list(stream.batches(0, 50))
     return len(reads)
 
@@ -232,8 +233,8 @@ def _shards_read(manifest, plan, monkeypatch, resident):
 def test_streaming_holds_as_many_shards_as_the_lanes_and_blocks_need(tmp_path, monkeypatch):
     manifest = build(tmp_path / "set", {"train": 400}, per_shard=10)
     split, plan = manifest.split("train"), plan_batches(8, 1, 2, 1, 400)
-    assert resident_shards(split, plan, full_shuffle=True, shuffle_block=25) == 40
-    assert resident_shards(split, plan, full_shuffle=False, shuffle_block=25) == 8
+    assert resident_shards(split, plan.lanes, full_shuffle=True, shuffle_block=25) == 40
+    assert resident_shards(split, plan.lanes, full_shuffle=False, shuffle_block=25) == 8
     blocks = 400 // 25
     assert _shards_read(manifest, plan, monkeypatch, 8) <= 40 + blocks + 2  # a block's end may cut a shard
     assert _shards_read(manifest, plan, monkeypatch, 1) > 150

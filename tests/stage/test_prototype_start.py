@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from swamp_dist.data.blend import one_set
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.distributed import World, alone
 from swamp_dist.errors import UserError
@@ -36,7 +37,7 @@ def _model(shards: Path) -> DualEncoder:
 def _start(world: World, shards: Path, changes: dict[str, Any]) -> Tensor:
     prototype_start._CHUNK = 32
     settings, model = tiny_stage(shards, objective__swamp=changes), _model(shards)
-    start_prototypes(model, settings, load_manifest(shards), "train", world)
+    start_prototypes(model, settings, one_set(load_manifest(shards), "train"), world)
     assert model.training
     assert model.prototypes is not None
     return model.prototypes.weight.detach()
@@ -65,9 +66,9 @@ def test_it_says_what_it_did(tiny_shards: Path, caplog: pytest.LogCaptureFixture
 def test_centres_are_nearer_to_the_embeddings_than_random_ones(tiny_shards: Path) -> None:
     model, settings = _model(tiny_shards).eval(), tiny_stage(tiny_shards)
     manifest = load_manifest(tiny_shards)
-    chosen = torch.arange(200).numpy()
+    (training,) = one_set(manifest, "train").sets
     with torch.no_grad():
-        rows = prototype_start._embed(model, settings, manifest, "train", chosen, alone())
+        rows = prototype_start._embed(model, settings, training, 200, alone()).flatten(0, 1)
     started, random = (_start(alone(), tiny_shards, changes) for changes in (KMEANS, {}))
     assert inertia(rows, started) < 0.5 * inertia(rows, random)
 
@@ -79,7 +80,7 @@ def test_clips_and_words_are_embedded_too(tmp_path: Path) -> None:
     settings = plain_stage(manifest.folder, clips=True, objective={"swamp": swamp}, model=networks)
     resolved = resolve(settings, RunDir(tmp_path / "run"), 1)
     model = build_dual_encoder(resolved.settings.model, *resolved.inputs, 6, True, 0)
-    start_prototypes(model, resolved.settings, manifest, "train", alone())
+    start_prototypes(model, resolved.settings, one_set(manifest, "train"), alone())
     assert model.prototypes is not None
     assert bool(model.prototypes.weight.isfinite().all())
 
@@ -89,7 +90,7 @@ def test_embeddings_that_are_not_finite_are_refused(tiny_shards: Path) -> None:
     next(model.a.parameters()).data.fill_(torch.nan)
     settings = tiny_stage(tiny_shards, objective__swamp=KMEANS)
     with pytest.raises(UserError, match="prototypes_start = kmeans: a row is not finite"):
-        start_prototypes(model, settings, load_manifest(tiny_shards), "train", alone())
+        start_prototypes(model, settings, one_set(load_manifest(tiny_shards), "train"), alone())
 
 
 def test_more_prototypes_than_embeddings_are_refused_before_a_rank_starts(
