@@ -5,6 +5,9 @@ The module has two functions, which are given the recipe's `options` by keyword:
     def open_splits(**options) -> Mapping[str, RawSplit]      # every split by name
     def item_fields(**options) -> Collection[str]             # fields of several items per entry; often ()
 
+A field of a sample is an array, the bytes of an encoded image, a text, or a tuple of texts (a field of
+several items). Captions become texts or word ids when shards are built.
+
 `swamp_dist` has the names that it needs: `RawSplit`, `Sample`, and `BadEntry` for an entry whose raw data are
 missing or malformed. Other modules of the working folder can be imported, also inside a function; the rest of
 the program does not see the folder.
