@@ -26,7 +26,7 @@ from tests.data.image_sets import build_raw
 from tests.encoders.tiny_text_models import save_text_model
 from tests.end_to_end.command import swamp
 from tests.ranks import run_on_ranks
-from tests.train.test_loop import _assert_same_run, _run, _StopAfter
+from tests.train.test_loop import _run, _StopAfter
 
 MISSING = library_problem("timm", "timm") or library_problem("transformers", "hf_text")
 pytestmark = [
@@ -139,7 +139,9 @@ def test_a_resume_is_bit_identical(files: Path, tmp_path: Path) -> None:
     settings = stage(files, {"zero_stage": 1})
     run_on_ranks(_run, 2, settings, tmp_path / "whole", [], timeout=400)
     run_on_ranks(_run, 2, settings, tmp_path / "parts", [3], timeout=400)
-    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert _shown_losses(tmp_path / "whole") == _shown_losses(tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(value, whole[name]) for name, value in parts.items())
 
 
 @pytest.mark.slow
