@@ -39,7 +39,8 @@ def test_two_nodes_train_and_evaluate(uninterrupted: Job) -> None:
     result = read_result(uninterrupted.run_dir)
     assert result.provenance["world_size"] == 2
     assert [e.split for e in result.evaluations] == ["test"]
-    assert [e["event"] for e in uninterrupted.events() if e["event"] != "committed"] == [
+    besides = ("committed", "alarm", "alarm_cleared")  # as often as the training has them
+    assert [e["event"] for e in uninterrupted.events() if e["event"] not in besides] == [
         "submitted",
         "launched",
         "started",
