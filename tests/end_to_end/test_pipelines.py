@@ -40,7 +40,8 @@ def test_table13_for_one_seed_and_three_epochs(tmp_path: Path) -> None:
     )
     printed = _swamp(*arguments, "--run-dir", str(tmp_path / "run"))
     assert "90.8" in printed  # the paper's row stands beside ours
-    for stage in ("contrastive", "contrastive-long", "swamp", "swamp-alone"):
+    stages = ("contrastive", "contrastive-long", "swamp", "swamp-alone", "warm-up", "warm-up-swamp")
+    for stage in stages:
         run_dir = tmp_path / "run" / "seed-0" / stage
         assert json.loads((run_dir / "result.json").read_text())["steps"] == 3 * 54
         assert _metric(run_dir, "pair/a_to_b", "r_at_10") > 5 * 0.5  # chance is 0.5%
