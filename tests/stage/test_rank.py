@@ -87,7 +87,7 @@ def ending(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, error: Exception) -
         raise error
 
     monkeypatch.setattr(rank, "run_stage", run_stage)
-    monkeypatch.setattr(rank, "load", lambda *_: None)
+    monkeypatch.setattr(rank, "load_dumped", lambda *_: None)
     asked = StopRequest([1])
     with contextlib.ExitStack() as stack:
         return rank._run_guarded(run_dir.stage_yaml, run_dir, alone(), asked, nobody_tells, stack)
