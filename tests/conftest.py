@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the suite tests the CPU path; GPU tests say so themselves
+# Ray starts its workers at priority 15: beside another test, ranks in them would run into their time limits.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Every test has a time limit of its own; a deadline per example fails on a busy machine only. Every run draws
 # the same examples, so that a failure can be seen again; `--hypothesis-profile=fresh` draws others.
