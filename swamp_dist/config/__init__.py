@@ -25,6 +25,7 @@ from swamp_dist.config.own_files import PairsSource as PairsSource
 from swamp_dist.config.own_files import SideSettings as SideSettings
 from swamp_dist.config.own_files import SplitSettings as SplitSettings
 from swamp_dist.config.own_tables import TableSource as TableSource
+from swamp_dist.config.own_tars import WebDatasetSource as WebDatasetSource
 from swamp_dist.config.pipelines import EntryGroup as EntryGroup
 from swamp_dist.config.pipelines import PipelineSettings as PipelineSettings
 from swamp_dist.config.pipelines import PipelineShards as PipelineShards

@@ -7,13 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from swamp_dist.bounds import Seed
 from swamp_dist.config.names import FieldName, SplitName
 from swamp_dist.settings import Settings
 
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _add_up(shares: dict[str, float]) -> dict[str, float]:
+    total = math.fsum(shares.values())
+    if shares and abs(total - 1) > 1e-6:
+        raise ValueError(f"expected shares that add up to 1; these add up to {total:g}")
+    return shares
+
+
+Shares = Annotated[dict[SplitName, Share], AfterValidator(_add_up)]
+"""Share of the entries by split."""
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of files with named columns; `.npz` has named arrays, `.npy` one array."""
 _ENDINGS = (".npy", ".npz", *TABLES)
@@ -67,19 +78,11 @@ class SplitSettings(Settings):
 
     splits: tuple[SplitName, ...] = ()
     """The names that the split column must hold, each of them and no other; empty: those that it holds."""
-    shares: dict[SplitName, Share] = {}
+    shares: Shares = {}
     """Instead of a split column: share of the entries by split, for example {train: 0.8, test: 0.2}."""
     seed: Seed = 0
     """Seed of the drawing by shares, which depends on the names of the groups or, without groups, of the
     entries, and not on the order of rows."""
-
-    @field_validator("shares")
-    @classmethod
-    def _add_up(cls, value: dict[str, float]) -> dict[str, float]:
-        total = math.fsum(value.values())
-        if value and abs(total - 1) > 1e-6:
-            raise ValueError(f"expected shares that add up to 1; these add up to {total:g}")
-        return value
 
     def _check_one_way(self, column: object) -> None:
         if (column is None) == (not self.shares):

@@ -19,6 +19,7 @@ from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.own_tables import TableSource
+from swamp_dist.config.own_tars import WebDatasetSource
 from swamp_dist.config.simulated import SimulatedVideoTextSource
 from swamp_dist.settings import WORKING_FOLDER, Settings
 
@@ -281,6 +282,7 @@ SourceSettings = Annotated[
     | SimulatedVideoTextSource
     | PairsSource
     | TableSource
+    | WebDatasetSource
     | PythonSource,
     Field(discriminator="kind"),
 ]

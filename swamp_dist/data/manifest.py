@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from swamp_dist.config.own_tars import import_hint
 from swamp_dist.data.index_file import read_index
 from swamp_dist.data.manifest_records import FieldSpec as FieldSpec
 from swamp_dist.data.manifest_records import IndexFile as IndexFile
@@ -153,7 +154,8 @@ def read_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         found = "there is no manifest.json in it" if folder.is_dir() else "the folder does not exist"
-        raise UserError(f"no shard set at {folder}: {found}.\nBuild it with: {build_command(recipe, folder)}")
+        fix = import_hint(folder) or f"Build it with: {build_command(recipe, folder)}"
+        raise UserError(f"no shard set at {folder}: {found}.\n{fix}")
     rebuild = f"Build the set again with: {build_command(recipe, folder, force=True)}"
     try:
         record = ManifestRecord.model_validate_json(path.read_bytes())

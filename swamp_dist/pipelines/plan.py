@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, StageSettings, TableSettings
+from swamp_dist.config.own_tars import import_hint
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
@@ -211,9 +212,10 @@ def _missing_inputs(plan: PipelinePlan) -> list[str]:
         for folder, recipe in stage.settings.shard_sets.items():
             if folder.resolve() not in built and not (folder / MANIFEST_FILE).is_file():
                 command = f"swamp shards build {recipe or 'RECIPE'} --out {folder}"
+                fix = import_hint(folder) or f"Add them to `shards:`, or build them: {command}"
                 problems.append(
                     f"stage {stage.name}: no shards in {folder} and the pipeline does not build them.\n"
-                    f"    Add them to `shards:`, or build them: {command}"
+                    f"    {fix}"
                 )
         made = {p.resolve() for p in run_dirs_before(stage, by_key)}
         for key, path in starting_points(stage.settings):

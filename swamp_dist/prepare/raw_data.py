@@ -10,14 +10,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PairsSource, PythonSource, SourceSettings, TableSource
+from swamp_dist.config import PairsSource, PythonSource, SourceSettings, TableSource, WebDatasetSource
 from swamp_dist.errors import UserError
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import python
 from swamp_dist.sources.published import published_counts
 from swamp_dist.sources.raw_files import files_sha256
 
-FileSources = PairsSource | TableSource
+FileSources = PairsSource | TableSource | WebDatasetSource
 """Sources whose files a set keeps the hash of."""
 _SOURCES = "swamp_dist.sources"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,43 @@ def write_pictures(folder: Path, count: int = 60) -> None:
         picture.save(folder / f"{i}.png")
         rows += [f'{i}.png,"a {name} picture, plain"', f"{i}.png,{name} no. {i}"]
     (folder / "captions.csv").write_text("\r\n".join(rows), "utf-8-sig")
+
+
+@pytest.mark.slow
+def test_tars_of_webdataset_are_imported_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tars").mkdir()
+    write_pictures(tmp_path)
+    names = [*(f"train-{i:03d}.tar" for i in range(10)), "test-0.tar"]
+    for number, name in enumerate(names):
+        with tarfile.open(tmp_path / "tars" / name, "w") as tar:
+            for i in range(number * 4, number * 4 + (4 if name != "test-0.tar" else 20)):
+                tar.add(tmp_path / f"{i}.png", f"{i:04d}.png")
+                member = tarfile.TarInfo(f"{i:04d}.txt")
+                member.size = len(text := f"picture no. {i}".encode())
+                tar.addfile(member, io.BytesIO(text))
+    recipe, job = tmp_path / "webdataset.yaml", tmp_path / "job.yaml"
+    recipe.write_text(RECIPES["webdataset.yaml"])
+    job.write_text(
+        f"name: mine\ndata: {{shards: {tmp_path}/tars, a: text, b: image, entries: 16, workers: 0, "
+        "images: {size: 32}}\n"
+        "model: {embedding_dim: 32, a: {kind: bag_of_words}, b: {kind: cnn, depth: 3}}\n"
+        "objective: {swamp: {prototypes: 8, queue: {size: 16}}}\n"
+        "train: {epochs: 1, optimizer: {lr: 1.0e-3}}\nevaluate: [{split: test}]\n"
+    )
+    refused = swamp("run", job, "--run-dir", tmp_path / "run")
+    assert refused.code == 2
+    assert "It holds 11 tars" in refused.said
+    assert "kind: webdataset" in refused.said
+    here("shards", "build", recipe)
+    here("shards", "verify", "data/mine")
+    ran = swamp("run", job, f"data.shards={tmp_path}/data/mine", "--run-dir", tmp_path / "run")
+    assert ran.code == 0, ran.said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 2
+    assert result["evaluations"][0]["metrics"]["pair/a_to_b"]["num_queries"] == 20
 
 
 @pytest.mark.timeout(600)  # four commands
