@@ -17,7 +17,9 @@ from swamp_dist.config import (
     StageSettings,
     SweepSettings,
 )
+from swamp_dist.config.own_tars import import_hint
 from swamp_dist.errors import ExitCode
+from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import describe, kind_of, load
 from swamp_dist.runs.folder import RunDir
 
@@ -107,8 +109,18 @@ def show(
     what = _KINDS.get(kind, "cluster")
     shown = [s for s in describe(settings) if not (changed and s.is_default)]
     show_settings(f"{file} ({what})", shown)
+    if isinstance(settings, StageSettings):
+        _warn_of_tars(settings)
     if isinstance(settings, StageSettings) and settings.train is not None:
         warn_of(settings)
         balance = settings.objective.balance(settings.data.entries * settings.data.pairs_per_entry)
         if balance is not None:
             say_prose(f"\n{balance}.")
+
+
+def _warn_of_tars(settings: StageSettings) -> None:
+    """Say where a folder is no shard set, but holds tars that can become one."""
+    for folder in settings.shard_sets:
+        hint = import_hint(folder)
+        if hint and not (folder / MANIFEST_FILE).is_file():
+            say_prose(f"\nwarning: no shard set at {folder}: there is no {MANIFEST_FILE} in it. {hint}.")

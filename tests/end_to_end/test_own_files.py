@@ -117,6 +117,7 @@ def test_tars_of_webdataset_are_imported_and_trained_on(
     assert refused.code == 2
     assert "It holds 11 tars" in refused.said
     assert "kind: webdataset" in refused.said
+    assert "It holds 11 tars" in " ".join(here("show", job).split())
     here("shards", "build", recipe)
     here("shards", "verify", "data/mine")
     ran = swamp("run", job, f"data.shards={tmp_path}/data/mine", "--run-dir", tmp_path / "run")

@@ -15,6 +15,7 @@ from swamp_dist.data.manifest import read_manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.loading import load
 from swamp_dist.prepare.build import BuildWorkers, build_shards, read_coverage
 from swamp_dist.sources import webdataset
 from swamp_dist.sources.webdataset import open_splits, safe_key
@@ -268,6 +269,19 @@ def test_a_tar_that_changes_during_the_build_is_refused(folder):
     write(folder / "0.tar", *pair("a", "other"), *pair("b"))
     with pytest.raises(UserError, match="0.tar was changed since the build began"):
         split.read(0)
+
+
+def test_recipes_give_one_or_several(folder):
+    recipe = folder / "recipes" / "r.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(
+        "name: r\nsource:\n  kind: webdataset\n  tars: [a.tar, 'b-*.tar']\n  shares: {train: 1.0}\n"
+        "  fields: {image: [jpg, png], text: json}\n  json_key: c\n"
+    )
+    write(folder / "recipes" / "b-1.tar", ("0.png", IMAGE), ("0.json", b'{"c": "a cat"}'))
+    write(folder / "recipes" / "a.tar", ("1.jpg", IMAGE), ("1.json", b'{"c": ["a dog"]}'))
+    found = read_all(load(recipe, ShardSettings).source)
+    assert [(each.key, each.captions) for each in found] == [("v_1", ("a dog",)), ("v_0", ("a cat",))]
 
 
 def test_long_and_strange_keys_are_safe_and_distinct():
