@@ -119,8 +119,9 @@ class WebDatasetSource(Settings):
         }
 
     def files(self) -> list[Path]:
-        """The files whose hash the set keeps."""
-        return [file for files in self.tars_of().values() for file in files]
+        """The files whose hash the set keeps. Behind the tars of a split its first stands again, so that
+        a tar that goes over to the next split changes the hash."""
+        return [file for files in self.tars_of().values() for file in (*files, files[0])]
 
 
 def import_hint(folder: Path) -> str:

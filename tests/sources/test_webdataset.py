@@ -17,6 +17,7 @@ from swamp_dist.data.verify import verify_shards
 from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.loading import load
 from swamp_dist.prepare.build import BuildWorkers, build_shards, read_coverage
+from swamp_dist.prepare.raw_data import pin_source
 from swamp_dist.sources import webdataset
 from swamp_dist.sources.webdataset import open_splits, safe_key
 from tests.data.image_sets import FORMATS, encode, smooth
@@ -269,6 +270,18 @@ def test_a_tar_that_changes_during_the_build_is_refused(folder):
     write(folder / "0.tar", *pair("a", "other"), *pair("b"))
     with pytest.raises(UserError, match="0.tar was changed since the build began"):
         split.read(0)
+
+
+def test_a_tar_that_goes_over_to_another_split_makes_another_set(folder):
+    for name in ("a-0", "b-0", "b-1"):
+        write(folder / f"{name}.tar", *pair(name))
+    settings = source(splits={"train": "a-*.tar", "test": "b-*.tar"})
+    before = pin_source(settings)
+    assert pin_source(settings) == before
+    (folder / "b-0.tar").rename(folder / "a-9.tar")
+    assert pin_source(settings) != before
+    with pytest.raises(UserError, match=r"source.sha256: expected .* a-0.tar"):
+        open_splits(before)
 
 
 def test_recipes_give_one_or_several(folder):
