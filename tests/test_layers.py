@@ -55,7 +55,7 @@ LAYERS = [
 WALLS = {
     "deepspeed": {"train/deepspeed_library.py"},
     "webdataset": {"data/"},
-    "xxhash": {"data/", "encoders/bag_of_words.py"},
+    "xxhash": {"data/", "encoders/hashed_words.py"},
     "triton": {"objective/solve/masses_triton.py"},
     "submitit": {"backends/slurm/"},
     "ray": {"backends/ray/"},

@@ -31,7 +31,7 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.transforms import make_pixels, random_box, uniform_numbers
 from swamp_dist.data.writer import write_shards
-from swamp_dist.encoders.bag_of_words import HashedWords
+from swamp_dist.encoders.hashed_words import HashedWords
 from swamp_dist.records import Sample
 
 SIZE, BATCH = 224, 32

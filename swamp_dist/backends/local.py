@@ -125,7 +125,7 @@ def run_ranks(
         report: where messages to the user go.
         console: where rank 0 writes; None = this process's own output. Others write to their log files.
         module: what the ranks run; None = `rank_process.RANK_MODULE`.
-        patience: seconds a rank gets between SIGTERM and SIGKILL.
+        patience: seconds from SIGTERM to SIGKILL, per rank.
 
     SIGTERM, SIGUSR2 and SIGHUP are passed on to the ranks and SIGINT as SIGTERM, so that they save and stop:
     code REQUEUE, also where they had not begun. A second SIGINT kills them: code INTERRUPTED.

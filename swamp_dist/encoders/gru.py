@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from swamp_dist.bounds import Width
-from swamp_dist.encoders.bag_of_words import HashedWords
 from swamp_dist.encoders.cost import EncoderCost, Layer
-from swamp_dist.encoders.encoder import Encoder, Tokenizer, text_problem
+from swamp_dist.encoders.hashed_words import HashedWordsEncoder
 from swamp_dist.records import InputSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class GruSettings(Encoder):
+class GruSettings(HashedWordsEncoder):
     """Bidirectional GRU over the learned vectors of a text's words, mean of both directions and of the words,
     after SCAN's text encoder. Words are found by their hashes, as for `bag_of_words`."""
 
     kind: Literal["gru"] = "gru"
-    buckets: Annotated[int, Field(ge=1, le=2**24)] = 2**15
-    """Vectors; words whose hashes fall together share one."""
     width: Width = 300
     """Length of a word's vector."""
-    max_words: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Words of a text that count, the first ones."""
-
-    def input_problem(self, spec: InputSpec) -> str | None:
-        """Takes texts."""
-        return text_problem(self.kind, spec)
-
-    def tokenizer(self) -> Tokenizer:
-        """`HashedWords`."""
-        return HashedWords(self.buckets, self.max_words)
 
     def build(self, spec: InputSpec, embedding_dim: int) -> nn.Module:
         """`BidirectionalGru`."""
@@ -62,7 +47,3 @@ class GruSettings(Encoder):
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Length of a state."""
         return shapes["forwards.weight_hh_l0"][1] if "forwards.weight_hh_l0" in shapes else None
-
-    def configured_input(self) -> InputSpec:
-        """Texts, whose length the settings bound."""
-        return InputSpec((), kind="text")

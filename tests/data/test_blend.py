@@ -14,7 +14,7 @@ from swamp_dist.data.blend import blend_problems, open_blend
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.stream import PairStream, open_blended_stream, open_stream
-from swamp_dist.encoders.bag_of_words import HashedWords
+from swamp_dist.encoders.hashed_words import HashedWords
 from swamp_dist.errors import UserError
 from swamp_dist.records import Words
 from tests.data.image_sets import build_raw

@@ -18,7 +18,7 @@ from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import FieldSpec, Manifest, load_manifest
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.writer import write_shards
-from swamp_dist.encoders.bag_of_words import HashedWords
+from swamp_dist.encoders.hashed_words import HashedWords
 from swamp_dist.errors import UserError
 from swamp_dist.records import InputSpec, PairBatch, Sample, Tokens
 from tests.data.image_sets import build_raw, encode, raw_sample

@@ -32,7 +32,7 @@ train:
   log_every: 1
 evaluate: [{{split: test}}]
 """
-"""Of 200 entries: 8 steps an epoch, 16 in all; step-12 and step-16 stay."""
+"""Of 200 entries: 8 steps per epoch, 16 in all; step-12 and step-16 stay."""
 SCREEN = 25
 
 

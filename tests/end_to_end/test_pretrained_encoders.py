@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tree(files: Path, **model: Any) -> dict[str, Any]:
-    """A job of three steps an epoch; `model` changes settings of both encoders."""
+    """A job of three steps per epoch; `model` changes settings of both encoders."""
     image = {
         "kind": "timm",
         "name": "test_resnet",

@@ -19,7 +19,7 @@ from tests.data.image_sets import encode, smooth
 from tests.end_to_end.command import COMMAND, ROOT, ended, ran, rank_pids, refused, sha256, start, until
 
 _PICTURES = 60
-"""48 for training: 3 steps an epoch."""
+"""48 for training: 3 steps per epoch."""
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.words import check_table_hash
 from swamp_dist.errors import UserError
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.stage.resolve import resolve, training_marks, word_source
+from swamp_dist.stage.problems import word_source
+from swamp_dist.stage.resolve import resolve, training_marks
 from swamp_dist.train.input_parts import UNIT_PARTS, check_unit_parts, unit_parts
 from swamp_dist.train.weights import save_weights
 from swamp_dist.train.word_source import WORD_SOURCE
