@@ -33,6 +33,8 @@ _MARK = "SWAMP_RAY_RUN"
 """Variable of a rank and of all that it starts: the run folder, by which the next worker finds them."""
 _POLL_SECONDS = 0.2
 _KILLED_SECONDS = 30.0
+_SAVE_SECONDS = 120.0
+"""So long a rank has to save where its worker cannot ask any more how its peers are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ def run_rank(
     """Start this worker's rank and wait for its end.
 
     Args:
-        hear: waits so many seconds or until there is something new; the state of this start.
+        hear: waits so many seconds or until there is something new; the state of this start. Where it fails,
+            driver and Ray are lost: the rank is told to save, as its peers are, and the error goes on.
     """
     log = spec.folder.console_log if info.rank == 0 else spec.folder.log(info.rank)
     with log.open("ab") as out:
@@ -150,9 +153,9 @@ def run_rank(
         )
     try:
         _follow(child, spec.peer_seconds, hear)
-    finally:
-        if child.poll() is None:
-            child.kill()
+    except BaseException:
+        _let_save(child)
+        raise
     code = child.wait()
     text = log.read_bytes()[before:].decode(errors="replace")
     said = "" if code in RETURNED else _failure(info, code, log, text)
@@ -174,6 +177,17 @@ def _follow(
         if state.exits and deadline is None:
             deadline = time.monotonic() + peer_seconds
         if deadline is not None and time.monotonic() > deadline:
+            child.kill()
+            child.wait()
+
+
+def _let_save(child: subprocess.Popen[bytes]) -> None:
+    """Ask a rank to save and wait for its end; kill it where it takes too long."""
+    try:
+        child.terminate()
+        child.wait(_SAVE_SECONDS)
+    finally:
+        if child.poll() is None:
             child.kill()
             child.wait()
 

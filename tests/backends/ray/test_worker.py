@@ -122,6 +122,28 @@ def test_a_rank_that_hangs_after_its_peers_ended_is_killed(
     assert play(stuck, lambda s: replace(silence(s), signals=(2, 2))).code == -signal.SIGKILL
 
 
+def test_a_rank_saves_where_its_worker_can_ask_nobody_any_more(
+    play: Callable[[str, Callable[[float], MailboxState]], RankExit], spec: RankSpec
+) -> None:
+    """A killed driver takes the mailbox with it, often before Ray has ended the workers."""
+    ready, saved = spec.folder.path / "ready", spec.folder.path / "saved"
+    body = (
+        "def save(*_):\n    time.sleep(0.3); (run / 'saved').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "(run / 'ready').touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def hear(seconds: float) -> MailboxState:
+        if ready.exists():
+            raise ConnectionError("the mailbox died")
+        return silence(seconds)
+
+    with pytest.raises(ConnectionError, match="the mailbox died"):
+        play(body, hear)
+    assert saved.exists()
+
+
 def test_what_an_earlier_start_left_is_waited_for_and_then_killed(spec: RankSpec) -> None:
     mine = {"SWAMP_RAY_RUN": str(spec.folder.path.resolve())}
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, **mine})
