@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from swamp_dist.cli.app import Overrides, app
+from swamp_dist.cli.ending import say_ending
 from swamp_dist.cli.printing import say, warn_of
-from swamp_dist.cli.stages import say_ending
 from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError
 from swamp_dist.loading import load, load_cluster

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from swamp_dist.cli.app import Overrides, app
+from swamp_dist.cli.ending import say_ending
 from swamp_dist.cli.printing import say, say_prose, show_settings, warn_of
 from swamp_dist.cli.printing import show as show_on_console
 from swamp_dist.config import (
@@ -18,7 +19,6 @@ from swamp_dist.config import (
     SweepSettings,
 )
 from swamp_dist.config.own_tars import import_hint
-from swamp_dist.errors import ExitCode
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import describe, kind_of, load
 from swamp_dist.runs.folder import RunDir
@@ -55,25 +55,6 @@ def run_here(settings: StageSettings, folder: RunDir, ranks: int) -> int:
     code = local_stage.run_here(settings, folder, ranks, say, warn_of)
     say_ending(code, folder)
     return code
-
-
-def say_ending(code: int, folder: RunDir) -> None:
-    """What comes next after a stage that ran while the command waited."""
-    if code == ExitCode.DONE:
-        _say_alarms(folder)
-        say(f"run folder:  {folder.path}")
-        say(f"curves:      tensorboard --logdir {folder.path}")
-        say(f"next:        swamp table {folder.path}")
-    elif code == ExitCode.REQUEUE:
-        say("stopped with its progress saved; the same command continues")
-
-
-def _say_alarms(folder: RunDir) -> None:
-    """The alarms of the training, those that were cleared too: its figures may not be worth much."""
-    result = folder.read_result()
-    for alarm in () if result is None else result.alarms:
-        cleared = "" if alarm.cleared is None else f" (cleared at step {alarm.cleared})"
-        say(f"alarm:       {alarm.message}{cleared}")
 
 
 @app.command(

@@ -96,7 +96,7 @@ def look(
     if facts.done:
         try:
             result = run_dir.read_result()
-            outcome = best_of_result(result) if result is not None else outcome
+            outcome = best_of_result(result, outcome) if result is not None else outcome
         except UserError as error:
             state, reason = "failed", str(error).splitlines()[0]
     elif (obstacle := _obstacle(run_dir)) is not None:
@@ -215,13 +215,14 @@ def _world_size(tries: Sequence[Attempt]) -> int | None:
     return next((int(size) for size in reversed(sizes) if size is not None), None)
 
 
-def best_of_result(result: StageResult) -> BestMetric:
-    """The mean R@1 of a finished run's last evaluation that has one."""
+def best_of_result(result: StageResult, validated: BestMetric = BestMetric()) -> BestMetric:
+    """The mean R@1 of a finished run's last evaluation that has one; else `validated`, what its training has
+    validated by."""
     for evaluation in reversed(result.evaluations):
         if _SHOWN in metric_names(evaluation.metrics):
             value = named_metrics(evaluation.metrics, _SHOWN)
             return BestMetric(f"{evaluation.split} {_SHOWN}", value, None, result.selected_step)
-    return BestMetric(best_step=result.selected_step)
+    return validated if validated.best is not None else BestMetric(best_step=result.selected_step)
 
 
 def best_of_training(events: Sequence[Record], rows: Sequence[Record]) -> BestMetric:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import TextIO
 
 from swamp_dist.distributed import World
 from swamp_dist.printable import PrintableFormatter
@@ -20,9 +22,22 @@ def configure_logging(world: World, log_file: str | None = None) -> None:
         to_file.setFormatter(line)
         logger.addHandler(to_file)
     if world.is_main:
-        to_console = logging.StreamHandler()
+        to_console = _Console()
         to_console.setFormatter(_Brief("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(to_console)
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is when a line comes: while a bar is drawn, above it."""
+
+    @property
+    def stream(self) -> TextIO:
+        """stderr of now."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """The base class sets the stderr of its beginning, which is not kept."""
 
 
 class _Brief(PrintableFormatter):

@@ -18,6 +18,7 @@ from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, on_main
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.figures import figures_line
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
 from swamp_dist.records import Alarm, EvaluationResult, StageResult, StepReport
@@ -265,4 +266,5 @@ def _evaluate_all(
         if agree(stop_requested(), world):
             raise Preempted(steps)
         evaluations.append(evaluate(stage, model, each, world))
+        logger.info("evaluation on %s: %s", each.split, figures_line(evaluations[-1]))
     return tuple(evaluations)

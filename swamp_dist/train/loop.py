@@ -12,6 +12,7 @@ from torch import Tensor
 
 from swamp_dist.config import ValidateSettings
 from swamp_dist.data.stream import PairStream
+from swamp_dist.evaluate.figures import figures_line
 from swamp_dist.evaluate.retrieval import better, metric_value
 from swamp_dist.objective.signs import signs
 from swamp_dist.records import Alarm, EvaluationResult, StepReport
@@ -199,14 +200,26 @@ def _validate(run: TrainRun, wanted: ValidateSettings, progress: Progress) -> Pr
         evaluation = run.validate()
     with _writing_after(progress.step):
         run.metrics.evaluation(wanted.split, evaluation, progress.step)
-    # Not better than the best so far: count it.
     value = metric_value(evaluation, wanted.metric)
-    if progress.best_value is not None and not better(wanted.metric, value, progress.best_value):
+    is_best = progress.best_value is None or better(wanted.metric, value, progress.best_value)
+    logger.info("%s", _validation_line(evaluation, wanted, progress, value, is_best=is_best))
+    # Not better than the best so far: count it.
+    if not is_best:
         return replace(progress, stale=progress.stale + 1)
     # The best so far: keep it.
     with _writing_after(progress.step):
         sha256 = keep_best(state, progress.step) if state.training.select == "best" else None
     return replace(progress, best_value=value, best_step=progress.step, stale=0, best_sha256=sha256)
+
+
+def _validation_line(
+    evaluation: EvaluationResult, wanted: ValidateSettings, before: Progress, value: float, *, is_best: bool
+) -> str:
+    best = "the best so far" if is_best else f"the best is {before.best_value:.2f} at step {before.best_step}"
+    return (
+        f"validation on {wanted.split} after step {before.step}: {wanted.metric} {value:.2f}, {best} "
+        f"({figures_line(evaluation)})"
+    )
 
 
 def _out_of_patience(run: TrainRun, progress: Progress) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "swamp_dist"]
@@ -34,6 +38,7 @@ evaluate: [{{split: test}}]
 """
 """Of 200 entries: 8 steps per epoch, 16 in all; step-12 and step-16 stay."""
 SCREEN = 25
+needs_terminal = pytest.mark.skipif(shutil.which("script") is None, reason="no `script` to make a terminal")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,26 @@ def ran(command: list[str], **variables: str) -> Ended:
         command, cwd=ROOT, env=environment() | variables, capture_output=True, text=True, timeout=150
     )
     return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def on_a_terminal(*arguments: object, columns: int = 100, code: int = 0) -> str:
+    """What the command prints on a terminal of this width, when it ends with `code`."""
+    command = shlex.join([*COMMAND, *map(str, arguments)])
+    done = subprocess.run(
+        ["script", "-qec", f"stty cols {columns} rows 40; {command}", "/dev/null"],
+        cwd=ROOT,
+        env=environment() | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=150,
+    )
+    assert done.returncode == code, done.stdout.decode()
+    return done.stdout.decode()
+
+
+def plain(text: str) -> str:
+    """What a terminal showed, without its control codes."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
 
 
 def refused(ended: Ended, *expected: str, code: int = 2) -> None:

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import COMMAND, ROOT, environment, swamp, write_job
+from tests.end_to_end.command import needs_terminal, on_a_terminal, plain, swamp, write_job
 
 
-def on_a_terminal(*arguments: object, columns: int = 100) -> str:
-    """What the command prints on a terminal of this width."""
-    command = shlex.join([*COMMAND, *map(str, arguments)])
-    done = subprocess.run(
-        ["script", "-qec", f"stty cols {columns} rows 40; {command}", "/dev/null"],
-        cwd=ROOT,
-        env=environment() | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stdout.decode()
-    return done.stdout.decode()
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
-
-
-@pytest.mark.skipif(shutil.which("script") is None, reason="no `script` to make a terminal")
+@needs_terminal
 def test_show_is_readable_in_100_columns() -> None:
     lines = plain(on_a_terminal("show", "jobs/finetune/synthetic.yaml")).splitlines()
     assert max(map(len, lines)) <= 100
@@ -42,7 +20,7 @@ def test_show_is_readable_in_100_columns() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("script") is None, reason="no `script` to make a terminal")
+@needs_terminal
 def test_bar_on_a_terminal_and_plain_lines_elsewhere(tiny_shards: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, tiny_shards)
     shown = on_a_terminal("run", job, "--ranks", 2, "--run-dir", tmp_path / "one")
