@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from swamp_dist.config import EvaluateSettings, ModelSettings, StageSettings
 from swamp_dist.data.field_inputs import FieldInputs, stage_inputs
 from swamp_dist.data.inputs import input_spec, input_specs, uses_words
 from swamp_dist.data.manifest import Manifest, load_manifest
-from swamp_dist.data.raw_fields import objects
+from swamp_dist.data.memory_items import OBJECTS, Items, item_objects
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
@@ -34,9 +34,6 @@ from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.weights import load_into, load_weights
 from swamp_dist.train.weights_header import embedding_dim_of
 from swamp_dist.train.word_source import check_word_source
-
-Items = Sequence[str] | Sequence[bytes] | np.ndarray | Tensor
-"""Items in memory: texts, files of images, or rows of an array."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class TrainedModel:
         Args:
             field: the modality, one of `fields`.
             items: (n, width) vectors; for a field of words or texts, n texts; for a field of images, the
-                bytes of n files. n is at least 1.
+                bytes of n files; for a ragged field, n arrays (elements, width). n is at least 1.
             chunk: items embedded at a time.
 
         Returns:
@@ -132,9 +129,9 @@ class TrainedModel:
 
     def _chunks(self, field: str, spec: InputSpec, items: Items, chunk: int) -> Iterator[Inputs]:
         """The items as the encoder takes them, on the device: float32 vectors, words of the table, pixels,
-        tokens."""
+        tokens, sets."""
         starts = range(0, len(items), chunk)
-        if spec.kind in ("image", "text"):
+        if spec.kind in OBJECTS:
             yield from self._raw_chunks(field, spec, items, chunk)
             return
         if self._words is not None and spec.word_dim is not None:
@@ -159,14 +156,10 @@ class TrainedModel:
             yield rows[i : i + chunk].to(self.device).float()
 
     def _raw_chunks(self, field: str, spec: InputSpec, items: Items, chunk: int) -> Iterator[Inputs]:
-        wanted: type = bytes if spec.kind == "image" else str
-        what = "the bytes of encoded images" if spec.kind == "image" else "texts"
-        raw = tuple(item for item in items if isinstance(item, str | bytes) and isinstance(item, wanted))
-        if isinstance(items, str | bytes) or len(raw) != len(items):
-            raise UserError(f"field {field!r} holds {spec.kind}s: expected a list of {what}")
+        raw = item_objects(field, spec, items)
         maker = self.inputs(self.manifest)[self.fields.index(field)]
         for i in range(0, len(raw), chunk):
-            made = maker.make(objects(raw[i : i + chunk]), partial(_blame_item, i))
+            made = maker.make(raw[i : i + chunk], partial(_blame_item, i))
             yield map_tensors(made, lambda rows: rows.to(self.device))
 
     def encode(self, place: int, inputs: Inputs) -> Tensor:

@@ -23,7 +23,8 @@ class Sample:
 
     `fields` maps a field name to an array, to the bytes of one encoded image (JPEG, PNG or WebP), to a text
     or, of a field of several items, to several texts. Every entry of a set has the same fields of the same
-    kind and dtype; an array of several items (captions, clips) has one more leading axis than its item.
+    kind and dtype; an array of several items (captions, clips) has one more leading axis than its item. So
+    has a ragged array, whose one item is a set of any number of elements (regions of an image).
     """
 
     key: str
@@ -71,17 +72,30 @@ class Tokens(NamedTuple):
     """(b, W) bool: True where a token stands, False for padding, which may change no embedding."""
 
 
-Inputs: TypeAlias = "Tensor | Words | Tokens"
-"""Inputs of one modality for b items: an array with b rows (of images: their pixels), words or tokens."""
+class Sets(NamedTuple):
+    """Sets of vectors, of as many elements as each has: what an encoder of sets takes and gives."""
+
+    values: Tensor
+    """(b, n, d): the elements; n is the most that a set of the batch has."""
+    mask: Tensor
+    """(b, n) bool: True where an element stands, in every set at least once; False for padding behind the
+    elements, which may change no embedding."""
+
+
+Inputs: TypeAlias = "Tensor | Words | Tokens | Sets"
+"""Inputs of one modality for b items: an array with b rows (of images: their pixels), words, tokens or
+sets."""
 
 
 def take_rows(inputs: Inputs, rows: slice | Tensor) -> Inputs:
-    """Some of the items, (n, ...), by a slice or their numbers; words keep all their vectors, tokens their
-    width."""
+    """Some of the items, (n, ...), by a slice or their numbers; words keep all their vectors, tokens and sets
+    their width."""
     if isinstance(inputs, Words):
         return Words(inputs.ids[rows], inputs.vectors)
     if isinstance(inputs, Tokens):
         return Tokens(inputs.ids[rows], inputs.mask[rows])
+    if isinstance(inputs, Sets):
+        return Sets(inputs.values[rows], inputs.mask[rows])
     return inputs[rows]
 
 
@@ -91,10 +105,12 @@ def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
         return Words(change(inputs.ids), change(inputs.vectors))
     if isinstance(inputs, Tokens):
         return Tokens(change(inputs.ids), change(inputs.mask))
+    if isinstance(inputs, Sets):
+        return Sets(change(inputs.values), change(inputs.mask))
     return change(inputs)
 
 
-InputKind: TypeAlias = Literal["array", "words", "image", "text"]
+InputKind: TypeAlias = Literal["array", "words", "image", "text", "set"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class InputSpec:
 
     shape: tuple[int, ...]
     """Of an array; of words (W,), the ids a caption has; of images (3, S, S), pixels as uint8, red first; of
-    texts (), since the encoder's tokenizer decides."""
+    texts (), since the encoder's tokenizer decides; of sets (d,), one element."""
     word_dim: int | None = None
     """Values of one word vector; None where the modality is none of words."""
     kind: InputKind = "array"

@@ -15,7 +15,7 @@ from swamp_dist.data.transforms import make_pixels
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.encoders.encoder import Tokenizer
 from swamp_dist.errors import UserError
-from swamp_dist.records import InputKind, Inputs, Tokens
+from swamp_dist.records import InputKind, Inputs, Sets, Tokens
 
 Draw = tuple[object, ...]
 """What the random changes of one item depend on."""
@@ -38,10 +38,11 @@ class FieldInputs:
 
     def make(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None = None) -> Inputs:
         """(n, ...) inputs of n stored items, on the CPU: an array as it is stored, the words of a table,
-        pixels (n, 3, S, S) uint8, or tokens.
+        pixels (n, 3, S, S) uint8, tokens, or sets padded to the longest of them.
 
         Args:
-            rows: (n, ...) values of an array or word ids; (n,) objects `bytes` or `str` of images and texts.
+            rows: (n, ...) values of an array or word ids; (n,) objects: `bytes` or `str` of images and
+                texts, arrays (elements, ...) of sets.
             blame: makes the error of an item that is refused.
             draws: of every item in training; None: the deterministic form of an evaluation.
 
@@ -54,6 +55,8 @@ class FieldInputs:
             return torch.from_numpy(self._pixels(rows, blame, draws))
         if self.kind == "text":
             return self._tokens(rows)
+        if self.kind == "set":
+            return pad_sets(rows)
         return torch.from_numpy(rows)
 
     def _pixels(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None) -> np.ndarray:
@@ -76,6 +79,16 @@ class FieldInputs:
             )
         ids, mask = self.tokenizer(rows.tolist())
         return Tokens(torch.as_tensor(ids), torch.as_tensor(mask))
+
+
+def pad_sets(sets: Sequence[np.ndarray] | np.ndarray) -> Sets:
+    """Arrays (elements, ...) of one dtype as sets, zeros behind the elements of all but the longest."""
+    lengths = np.array([len(elements) for elements in sets])
+    values = np.zeros((len(sets), lengths.max(), *sets[0].shape[1:]), dtype=sets[0].dtype)
+    for row, elements in zip(values, sets, strict=True):
+        row[: len(elements)] = elements
+    mask = np.arange(values.shape[1]) < lengths[:, None]
+    return Sets(torch.from_numpy(values), torch.from_numpy(mask))
 
 
 def tokenizers(model: ModelSettings) -> Tokenizers:
@@ -109,5 +122,5 @@ def field_inputs(
     """
     spec, words = manifest.field(field), open_words(manifest)
     of_words = words if words is not None and field in words.record.fields else None
-    kind: InputKind = spec.kind if of_words is None else "words"
+    kind: InputKind = "set" if spec.ragged else spec.kind if of_words is None else "words"
     return FieldInputs(field, kind, of_words, images or ImageSettings(), tokenizer)

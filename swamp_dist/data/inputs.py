@@ -31,6 +31,8 @@ def input_spec(manifest: Manifest, name: str, image_size: int) -> InputSpec:
     spec, words = manifest.field(name), manifest.record.words
     if spec.kind == "image":
         return InputSpec((3, image_size, image_size), kind="image")
+    if spec.ragged:
+        return InputSpec(spec.shape, kind="set")
     dim = words.dim if words is not None and name in words.fields else None
     return InputSpec(spec.shape, dim, "words" if dim is not None else spec.kind)
 

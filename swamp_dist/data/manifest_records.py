@@ -26,13 +26,16 @@ class _Record(BaseModel):
 class FieldSpec(_Record):
     """What one item of a field is; `items`: an entry holds several, arrays on a leading axis.
 
-    An array has dtype and shape; an image is the bytes of an encoded file, a text is UTF-8.
+    An array has dtype and shape; an image is the bytes of an encoded file, a text is UTF-8. The item of a
+    `ragged` field is a set: an array of any number of elements of that shape, at least one, on a leading
+    axis.
     """
 
     dtype: str = ""
     shape: tuple[int, ...] = ()
     items: bool = False
     kind: Literal["array", "image", "text"] = "array"
+    ragged: bool = False
 
     @model_validator(mode="after")
     def _arrays_have_a_dtype(self) -> FieldSpec:
@@ -40,28 +43,35 @@ class FieldSpec(_Record):
             raise ValueError(f"kind {self.kind} with dtype {self.dtype!r} and shape {self.shape}")
         if self.kind == "image" and self.items:
             raise ValueError("an entry holds one image in a field")
+        if self.ragged and (self.kind != "array" or self.items):
+            raise ValueError(
+                "a ragged field holds one set of arrays per entry: no images, texts or several items"
+            )
         return self
 
     @model_serializer(mode="wrap")
     def _leave_out_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Arrays are written as they were before there were other kinds, so that hashes stay."""
+        """Arrays are written as they were before there were other kinds and sets, so that hashes stay."""
         content: dict[str, Any] = handler(self)
-        nothing = ("kind",) if self.kind == "array" else ("dtype", "shape")
+        nothing = {"kind"} if self.kind == "array" else {"dtype", "shape"}
+        if not self.ragged:
+            nothing.add("ragged")
         return {name: value for name, value in content.items() if name not in nothing}
 
     def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         """Whether an entry's array of this dtype and shape is what the field, one of arrays, promises."""
         if dtype != np.dtype(self.dtype):
             return False
-        return (
-            len(shape) > 0 and shape[0] > 0 and shape[1:] == self.shape if self.items else shape == self.shape
-        )
+        if self.items or self.ragged:
+            return len(shape) > 0 and shape[0] > 0 and shape[1:] == self.shape
+        return shape == self.shape
 
     def __str__(self) -> str:
-        """For example `float32 (items, 100)`, `image` or `text (items)`."""
+        """For example `float32 (items, 100)`, `float32 (elements, 2048)`, `image` or `text (items)`."""
         if self.kind != "array":
             return f"{self.kind} (items)" if self.items else self.kind
-        axes = (["items"] if self.items else []) + [str(n) for n in self.shape]
+        leading = ["items"] if self.items else ["elements"] if self.ragged else []
+        axes = leading + [str(n) for n in self.shape]
         return f"{self.dtype} ({', '.join(axes)})"
 
 

@@ -19,12 +19,13 @@ from swamp_dist.data.clips import (
     pool_max,
     row_bounds,
 )
+from swamp_dist.data.column import Column
 from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import NO_TOKENIZERS, Draw, FieldInputs, Tokenizers, field_inputs
 from swamp_dist.data.inputs import check_clips, word_field
 from swamp_dist.data.lanes import item_choice
 from swamp_dist.data.manifest import Manifest
-from swamp_dist.data.reader import Column, EntryReader
+from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.records import Inputs
 

@@ -85,4 +85,6 @@ def objects(value: bytes | str | tuple[bytes | str, ...]) -> np.ndarray:
 
 def raw_bytes(rows: np.ndarray) -> int:
     """Size of the items of a column in memory, of objects that of their content."""
-    return sum(len(item) for item in rows.flat) if rows.dtype == object else rows.nbytes
+    if rows.dtype != object:
+        return rows.nbytes
+    return sum(item.nbytes if isinstance(item, np.ndarray) else len(item) for item in rows.flat)

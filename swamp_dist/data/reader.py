@@ -10,13 +10,13 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from swamp_dist.data.column import Column, make_column
 from swamp_dist.data.entry import Entry, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
 from swamp_dist.data.raw_fields import raw_bytes
@@ -27,18 +27,6 @@ logger = logging.getLogger(__name__)
 _OPEN_FILES = 128
 Indices = Sequence[int] | np.ndarray
 _Row = tuple[bytes, int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One field of n entries: entry i has the items rows[first[i]] ... rows[first[i] + count[i] - 1]."""
-
-    rows: np.ndarray
-    """(items, ...); images and texts are objects, `bytes` and `str`"""
-    first: np.ndarray
-    """(n,) int64"""
-    count: np.ndarray
-    """(n,) int64, at least 1"""
 
 
 class EntryReader(ABC):
@@ -65,10 +53,15 @@ class EntryReader(ABC):
     def columns(self, indices: Indices) -> dict[str, Column]:
         """Every field of the entries at these indices."""
         entries = self.read(indices)
-        return {name: _column([e.arrays[name] for e in entries], self.specs[name]) for name in self.fields}
+        return {
+            name: make_column([e.arrays[name] for e in entries], self.specs[name]) for name in self.fields
+        }
 
     def stack(self, field: str, indices: Indices) -> np.ndarray:
-        """(n, ...) one field of the entries, stacked; of a field with several items, equally many each."""
+        """(n, ...) one field of the entries, stacked; of a field with several items, equally many each; of a
+        ragged field (n,) arrays, each an object."""
+        if self.specs[field].ragged:
+            return make_column([entry.arrays[field] for entry in self.read(indices)], self.specs[field]).rows
         return np.stack([entry.arrays[field] for entry in self.read(indices)])
 
     def misfit(self, index: int, finding: str, is_damaged: bool = True) -> UserError:
@@ -82,13 +75,6 @@ class EntryReader(ABC):
 
     def close(self) -> None:  # noqa: B027  (most readers hold nothing)
         """Give back open files and memory."""
-
-
-def _column(arrays: list[np.ndarray], spec: FieldSpec) -> Column:
-    if not spec.items:
-        return Column(np.stack(arrays), np.arange(len(arrays)), np.ones(len(arrays), dtype=np.int64))
-    count = np.array([len(array) for array in arrays], dtype=np.int64)
-    return Column(np.concatenate(arrays), np.cumsum(count) - count, count)
 
 
 def open_reader(
@@ -287,7 +273,9 @@ class MemoryReader(EntryReader):
         for start in range(0, len(source.split), 4096):
             entries += source.read(range(start, min(start + 4096, len(source.split))))
         source.close()
-        self._columns = {n: _column([e.arrays[n] for e in entries], source.specs[n]) for n in source.fields}
+        self._columns = {
+            n: make_column([e.arrays[n] for e in entries], source.specs[n]) for n in source.fields
+        }
         self._text = tuple(entry.text for entry in entries)
         size = sum(raw_bytes(column.rows) for column in self._columns.values())
         encoded = [name for name in source.fields if source.specs[name].kind == "image"]
@@ -306,6 +294,9 @@ class MemoryReader(EntryReader):
         return Entry(index, key, int(self.split.labels[index]), arrays, self._text[index])
 
     def _array(self, column: Column, index: int, name: str) -> np.ndarray:
+        if self.specs[name].ragged:
+            elements: np.ndarray = column.rows[index]
+            return elements
         if not self.specs[name].items:
             view: np.ndarray = column.rows[index, ...]  # an array of one object too, and not the object
             return view

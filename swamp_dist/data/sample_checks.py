@@ -37,7 +37,11 @@ def check_keys(split: str, keys: Sequence[str]) -> None:
 
 
 def checked_samples(
-    samples: Iterable[Sample], split: str, fields: dict[str, FieldSpec], item_fields: frozenset[str]
+    samples: Iterable[Sample],
+    split: str,
+    fields: dict[str, FieldSpec],
+    item_fields: frozenset[str],
+    ragged_fields: frozenset[str] = frozenset(),
 ) -> Iterator[Sample]:
     """The samples, each checked as a build would check it: how a source is tested without building.
 
@@ -49,19 +53,27 @@ def checked_samples(
     keys: list[str] = []
     for sample in samples:
         if not fields:
-            fields.update(field_specs(sample, item_fields))
+            fields.update(field_specs(sample, item_fields, ragged_fields))
         check_sample(sample, split, fields)
         keys.append(sample.key)
         yield sample
     check_keys(split, keys)
 
 
-def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldSpec]:
+def field_specs(
+    sample: Sample, item_fields: frozenset[str], ragged_fields: frozenset[str] = frozenset()
+) -> dict[str, FieldSpec]:
     """What the fields of a set's first entry promise for all others.
+
+    Args:
+        sample: the first entry.
+        item_fields: fields of several items.
+        ragged_fields: fields whose item is a set, an array of any number of elements on a leading axis.
 
     Raises:
         UserError: a name, dtype or shape that cannot be stored.
     """
+    _check_ragged(sample, item_fields, ragged_fields)
     if not sample.fields or not item_fields <= sample.fields.keys():
         raise UserError(
             f"entry {sample.key!r}: fields {sorted(sample.fields)}, several items in {sorted(item_fields)}"
@@ -69,25 +81,37 @@ def field_specs(sample: Sample, item_fields: frozenset[str]) -> dict[str, FieldS
     specs = {}
     for name, array in sample.fields.items():
         check_name("field", name, _FIELD)
-        several = name in item_fields
+        several, ragged = name in item_fields, name in ragged_fields
         if not isinstance(array, np.ndarray):
             specs[name] = _raw_spec(f"entry {sample.key!r}, field {name!r}", name, array, several)
             continue
         if array.dtype.kind not in "biuf" or array.dtype != np.dtype(array.dtype.name):
             raise UserError(f"entry {sample.key!r}, field {name!r}: dtype {array.dtype.str} cannot be stored")
-        shape = array.shape[1:] if several else array.shape
-        if 0 in shape:
+        shape = array.shape[1:] if several or ragged else array.shape
+        if 0 in shape or (ragged and not array.ndim):
             raise UserError(f"entry {sample.key!r}, field {name!r}: shape {array.shape} holds no values")
-        specs[name] = FieldSpec(dtype=array.dtype.name, shape=shape, items=several)
+        specs[name] = FieldSpec(dtype=array.dtype.name, shape=shape, items=several, ragged=ragged)
     return specs
+
+
+def _check_ragged(sample: Sample, item_fields: frozenset[str], ragged_fields: frozenset[str]) -> None:
+    """Refuse names of ragged fields that are no arrays of one set per entry."""
+    arrays = {name for name, value in sample.fields.items() if isinstance(value, np.ndarray)}
+    if wrong := sorted(ragged_fields & item_fields or ragged_fields - arrays):
+        why = "hold several items too" if ragged_fields & item_fields else "are no arrays of the entry"
+        raise UserError(
+            f"entry {sample.key!r}: ragged fields {', '.join(wrong)} {why} (fields: "
+            f"{', '.join(sample.fields)}); a ragged field holds one set of vectors in every entry, an array "
+            "(elements, values)"
+        )
 
 
 def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) -> None:
     """Refuse a sample whose fields are not those of the set.
 
     Raises:
-        BadEntry: the raw data of this entry are damaged: values that are not finite, an image that does not
-            decode, text that is no UTF-8.
+        BadEntry: the raw data of this entry are damaged: values that are not finite, a set without elements,
+            an image that does not decode, text that is no UTF-8.
         UserError: other fields, dtypes or shapes, or a label that is none; names split, entry and field.
     """
     where = f"split {split!r}, entry {sample.key!r}"
@@ -99,6 +123,8 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
         if fields[name].kind != "array" or not isinstance(array, np.ndarray):
             _check_raw(where, sample.key, name, array, fields[name])
             continue
+        if fields[name].ragged and array.shape == (0, *fields[name].shape):
+            raise BadEntry(sample.key, "empty set", f"field {name!r}: a set without elements, {array.shape}")
         if not fields[name].fits(array.dtype, array.shape):
             raise UserError(
                 f"{where}, field {name!r}: expected {fields[name]} as in the first entry, found "

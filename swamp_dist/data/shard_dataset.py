@@ -54,7 +54,8 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
     s = j (mod n), whole. With another `batch_size` every entry still comes once, in another order.
 
     An entry is a dictionary of its fields as tensors, of an image as `bytes` and of a text as `str`, neither
-    decoded, of a field of words as row numbers of the set's word table; and `__key__` (str), `__index__` (its
+    decoded, of a field of words as row numbers of the set's word table, of a ragged field as (elements, ...),
+    which a loader's `collate_fn` has to pad; and `__key__` (str), `__index__` (its
     number in the split) and `__label__` (-1 where it has none). Of a field with several items (captions) one
     is drawn, by seed, epoch and key, or all are given.
 

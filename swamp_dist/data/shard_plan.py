@@ -33,6 +33,8 @@ class BuildSource:
     splits: Mapping[str, RawSplit]
     item_fields: frozenset[str] = frozenset()
     """Fields whose arrays have a leading axis of several items."""
+    ragged_fields: frozenset[str] = frozenset()
+    """Fields whose item is a set: an array with a leading axis of any number of elements."""
     tally: Callable[[Sample], Mapping[str, int]] = no_counts
     """Figures of one entry that the coverage report sums: captions, tokens."""
 
@@ -101,6 +103,8 @@ def plan_build(
         for start in range(0, count, size)
     )
     further = {"item_fields": sorted(source.item_fields), **(decides or {})}
+    if source.ragged_fields:
+        further["ragged_fields"] = sorted(source.ragged_fields)
     return BuildPlan(recipe, entries, units, keys_sha256(source), further)
 
 

@@ -108,7 +108,7 @@ def _read_and_check(
             f"{split.keys[number]!r}"
         )
     if not fields:
-        fields.update(field_specs(sample, source.item_fields))
+        fields.update(field_specs(sample, source.item_fields, source.ragged_fields))
     check_sample(sample, unit.split, fields)
     return sample
 

@@ -38,6 +38,7 @@ class ShardWriter:
         name: name of the set; default: that of the folder.
         entries_per_shard: entries in one tar file.
         item_fields: fields whose arrays have a leading axis of several items.
+        ragged_fields: fields whose item is a set: an array of any number of elements on a leading axis.
         source: JSON-ready facts about where the samples come from, kept in the manifest.
         force: replace the set at `folder`, if there is one, when the block ends.
     """
@@ -49,21 +50,21 @@ class ShardWriter:
         name: str | None = None,
         entries_per_shard: int = 1000,
         item_fields: Collection[str] = (),
+        ragged_fields: Collection[str] = (),
         source: Mapping[str, Any] | None = None,
         force: bool = False,
     ) -> None:
         if entries_per_shard < 1:
             raise ValueError(f"entries_per_shard = {entries_per_shard}: expected at least 1")
-        if isinstance(item_fields, str):
-            raise ValueError(
-                f"item_fields = {item_fields!r}: expected several names, for example [{item_fields!r}]"
-            )
+        for argument, given in (("item_fields", item_fields), ("ragged_fields", ragged_fields)):
+            if isinstance(given, str):
+                raise ValueError(f"{argument} = {given!r}: expected several names, for example [{given!r}]")
         self._folder = Path(folder)
         self._recipe = ManifestRecord(
             name=name or self._folder.name, source={"kind": "written", **(source or {})},
             entries_per_shard=entries_per_shard, shuffle_seed=None, fields={}, classes=0, splits={},
         )  # fmt: skip
-        self._item_fields = frozenset(item_fields)
+        self._item_fields, self._ragged_fields = frozenset(item_fields), frozenset(ragged_fields)
         self._force = force
         self._staging = Staging(self._folder, "written")
         self._fields: dict[str, FieldSpec] = {}
@@ -97,7 +98,7 @@ class ShardWriter:
             UserError: a name that is not safe, a key that the split has, captions (a build alone makes word
                 ids of them), fields unlike those of the first sample, or a full disk. Unless the disk is
                 full, the writer may go on with other samples.
-            BadEntry: values are not finite.
+            BadEntry: values are not finite, or a set has no elements.
         """
         if self._failed is not None:
             raise self._failed
@@ -108,7 +109,7 @@ class ShardWriter:
             )
         check_name("split", split, SPLIT_NAME)
         check_keys(split, [sample.key])
-        fields = self._fields or field_specs(sample, self._item_fields)
+        fields = self._fields or field_specs(sample, self._item_fields, self._ragged_fields)
         check_sample(sample, split, fields)
         self._fields = fields
         own = self._splits.setdefault(

@@ -43,6 +43,7 @@ def write_shards(
     shuffle_seed: int | None = 0,
     item_fields: Collection[str] = (),
     force: bool = False,
+    ragged_fields: Collection[str] = (),
 ) -> Manifest:
     """Write a set of samples that are in memory; a set that is there and has the same recipe is left alone.
 
@@ -56,6 +57,7 @@ def write_shards(
             sample; None writes them as they come.
         item_fields: fields whose arrays have a leading axis of several items.
         force: replace a set of another recipe.
+        ragged_fields: fields whose item is a set: an array of any number of elements on a leading axis.
 
     Raises:
         UserError: the folder holds another set or other files; a split is empty; an entry has an unsafe
@@ -75,6 +77,7 @@ def write_shards(
         opened = BuildSource(
             {split: raw_split(list(samples)) for split, samples in samples_by_split.items()},
             frozenset(item_fields),
+            frozenset(ragged_fields),
         )
         plan, policy = plan_build(recipe, opened), MissingPolicy()
         staging = Staging(folder, plan.hash)

@@ -47,8 +47,9 @@ class Encoder(Settings, abc.ABC):
         """The network, freshly initialised: b inputs like `spec` -> (b, embedding_dim), of any length.
 
         Its forward takes a tensor (b, *spec.shape), of images as uint8, which `networks.pixels` makes floats;
-        or `records.Tokens` of its own tokenizer; or `records.Words` where `spec` is one of words, and then it
-        derives from `networks.words.WordsNetwork`. Weights are drawn here, by torch's default generator.
+        or `records.Tokens` of its own tokenizer; or `records.Sets` where `spec` is one of sets; or
+        `records.Words` where `spec` is one of words, and then it derives from `networks.words.WordsNetwork`.
+        Weights are drawn here, by torch's default generator.
 
         Args:
             spec: items that `input_problem` has nothing against.
@@ -137,12 +138,14 @@ _HOLDS: dict[InputKind, str] = {
     "words": "words of a word table of shape {shape}",
     "image": "images",
     "text": "texts",
+    "set": "sets of arrays of shape {shape}",
 }
 _FITTING: dict[InputKind, str] = {
     "array": "gated or mlp",
     "words": "words",
     "image": "cnn",
     "text": "bag_of_words",
+    "set": "linear",
 }
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from swamp_dist.data.column import array_objects
 from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.distributed import World, gather
 from swamp_dist.errors import UserError
-from swamp_dist.records import Inputs, map_tensors, take_rows
+from swamp_dist.records import InputKind, Inputs, map_tensors, take_rows
 
 Embed = Callable[[Inputs], Tensor]
 """One encoder on one chunk: (chunk, ...) -> (chunk, D). May communicate (ZeRO-3 gathers parameters)."""
@@ -52,7 +53,7 @@ class _Block:
     """Items of `chunk` consecutive entries: the unit that is dealt to ranks."""
 
     items: np.ndarray
-    """(n, ...) as stored: words are ids still, images and texts objects."""
+    """(n, ...) as stored: words are ids still, images, texts and sets objects."""
     owner: Tensor
     """(n, 4) int64: entry, class, and 128 bits that tell inputs apart."""
 
@@ -95,7 +96,7 @@ def embed_split(
         for i in range(rounds):
             start = (i * world.size + world.rank) * chunk
             rows = range(start, min(start + chunk, num_entries))
-            block = _read_block(reader, inputs.field, several, rows)
+            block = _read_block(reader, inputs, several, rows)
             parts.append(_embed_round(embed, block, inputs, reader, chunk, world))
     embedded, owner = (torch.cat(x) for x in zip(*parts, strict=True))
     return Embedded(embedded[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
@@ -107,14 +108,21 @@ def _first_equal(marks: Tensor) -> Tensor:
     return torch.from_numpy(first[place.reshape(-1)]).to(marks.device)
 
 
-def _read_block(reader: Reader, field: str, several: bool, indices: range) -> _Block:
+def _read_block(reader: Reader, inputs: FieldInputs, several: bool, indices: range) -> _Block:
     """Items of the entries at `indices`. Past the end of the split: entry 0 as filler, with no owner."""
     entries = reader.read(list(indices) or [0])
-    arrays = [e.arrays[field] if several else e.arrays[field][None] for e in entries]
+    arrays = [_items(e.arrays[inputs.field], inputs.kind, several) for e in entries]
     counts = torch.tensor([len(x) if indices else 0 for x in arrays])
     owner = torch.tensor([(e.index, e.label) for e in entries]).repeat_interleave(counts, dim=0)
     items = np.concatenate(arrays)
     return _Block(items, torch.cat([owner, _marks(items[: len(owner)])], dim=1))
+
+
+def _items(array: np.ndarray, kind: InputKind, several: bool) -> np.ndarray:
+    """(n, ...) the items of one entry; its one set is an object."""
+    if kind == "set":
+        return array_objects([array])
+    return array if several else array[None]
 
 
 def _marks(items: np.ndarray) -> Tensor:

@@ -162,7 +162,7 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     if settings.words is not None:
         sha256 = caption_words.vectors_sha256(settings.words.vectors)
         decides["words"] = {"vectors": sha256, "max_words": settings.words.max_words}
-    plan = plan_build(_recipe(settings), BuildSource(raw.splits, raw.item_fields), decides)
+    plan = plan_build(_recipe(settings), BuildSource(raw.splits, raw.item_fields, raw.ragged_fields), decides)
     staging = Staging(out, plan.hash)
     staging.prepare()
     words = None
@@ -176,16 +176,16 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
 def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path | None) -> BuildSource:
     if settings is None and has_captions(raw.splits):
         with_captions = {name: with_texts(split) for name, split in raw.splits.items()}
-        return BuildSource(with_captions, raw.item_fields | {caption_field(raw.splits)})
+        return BuildSource(with_captions, raw.item_fields | {caption_field(raw.splits)}, raw.ragged_fields)
     if settings is None or words is None:
-        return BuildSource(raw.splits, raw.item_fields)
+        return BuildSource(raw.splits, raw.item_fields, raw.ragged_fields)
     index = caption_words.read_index(words)
     splits = {
         name: caption_words.with_words(split, index, settings.max_words) for name, split in raw.splits.items()
     }
     field = caption_field(raw.splits)
     tally = partial(caption_words.count_words, index=index, field=field)
-    return BuildSource(splits, raw.item_fields | {field}, tally)
+    return BuildSource(splits, raw.item_fields | {field}, raw.ragged_fields, tally)
 
 
 def _recipe(settings: ShardSettings) -> ManifestRecord:

@@ -29,6 +29,8 @@ class RawData:
     splits: Mapping[str, RawSplit]
     item_fields: frozenset[str] = frozenset()
     """Fields whose arrays have a leading axis of several items."""
+    ragged_fields: frozenset[str] = frozenset()
+    """Fields whose item is a set: an array with a leading axis of any number of elements."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Published number of entries by split; nothing where none is known."""
 
@@ -37,13 +39,17 @@ def open_raw_data(settings: SourceSettings) -> RawData:
     """Open a source: the module of `swamp_dist.sources` that has the name of its `kind`.
 
     Such a module has `open_splits(settings) -> Mapping[str, RawSplit]` and
-    `item_fields(settings) -> frozenset[str]`.
+    `item_fields(settings) -> frozenset[str]`; where fields hold sets of vectors, it also has
+    `ragged_fields(settings) -> frozenset[str]`.
 
     Raises:
         UserError: raw files are missing or malformed as a whole.
     """
     source: Any = import_module(f"{_SOURCES}.{settings.kind}")
-    return RawData(source.open_splits(settings), source.item_fields(settings), published_counts(settings))
+    splits, items = source.open_splits(settings), source.item_fields(settings)
+    ragged = getattr(source, "ragged_fields", None)
+    sets = frozenset() if ragged is None else ragged(settings)
+    return RawData(splits, items, sets, published_counts(settings))
 
 
 def has_captions(splits: Mapping[str, RawSplit]) -> bool:

@@ -5,6 +5,10 @@ The module has two functions, which are given the recipe's `options` by keyword:
     def open_splits(**options) -> Mapping[str, RawSplit]      # every split by name
     def item_fields(**options) -> Collection[str]             # fields of several items per entry; often ()
 
+and, where fields hold sets of vectors (regions of an image), a third one:
+
+    def ragged_fields(**options) -> Collection[str]           # fields of arrays (elements, values)
+
 A field of a sample is an array, the bytes of an encoded image, a text, or a tuple of texts (a field of
 several items). Captions become texts or word ids when shards are built.
 
@@ -63,15 +67,19 @@ def item_fields(settings: PythonSource) -> frozenset[str]:
     Raises:
         UserError: as `open_splits`.
     """
+    return _field_names(_load(settings), "item_fields", settings.options)
+
+
+def ragged_fields(settings: PythonSource) -> frozenset[str]:
+    """The fields that the module says hold sets of vectors; none where it has no such function.
+
+    Raises:
+        UserError: as `open_splits`.
+    """
     module = _load(settings)
-    names = module.call("item_fields", settings.options)
-    if (
-        isinstance(names, str)
-        or not isinstance(names, Collection)
-        or not all(isinstance(n, str) for n in names)
-    ):
-        raise module.wrong("item_fields", "a set of names, () for none", names)
-    return frozenset(names)
+    if getattr(module.content, "ragged_fields", None) is None:
+        return frozenset()
+    return _field_names(module, "ragged_fields", settings.options)
 
 
 def module_sha256(settings: PythonSource) -> str:
@@ -138,6 +146,14 @@ class _UserModule:
             f"Mend the module {self.name}; where the raw data of one entry are at fault, raise "
             "swamp_dist.BadEntry there, and on_missing decides what becomes of it."
         )
+
+
+def _field_names(module: _UserModule, function: str, options: Mapping[str, Any]) -> frozenset[str]:
+    names = module.call(function, options)
+    listed = isinstance(names, Collection) and not isinstance(names, str)
+    if not listed or not all(isinstance(name, str) for name in names):
+        raise module.wrong(function, "a set of names, () for none", names)
+    return frozenset(names)
 
 
 # -- finding and loading ---------------------------------------------------------------------------

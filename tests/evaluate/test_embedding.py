@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from swamp_dist.data.entry import Entry
-from swamp_dist.data.field_inputs import FieldInputs
+from swamp_dist.data.field_inputs import FieldInputs, field_inputs
 from swamp_dist.data.manifest import WordsRecord
+from swamp_dist.data.reader import open_reader
 from swamp_dist.data.words import WordTable, write_word_table
 from swamp_dist.distributed import World, alone, sum_over_ranks
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
-from swamp_dist.records import Inputs, Words
+from swamp_dist.records import Inputs, Sets, Words
+from tests.data.ragged_sets import build_ragged, regions
 from tests.ranks import run_on_ranks
 
 
@@ -103,6 +105,23 @@ def test_the_result_is_the_same_on_every_rank_of_every_world(size: int) -> None:
         fillers = len(read) - len(items)
         assert sorted([*range(len(items)), *[0] * fillers]) == read
         assert fillers < size
+
+
+def test_sets_are_padded_inside_a_chunk_and_equal_ones_end_alike(tmp_path: Path) -> None:
+    manifest = build_ragged(tmp_path / "set", {"train": 11})
+    reader = open_reader(manifest, "train", ("regions",))
+
+    def embed(inputs: Inputs) -> Tensor:
+        assert isinstance(inputs, Sets)
+        assert len(inputs.values) == 4
+        assert not inputs.values[~inputs.mask].any()
+        return inputs.values.sum(1) + inputs.mask.sum(1, keepdim=True)
+
+    found = embed_split(embed, reader, field_inputs(manifest, "regions"), 11, False, 4, alone())
+    expected = [regions(int(key[-4:])) for key in manifest.split("train").keys(range(11))]
+    assert found.entry.tolist() == list(range(11))
+    for row, elements in zip(found.rows, expected, strict=True):
+        np.testing.assert_allclose(row, elements.sum(0) + len(elements), rtol=1e-6)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from swamp_dist.loading import load
 from swamp_dist.prepare import ray_tasks
 from swamp_dist.prepare.build import BuildWorkers, build_part, build_shards, open_build_source
 from swamp_dist.prepare.raw_data import open_raw_data, source_record
-from swamp_dist.sources.python import item_fields, module_sha256, open_splits
+from swamp_dist.sources.python import item_fields, module_sha256, open_splits, ragged_fields
 from tests.data.image_sets import encode, smooth
 from tests.data.raw_sets import content
 
@@ -171,6 +171,36 @@ def test_a_recipe_file_gives_the_options(folder):
         UserError, match=r"expected the name of a module with dots.*'my_package/my_module.py'"
     ):
         load(folder / "recipe.yaml", ShardSettings, ["source.target=my_package/my_module.py"])
+
+
+RAGGED = """
+import numpy as np
+from swamp_dist import RawSplit, Sample
+
+def open_splits():
+    keys = [f"k{i}" for i in range(9)]
+    return {"train": RawSplit(keys, lambda i: Sample(keys[i], {"r": np.full((1 + i % 3, 2), i, np.float32)}))}
+
+def item_fields():
+    return ()
+"""
+
+
+def test_a_module_tells_its_ragged_fields_where_it_has_any(folder):
+    write(folder, GOOD)
+    assert ragged_fields(source(OPTIONS)) == frozenset()
+    write(folder, RAGGED + "def ragged_fields(): return {'r'}\n", "my_own_sets.py")
+    named = source(target="my_own_sets")
+    assert ragged_fields(named) == {"r"}
+    wanted = recipe(source=named)
+    manifest = build_shards(wanted, folder / "set", workers=BuildWorkers(2))
+    assert manifest.field("r").ragged
+    lengths = {k: len(v) for k, v in zip(manifest.split("train").keys(range(9)),
+               open_reader(manifest, "train", ("r",)).stack("r", range(9)), strict=True)}  # fmt: skip
+    assert lengths == {f"k{i}": 1 + i % 3 for i in range(9)}
+    write(folder, RAGGED + "def ragged_fields(): return 'r'\n", "my_own_wrong.py")
+    with pytest.raises(UserError, match=r"ragged_fields: expected a set of names, .*found str 'r'"):
+        ragged_fields(source(target="my_own_wrong"))
 
 
 # -- what is wrong ---------------------------------------------------------------------------------
