@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from swamp_dist.sources.entry_splits import draw_splits
 from swamp_dist.sources.raw_files import check_files
 from swamp_dist.sources.tar_fields import decode_array, decode_captions, decode_label
 from swamp_dist.sources.tar_index import TarIndex
+from swamp_dist.sources.tar_survey import LABEL, check_tars, pass_headers
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ MOST_BYTES = 64 * 2**20
 """Of an image or an array: what a member of a shard may have."""
 MOST_TEXT_BYTES = 2**20
 """Of a text, a JSON or a class number."""
-_LABEL = ""
-"""The role of the member with the class number; fields have names."""
 _TIMED_ENTRIES = 32
 
 
@@ -66,8 +64,8 @@ class Tars:
                 data = self._content(field, entry)
                 fields[field] = data if kind == "image" else decode_array(data, key, self._place(entry))
         label = -1
-        if self.settings.label is not None and self.index.place(_LABEL, entry) is not None:
-            label = decode_label(self._content(_LABEL, entry), key, self._place(entry))
+        if self.settings.label is not None and self.index.place(LABEL, entry) is not None:
+            label = decode_label(self._content(LABEL, entry), key, self._place(entry))
         return Sample(key, fields, label, {"key": printable(name, one_line=True)}, self.texts(entry))
 
     def texts(self, entry: int) -> tuple[str, ...]:
@@ -110,7 +108,7 @@ class Tars:
         key, found = self.keys[entry], self.index.place(role, entry)
         if found is None:
             raise BadEntry(key, f"no {role}", f"{self._place(entry)}: no {' or '.join(self._suffixes(role))}")
-        is_large = role != _LABEL and member_kind(self.settings.fields[role]) in ("image", "array")
+        is_large = role != LABEL and member_kind(self.settings.fields[role]) in ("image", "array")
         most = MOST_BYTES if is_large else MOST_TEXT_BYTES
         if found.size > most:
             finding = f"{self._suffixes(role)[0]} of {found.size:,} bytes; {most:,} may be"
@@ -141,9 +139,9 @@ def open_splits(settings: WebDatasetSource) -> Mapping[str, RawSplit]:
             has the members of a field, or a split is left without entries.
     """
     tars_of = settings.tars_of()
-    _check_tars(tars_of)
+    check_tars(tars_of)
     check_files(settings.files(), settings.sha256)
-    opened = {name: _open_tars(settings, tars) for name, tars in _pass_headers(settings, tars_of).items()}
+    opened = {name: _open_tars(settings, tars) for name, tars in pass_headers(settings, tars_of).items()}
     _say_reading_time(list(opened.values()))
     if settings.splits:
         return {name: tars.split(range(len(tars.keys))) for name, tars in opened.items()}
@@ -176,76 +174,6 @@ def safe_key(name: str, repeat: int, longest_suffix: str) -> str:
     return f"h_{start}_{digest}"
 
 
-def _check_tars(tars_of: Mapping[str, Sequence[Path]]) -> None:
-    """All tars are there, each in one split."""
-    split_of: dict[Path, str] = {}
-    for name, tars in tars_of.items():
-        setting = f"source.splits.{name}" if name else "source.tars"
-        missing = [tar for tar in tars if not tar.is_file()]
-        if missing:
-            raise UserError(
-                f"{setting}: no such file: {missing[0]} ({len(missing):,} of {len(tars):,} are missing).\n"
-                "Patterns are relative to the recipe: {000..009} and {a,b} name files that must all be "
-                "there, * and ? those that are."
-            )
-        for tar in tars:
-            other = split_of.setdefault(tar.resolve(), name)
-            if other != name:
-                raise UserError(f"source.splits: {tar} is in {other} and in {name}; it may be in one split")
-
-
-def _pass_headers(
-    settings: WebDatasetSource, tars_of: Mapping[str, Sequence[Path]]
-) -> Mapping[str, TarIndex]:
-    """The index of the tars of each split; says how long it takes, once the first tar is passed."""
-    roles: dict[str, Sequence[str]] = dict(settings.fields)
-    if settings.label is not None:
-        roles[_LABEL] = (settings.label,)
-    count = sum(map(len, tars_of.values()))
-    whole = sum(tar.stat().st_size for tars in tars_of.values() for tar in tars)
-    logger.info("tars of webdataset: %d, %s; their headers are read first", count, _size(whole))
-    begin, passed, indexes = time.monotonic(), 0, {}
-    for name, tars in tars_of.items():
-        index = indexes[name] = TarIndex(tars, roles)
-        for number, tar in enumerate(tars):
-            index.add_tar(number)
-            if not passed and count > 1:
-                rest = (time.monotonic() - begin) * (whole / max(1, tar.stat().st_size) - 1)
-                logger.info(
-                    "headers of %s: %.1f s; about %.0f s for the others", tar.name, _since(begin), rest
-                )
-            passed += 1
-        _check_index(settings, name, index)
-    entries = sum(map(len, indexes.values()))
-    used = sum(index.bytes for index in indexes.values())
-    logger.info(
-        "entries: %d, %s in the members that are used; headers took %.1f s",
-        entries, _size(used), _since(begin),
-    )  # fmt: skip
-    return indexes
-
-
-def _check_index(settings: WebDatasetSource, split: str, index: TarIndex) -> None:
-    """Say what is left aside; refuse tars without entries, or without any member of a field."""
-    where = f"split {split!r}: " if split else ""
-    if index.others:
-        logger.info("%sfiles without a key or a suffix, which belong to no entry: %d", where, index.others)
-    kinds = Counter(fault.kind for fault in index.faults.values())
-    for kind, count in kinds.items():
-        logger.warning("%s%s: %d of %d entries", where, kind, count, len(index))
-    if not len(index):
-        raise UserError(
-            f"{where}the tars hold no entries: expected members KEY.SUFFIX, for example 0.jpg, 0.txt"
-        )
-    for field, suffixes in settings.fields.items():
-        if all(index.place(field, entry) is None for entry in range(len(index))):
-            raise UserError(
-                f"source.fields.{field}: {where}no entry has a member that ends in {' or '.join(suffixes)}; "
-                f"those of the first, {index.names[0]!r:.80}, are in {index.tar_of(0)}.\n"
-                "Name the members that the tars have (tar -tf shows them), or take the field out."
-            )
-
-
 def _open_tars(settings: WebDatasetSource, index: TarIndex) -> Tars:
     suffix = max((*(f"{name}.webp" for name in settings.fields), "entry.json"), key=len)
     keys = [safe_key(name, index.repeats.get(i, 0), suffix) for i, name in enumerate(index.names)]
@@ -264,13 +192,5 @@ def _say_reading_time(opened: Sequence[Tars]) -> None:
                 continue  # the build counts it
             timed += 1
     if timed:
-        seconds = _since(begin) / timed * count
+        seconds = (time.monotonic() - begin) / timed * count
         logger.info("reading all entries takes about %.1f s, their checks and writing more", seconds)
-
-
-def _since(begin: float) -> float:
-    return time.monotonic() - begin
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
