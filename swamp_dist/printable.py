@@ -20,6 +20,7 @@ _OBEYED = re.compile(
     "\u00ad\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # invisible
     "\ud800-\udfff\U000e0000-\U000e007f]"  # no characters at all; invisible letters
 )
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _LINES = {"\n": "\\n", "\t": "\\t"}
 
 
@@ -74,3 +75,11 @@ def write_all_characters() -> None:
 def current_trace() -> str:
     """The exception that is being handled, as Python prints it, cleaned."""
     return printable(traceback.format_exc())
+
+
+def control_problem(text: str) -> str | None:
+    """What is wrong with a text that must not hold control characters; None where it holds none."""
+    found = _CONTROL.search(text)
+    if found is None:
+        return None
+    return f"expected text without control characters, found the character U+{ord(found.group()):04X}"

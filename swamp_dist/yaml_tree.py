@@ -21,6 +21,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.explaining import Problem, nearest, screen, shortened
 from swamp_dist.origins import ARGUMENT, FileText
 from swamp_dist.plain_files import read_plain_file
+from swamp_dist.printable import control_problem
 
 MOST_BYTES = 2**20
 """Of a settings file; the largest of this project has 4 KB."""
@@ -32,7 +33,6 @@ MOST_FILES = 30
 """Files that are each the `base` of the one before."""
 MOST_LETTERS = 10_000
 """Of one KEY=VALUE of a command line."""
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INDEX = re.compile("[0-9]{1,9}")
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -48,9 +48,10 @@ _SCALARS = {
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, most_values: int = MOST_VALUES) -> None:
         super().__init__(stream)
         self._depth = self._values = 0
+        self._most_values = most_values
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse what grows without bound (aliases, depth) and what is no plain value (tags)."""
@@ -66,8 +67,8 @@ class _Loader(yaml.SafeLoader):
         self._depth, self._values = self._depth + 1, self._values + 1
         if self._depth > MOST_DEPTH:
             raise yaml.YAMLError(f"{line}: more than {MOST_DEPTH} sections and lists inside each other")
-        if self._values > MOST_VALUES:
-            raise yaml.YAMLError(f"{line}: more than {MOST_VALUES:,} values")
+        if self._values > self._most_values:
+            raise yaml.YAMLError(f"{line}: more than {self._most_values:,} values")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -137,16 +138,21 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> YamlTree:
     return YamlTree(_merge(below.values, tree.values), below.origin | tree.origin)
 
 
+def read_values(path: Path, most_bytes: int, most_values: int) -> dict[str, Any]:
+    """The values of a YAML file of another program, read by the same rules; `base` is a key like others.
+
+    Raises:
+        UserError: there is no such file, or it is none of this kind; says why.
+    """
+    node, values = _document(path, most_bytes, most_values)
+    problems = [] if node is None else _lines(node, path)[1]
+    if problems:
+        raise UserError(screen(str(path), problems))
+    return values
+
+
 def _parse(path: Path) -> YamlTree:
-    text = _text(path)
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        values = loader.construct_document(node) if node else {}
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    node, values = _document(path, MOST_BYTES, MOST_VALUES)
     origin, problems = _lines(node, path)
     for earlier in rename(values, origin):
         both = f"this is the earlier name of {'.'.join(present_name(earlier))}, which is given too: remove it"
@@ -156,9 +162,23 @@ def _parse(path: Path) -> YamlTree:
     return YamlTree(values, origin)
 
 
-def _text(path: Path) -> str:
+def _document(path: Path, most_bytes: int, most_values: int) -> tuple[Any, dict[str, Any]]:
+    """The tree of a file's nodes (None of an empty one) and its values."""
+    text = _text(path, most_bytes)
     try:
-        return read_plain_file(path, MOST_BYTES).decode("utf-8")
+        loader = _Loader(text, most_values)
+        node = loader.get_single_node()
+        values = loader.construct_document(node) if node else {}
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return node, values
+
+
+def _text(path: Path, most_bytes: int) -> str:
+    try:
+        return read_plain_file(path, most_bytes).decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.{_near_files(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -184,7 +204,7 @@ def _lines(node: Any, path: Path) -> tuple[dict[tuple[str, ...], str], list[Prob
     waiting: list[tuple[tuple[str, ...], Any]] = [((), node)]
     while waiting:
         prefix, here = waiting.pop()
-        if isinstance(here, yaml.ScalarNode) and (found := _control_problem(here.value)):
+        if isinstance(here, yaml.ScalarNode) and (found := control_problem(here.value)):
             problems.append(Problem(prefix, f"{path}:{here.start_mark.line + 1}", found))
         if isinstance(here, yaml.SequenceNode):
             waiting += [((*prefix, str(i)), item) for i, item in enumerate(here.value)]
@@ -192,20 +212,13 @@ def _lines(node: Any, path: Path) -> tuple[dict[tuple[str, ...], str], list[Prob
             continue
         for key, value in here.value:
             where, line = (*prefix, str(key.value)), f"{path}:{key.start_mark.line + 1}"
-            if found := _control_problem(str(key.value)):
+            if found := control_problem(str(key.value)):
                 problems.append(Problem(where, line, f"in the key: {found}"))
             if where in origin:
                 problems.append(Problem(where, line, f"given twice; the first time at {origin[where]}"))
             origin[where] = line
             waiting.append((where, value))
     return origin, problems
-
-
-def _control_problem(text: str) -> str | None:
-    found = _CONTROL.search(text)
-    if found is None:
-        return None
-    return f"expected text without control characters, found the character U+{ord(found.group()):04X}"
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -250,7 +263,7 @@ def override(tree: YamlTree, text: str) -> list[Problem]:
         value = _Loader(raw).get_single_data()
     except (yaml.YAMLError, TypeError, ValueError):
         return [Problem(path, where, f"{shortened(raw)} is not a YAML value")]
-    problem = next(filter(None, map(_control_problem, (*path, *_texts(value)))), None)
+    problem = next(filter(None, map(control_problem, (*path, *_texts(value)))), None)
     problem = problem or _put(tree.values, path, value)
     if problem:
         return [Problem(path, where, problem)]

@@ -22,6 +22,8 @@ _KINDS: dict[str, MemberKind] = {
     "json": "json",
     "npy": "array",
 }
+ENERGON_FOLDER = ".nv-meta"
+"""Where Megatron-Energon keeps what it knows of a data set."""
 _SUFFIX = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
 
 
@@ -64,6 +66,10 @@ class WebDatasetSource(Settings):
     """Instead of splits: tars whose entries are divided by shares."""
     shares: Shares = {}
     """With tars: share of the entries by split, for example {train: 0.8, test: 0.2}."""
+    energon: Path | None = None
+    """Instead of splits and tars: the folder of a data set prepared for Megatron-Energon, which holds
+    `.nv-meta`. Its `split.yaml` says which tars make which split and what is excluded, and the `field_map` of
+    its `dataset.yaml` stands in for the default of `fields`. Code that it names never runs."""
     seed: Seed = 0
     """Seed of the drawing by shares, which depends on the keys and not on their order."""
     fields: Annotated[dict[FieldName, Suffixes], Field(min_length=1)] = {
@@ -86,10 +92,12 @@ class WebDatasetSource(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> WebDatasetSource:
-        if bool(self.splits) == bool(self.tars) or bool(self.tars) != bool(self.shares):
+        ways = (bool(self.splits), bool(self.tars), self.energon is not None)
+        if sum(ways) != 1 or bool(self.tars) != bool(self.shares):
             raise ValueError(
                 'give either splits, for example {train: "train-*.tar", test: "test-*.tar"}, or tars with '
-                "shares, for example shares: {train: 0.8, test: 0.2}"
+                "shares, for example shares: {train: 0.8, test: 0.2}, or energon, the folder of a data set "
+                "with .nv-meta"
             )
         if empty := [name for name, patterns in self.splits.items() if not patterns]:
             raise ValueError(f"splits.{empty[0]}: expected at least one tar")
@@ -126,6 +134,11 @@ class WebDatasetSource(Settings):
 
 def import_hint(folder: Path) -> str:
     """What to do with a folder of tars that is no shard set, a line; empty where there are none."""
+    if (folder / ENERGON_FOLDER).is_dir():
+        return (
+            "It is a data set of Megatron-Energon, which is imported into a shard set of another folder, by "
+            f'a recipe with source: {{kind: webdataset, energon: "{folder}"}} (shards/README.md)'
+        )
     tars = sorted(folder.glob("*.tar"))
     if not tars or next(folder.glob("*.index.npy"), None) is not None:
         return ""
@@ -135,6 +148,11 @@ def import_hint(folder: Path) -> str:
         f'{{kind: webdataset, tars: "{folder}/*.tar", '
         "shares: {train: 0.9, test: 0.1}} (shards/README.md)"
     )
+
+
+def is_known_member(suffix: str) -> bool:
+    """Whether members with this suffix can be a field."""
+    return suffix.rpartition(".")[2] in _KINDS and _SUFFIX.fullmatch(suffix) is not None
 
 
 def member_kind(suffixes: tuple[str, ...]) -> MemberKind:

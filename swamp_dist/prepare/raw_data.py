@@ -14,6 +14,7 @@ from swamp_dist.config import PairsSource, PythonSource, SourceSettings, TableSo
 from swamp_dist.errors import UserError
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import python
+from swamp_dist.sources.energon import source_files
 from swamp_dist.sources.published import published_counts
 from swamp_dist.sources.raw_files import files_sha256
 
@@ -80,7 +81,7 @@ def pin_source(settings: SourceSettings) -> SourceSettings:
     if isinstance(settings, PythonSource) and settings.sha256 is None:
         return settings.model_copy(update={"sha256": python.module_sha256(settings)})
     if isinstance(settings, FileSources) and settings.sha256 is None:
-        files = settings.files()
+        files = source_files(settings) if isinstance(settings, WebDatasetSource) else settings.files()
         if all(path.is_file() for path in files):  # else opening says what is missing
             return settings.model_copy(update={"sha256": files_sha256(files)})
     return settings
@@ -101,7 +102,7 @@ def source_record(settings: SourceSettings) -> dict[str, Any]:
 
 
 _MARKED_BYTES = 2**20
-_YOUNGER: Mapping[str, object] = {"wordless": "refuse"}
+_YOUNGER: Mapping[str, object] = {"wordless": "refuse", "energon": None}
 """Settings of sources that sets of before do not name, with what those were built with."""
 
 

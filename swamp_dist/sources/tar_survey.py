@@ -18,11 +18,19 @@ LABEL = ""
 """The role of the member with the class; fields have names."""
 
 
-def check_tars(tars_of: Mapping[str, Sequence[Path]]) -> None:
-    """All tars are there, each in one split."""
+def check_tars(tars_of: Mapping[str, Sequence[Path]], named_in: str = "source.splits") -> None:
+    """Refuse tars that are absent, or in two splits.
+
+    Args:
+        tars_of: by split, or under "" where shares divide their entries.
+        named_in: where the splits stand, for messages.
+
+    Raises:
+        UserError: names the first.
+    """
     split_of: dict[Path, str] = {}
     for name, tars in tars_of.items():
-        setting = f"source.splits.{name}" if name else "source.tars"
+        setting = f"{named_in}.{name}" if name else "source.tars"
         missing = [tar for tar in tars if not tar.is_file()]
         if missing:
             raise UserError(
@@ -33,11 +41,15 @@ def check_tars(tars_of: Mapping[str, Sequence[Path]]) -> None:
         for tar in tars:
             other = split_of.setdefault(tar.resolve(), name)
             if other != name:
-                raise UserError(f"source.splits: {tar} is in {other} and in {name}; it may be in one split")
+                raise UserError(f"{named_in}: {tar} is in {other} and in {name}; it may be in one split")
 
 
 def pass_headers(settings: WebDatasetSource, tars_of: Mapping[str, Sequence[Path]]) -> Mapping[str, TarIndex]:
-    """The index of the tars of each split; says how long it takes, once the first tar is passed."""
+    """The index of the tars of each split; says how long it takes, once the first tar is passed.
+
+    Raises:
+        UserError: a tar is no sound one, has no entries, or none with a member of some field.
+    """
     roles: dict[str, Sequence[str]] = dict(settings.fields)
     if settings.label is not None:
         roles[LABEL] = (settings.label,)

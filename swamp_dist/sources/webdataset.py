@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from swamp_dist.plain_files import open_plain_file
 from swamp_dist.printable import printable
 from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources.captions import kept_texts
+from swamp_dist.sources.energon import EnergonFolder, resolve, source_files
 from swamp_dist.sources.entry_columns import MEMBER_NAME_BYTES
 from swamp_dist.sources.entry_keys import entry_key
 from swamp_dist.sources.entry_splits import draw_splits
@@ -136,13 +138,16 @@ def open_splits(settings: WebDatasetSource) -> Mapping[str, RawSplit]:
 
     Raises:
         UserError: a pattern names no file or two splits name one, a tar is compressed or damaged, no entry
-            has the members of a field, or a split is left without entries.
+            has the members of a field, a split is left without entries, or Energon's folder is malformed.
     """
+    check_files(source_files(settings), settings.sha256)
+    settings, energon = resolve(settings)
     tars_of = settings.tars_of()
-    check_tars(tars_of)
-    check_files(settings.files(), settings.sha256)
+    check_tars(tars_of, "source.splits" if energon is None else f"{energon.files[0]}: split_parts")
     opened = {name: _open_tars(settings, tars) for name, tars in pass_headers(settings, tars_of).items()}
     _say_reading_time(list(opened.values()))
+    if energon is not None:
+        return _without_excluded(opened, energon)
     if settings.splits:
         return {name: tars.split(range(len(tars.keys))) for name, tars in opened.items()}
     (tars,) = opened.values()
@@ -150,6 +155,28 @@ def open_splits(settings: WebDatasetSource) -> Mapping[str, RawSplit]:
     for row, name in enumerate(draw_splits(tars.index.names, settings.shares, settings.seed)):
         rows[name].append(row)
     return {name: tars.split(of) for name, of in rows.items()}
+
+
+def _without_excluded(opened: Mapping[str, Tars], energon: EnergonFolder) -> dict[str, RawSplit]:
+    """The splits without the samples that `exclude` of `split.yaml` names."""
+    splits, count = {}, 0
+    for name, tars in opened.items():
+        index = tars.index
+        energon.check_counts(Counter(index.tar_of(entry) for entry in range(len(index))))
+        kept = [
+            entry
+            for entry, key in enumerate(index.names)
+            if not energon.is_excluded(index.tar_of(entry), key)
+        ]
+        if not kept:
+            raise UserError(f"{energon.files[0]}: exclude names every sample of split {name!r}")
+        count += len(index) - len(kept)
+        splits[name] = tars.split(kept)
+    if energon.excluded:
+        logger.info(
+            "samples that %s excludes: %d of %d named", energon.files[0], count, energon.excluded_samples()
+        )
+    return splits
 
 
 def item_fields(settings: WebDatasetSource) -> frozenset[str]:
