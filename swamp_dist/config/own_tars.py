@@ -83,7 +83,9 @@ class WebDatasetSource(Settings):
     """Where captions stand in a json member, a text or a list of texts; dots lead into inner objects, for
     example `captions.en`."""
     label: Suffix | None = "cls"
-    """Member with the class number of an entry; entries without it have no class. null = none."""
+    """Member with the class of an entry: a number, or a name; entries without it have no class. Names are
+    numbered from 0, sorted by code point over all splits, and stand beside the entry (`text.label`). null =
+    none."""
     wordless: Literal["refuse", "keep", "drop"] = "drop"
     """Captions without words, as in `kind: table`."""
     sha256: str | None = None

@@ -1,9 +1,8 @@
-"""What the bytes of a tar's member become: an image, captions, an array or a class number."""
+"""What the bytes of a tar's member become: an image, captions or an array."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +14,8 @@ from swamp_dist.npy_files import elements, read_npy_header
 from swamp_dist.plain_files import parse_json
 from swamp_dist.sources.captions import MALFORMED, Caption
 
-NO_UTF8, BAD_ARRAY, NO_CLASS = "text is no UTF-8", "array malformed", "no class number"
+NO_UTF8, BAD_ARRAY = "text is no UTF-8", "array malformed"
 """Kinds of BadEntry raised here."""
-_CLASS = re.compile(r"-1|\d{1,9}", re.ASCII)
 
 
 def decode_text(data: bytes, key: str, place: str) -> str:
@@ -71,17 +69,3 @@ def decode_array(data: bytes, key: str, place: str) -> NDArray[Any]:
         raise BadEntry(key, BAD_ARRAY, f"{place}: {error}") from None
     array: NDArray[Any] = flat.reshape(header.shape, order="F" if header.fortran else "C")
     return np.asarray(array, header.dtype.newbyteorder("="), order="C")
-
-
-def decode_label(data: bytes, key: str, place: str) -> int:
-    """The class number of a member; -1 is none.
-
-    Raises:
-        BadEntry: kind NO_UTF8 or NO_CLASS.
-    """
-    text = decode_text(data, key, place).strip()
-    if not _CLASS.fullmatch(text):
-        raise BadEntry(
-            key, NO_CLASS, f"{place}: expected a class number from 0 (-1: none), found {text[:40]!r}"
-        )
-    return int(text)

@@ -24,7 +24,8 @@ from swamp_dist.sources.entry_columns import MEMBER_NAME_BYTES
 from swamp_dist.sources.entry_keys import entry_key
 from swamp_dist.sources.entry_splits import draw_splits
 from swamp_dist.sources.raw_files import check_files
-from swamp_dist.sources.tar_fields import decode_array, decode_captions, decode_label
+from swamp_dist.sources.tar_classes import decode_class, number_classes
+from swamp_dist.sources.tar_fields import decode_array, decode_captions
 from swamp_dist.sources.tar_index import TarIndex
 from swamp_dist.sources.tar_survey import LABEL, check_tars, pass_headers
 
@@ -49,6 +50,8 @@ class Tars:
     """Of all entries, safe in file names."""
     changed: Mapping[Path, int]
     """When each tar was changed last, as it was indexed, in ns."""
+    classes: Mapping[str, int]
+    """Class numbers by name; empty where members hold numbers."""
 
     def read(self, entry: int) -> Sample:
         """Entry number `entry` of the tars.
@@ -65,10 +68,12 @@ class Tars:
             if kind in ("image", "array"):
                 data = self._content(field, entry)
                 fields[field] = data if kind == "image" else decode_array(data, key, self._place(entry))
-        label = -1
+        label, beside = -1, {"key": printable(name, one_line=True)}
         if self.settings.label is not None and self.index.place(LABEL, entry) is not None:
-            label = decode_label(self._content(LABEL, entry), key, self._place(entry))
-        return Sample(key, fields, label, {"key": printable(name, one_line=True)}, self.texts(entry))
+            data = self._content(LABEL, entry)
+            label, class_name = decode_class(data, self.classes, key, self._place(entry))
+            beside |= {} if class_name is None else {"label": class_name}
+        return Sample(key, fields, label, beside, self.texts(entry))
 
     def texts(self, entry: int) -> tuple[str, ...]:
         """Captions of an entry that are kept; raises BadEntry where they are refused."""
@@ -138,13 +143,16 @@ def open_splits(settings: WebDatasetSource) -> Mapping[str, RawSplit]:
 
     Raises:
         UserError: a pattern names no file or two splits name one, a tar is compressed or damaged, no entry
-            has the members of a field, a split is left without entries, or Energon's folder is malformed.
+            has the members of a field, a split is left without entries, Energon's folder is malformed, or
+            classes are numbers and names.
     """
     check_files(source_files(settings), settings.sha256)
     settings, energon = resolve(settings)
     tars_of = settings.tars_of()
     check_tars(tars_of, "source.splits" if energon is None else f"{energon.files[0]}: split_parts")
-    opened = {name: _open_tars(settings, tars) for name, tars in pass_headers(settings, tars_of).items()}
+    indexes = pass_headers(settings, tars_of)
+    classes = {} if settings.label is None else number_classes(indexes.values(), LABEL)
+    opened = {name: _open_tars(settings, index, classes) for name, index in indexes.items()}
     _say_reading_time(list(opened.values()))
     if energon is not None:
         return _without_excluded(opened, energon)
@@ -201,10 +209,10 @@ def safe_key(name: str, repeat: int, longest_suffix: str) -> str:
     return f"h_{start}_{digest}"
 
 
-def _open_tars(settings: WebDatasetSource, index: TarIndex) -> Tars:
+def _open_tars(settings: WebDatasetSource, index: TarIndex, classes: Mapping[str, int]) -> Tars:
     suffix = max((*(f"{name}.webp" for name in settings.fields), "entry.json"), key=len)
     keys = [safe_key(name, index.repeats.get(i, 0), suffix) for i, name in enumerate(index.names)]
-    return Tars(settings, index, keys, {tar: tar.stat().st_mtime_ns for tar in index.tars})
+    return Tars(settings, index, keys, {tar: tar.stat().st_mtime_ns for tar in index.tars}, classes)
 
 
 def _say_reading_time(opened: Sequence[Tars]) -> None:

@@ -151,7 +151,8 @@ def test_settings_that_fit_nothing_are_refused(settings, says):
         (pair("a", "..."), "caption without words"),
         ([("a.jpg", IMAGE), ("a.txt", b"caf\xe9")], "text is no UTF-8"),
         ([("a.jpg", IMAGE), ("a.txt", b"a" * (2**20 + 1))], "member too large"),
-        ([*pair("a"), ("a.cls", b"cat")], "no class number"),
+        ([*pair("a"), ("a.cls", b"1.5")], "no class number"),
+        ([*pair("a"), ("a.cls", b"cat" * 1000)], "no class number"),
         ([*pair("a"), ("a.jpg", IMAGE)], "duplicate member"),
         (pair("../a"), "unsafe member name"),
         (pair("/etc/a"), "unsafe member name"),
@@ -282,6 +283,27 @@ def test_a_tar_that_goes_over_to_another_split_makes_another_set(folder):
     assert pin_source(settings) != before
     with pytest.raises(UserError, match=r"source.sha256: expected .* a-0.tar"):
         open_splits(before)
+
+
+def test_class_names_are_numbered_over_all_splits(folder):
+    apples = ("b.cls", "Äpfel".encode())
+    write(folder / "0.tar", *pair("a"), ("a.cls", b"dog\n"), *pair("b"), apples, *pair("c"), ("c.cls", b"-1"))
+    write(folder / "1.tar", *pair("a"), ("a.cls", b"cat"), *pair("b"), *pair("c"), ("c.cls", b"?"))
+    settings = source(splits={"train": "0.tar", "test": "1.tar"})
+    train = read_all(settings)
+    assert [(each.label, each.text.get("label")) for each in train] == [(1, "dog"), (2, "Äpfel"), (-1, None)]
+    test = open_splits(settings)["test"]
+    assert [(test.read(i).label, test.read(i).text.get("label")) for i in range(2)] == [
+        (0, "cat"),
+        (-1, None),
+    ]
+    with pytest.raises(BadEntry, match="expected a name of at most 200 letters"):
+        test.read(2)
+    assert open_splits(source(splits={"a": "1.tar", "b": "0.tar"}))["b"].read(0).label == 1
+    write(folder / "2.tar", *pair("x"), ("x.cls", b"7"))
+    with pytest.raises(UserError, match=r"2.tar, 'x' has the number 7, 0.tar, 'a' the name 'dog'"):
+        open_splits(source(splits={"train": ["0.tar", "2.tar"]}))
+    assert read_all(source(splits={"train": ["0.tar", "2.tar"]}, label=None))[3].label == -1
 
 
 def test_recipes_give_one_or_several(folder):
