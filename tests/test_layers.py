@@ -27,6 +27,7 @@ LAYERS = [
         "plain_files",
         "origins",
         "safetensors_header",
+        "pickles",
     },  # fmt: skip
     {"encoders"},
     {"config"},

@@ -30,6 +30,7 @@ import numpy as np
 
 from swamp_dist.config import HowTo100MSource
 from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.pickles.safe_pickle import read_pickle
 from swamp_dist.sources.captions import (
     MALFORMED,
     NO_CAPTIONS,
@@ -40,7 +41,6 @@ from swamp_dist.sources.captions import (
 )
 from swamp_dist.sources.entry_keys import entry_key
 from swamp_dist.sources.id_lists import read_json, read_text
-from swamp_dist.sources.safe_pickle import read_pickle
 
 BAD_TIMES, BEHIND = "caption times", "captions beyond the features"
 MOST_BEHIND = 0.5

@@ -14,11 +14,11 @@ import numpy as np
 
 from swamp_dist.config import VideoFeatureSettings
 from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.pickles.safe_pickle import read_tensors
 from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources import feature_files
 from swamp_dist.sources.captions import Caption, Wordless, kept_texts
 from swamp_dist.sources.feature_files import FeatureSpec
-from swamp_dist.sources.safe_pickle import read_tensors
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 
 from swamp_dist.config import YouCook2Source
 from swamp_dist.errors import BadEntry, UserError
+from swamp_dist.pickles.safe_pickle import read_pickle
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import feature_files
 from swamp_dist.sources.captions import Caption
@@ -31,7 +32,6 @@ from swamp_dist.sources.pooled import (
     one_vector,
     pooled_specs,
 )
-from swamp_dist.sources.safe_pickle import read_pickle
 from swamp_dist.sources.youcook2_segments import Segment, read_segments, test_segments
 
 BEYOND = "segment beyond the features"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swamp_dist.errors import UserError
-from swamp_dist.sources.pickle_scan import scan
-from swamp_dist.sources.pickled_arrays import Budget
-from swamp_dist.sources.plain_objects import Table
+from swamp_dist.pickles.pickle_scan import scan
+from swamp_dist.pickles.pickled_arrays import Budget
+from swamp_dist.pickles.plain_objects import Table
 
 MAX_BYTES = 64 * 2**30
 """Largest file that is read; the caption pickle of HowTo100M has about 7 GB."""

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from swamp_dist.errors import UserError
-from swamp_dist.sources.safe_pickle import read_pickle, read_tensors
+from swamp_dist.pickles.safe_pickle import read_pickle, read_tensors
 
 PLAIN: dict[str, Any] = {
     "text": "Cr\u00e8me", "bytes": b"\xff\x00", "no bytes": b"", "number": 3.5, "big": 2**70, "none": None,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from swamp_dist.sources.pickled_arrays import (
+from swamp_dist.pickles.pickled_arrays import (
     ArrayClass,
     Budget,
     ElementType,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from swamp_dist.errors import UserError
-from swamp_dist.sources.safe_pickle import read_pickle
+from swamp_dist.pickles.safe_pickle import read_pickle
 
 VALUES: tuple[Any, ...] = (
     [np.arange(6, dtype="f2").reshape(2, 3), {"2d": np.ones(4, "f4"), "id": "a", "n": np.float32(1.5)}],

@@ -1,0 +1,1 @@
+"""Pickles of other programs, read without running code."""
