@@ -6,7 +6,7 @@ file does changes them. `Table.plain` puts arrays in the place of the notes once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
 from typing import Any, NoReturn
@@ -36,11 +36,36 @@ class _Maker(Note):
         return self._make(*arguments)
 
 
+class Attributes(Note):
+    """Stands for an object of a class that is read as the dictionary of its attributes.
+
+    The class itself is what a pickle's name stands for, since Python makes objects of classes alone. It can
+    be called without arguments, and has nothing that a file could set.
+    """
+
+    __slots__ = ("state",)
+    state: dict[Any, Any] | None
+
+    def __new__(cls) -> Attributes:
+        """Without a state; a pickle makes an object without calling `__init__`."""
+        made = super().__new__(cls)
+        made.state = None
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        """A dictionary, once."""
+        if not isinstance(state, dict) or self.state is not None:
+            raise UnpicklingError("the state of an object that is not one dictionary of attributes")
+        self.state = state
+
+
 @dataclass
 class Table:
     """What every name stands for while one file is read, and the plain data in the end."""
 
     budget: Budget
+    records: Collection[str] = ()
+    """Names of classes, in any module, whose objects come as dictionaries of their attributes."""
     used: bool = False
     """Whether a name was looked up: the result may hold notes."""
     _names: Mapping[tuple[str, str], Note] = field(init=False)
@@ -48,9 +73,11 @@ class Table:
     def __post_init__(self) -> None:
         self._names = self._stand_ins()
 
-    def find(self, module: str, name: str) -> Note | None:
+    def find(self, module: str, name: str) -> Note | type[Attributes] | None:
         """What stands for a name; None for one that is not of plain data."""
         self.used = True
+        if name in self.records:
+            return Attributes
         return self._names.get(("numpy" if module in _NUMPY_MODULES else module, name))
 
     def plain(self, found: Any) -> Any:
@@ -181,13 +208,18 @@ class _Plain:
     def _type(self, note: ElementType) -> np.dtype[Any]:
         return note.plain()
 
-    def _refused(self, note: Note) -> NoReturn:
+    def _attributes(self, note: Attributes) -> dict[Any, Any]:
+        if note.state is None:
+            raise UnpicklingError("an object without attributes")
+        return self._dictionary(note.state)
+
+    def _refused(self, note: Note | type) -> NoReturn:
         raise UnpicklingError("a class or function stands where data belong")
 
 
 _HOLDERS: Mapping[type, Callable[[_Plain, Any], Any]] = {
     list: _Plain._list, dict: _Plain._dictionary, tuple: _Plain._tuple,
-    PickledArray: _Plain._array, ElementType: _Plain._type,
-    _Maker: _Plain._refused, ArrayClass: _Plain._refused,
+    PickledArray: _Plain._array, ElementType: _Plain._type, Attributes: _Plain._attributes,
+    _Maker: _Plain._refused, ArrayClass: _Plain._refused, type: _Plain._refused,
 }  # fmt: skip
 """What may be or hold a note; sets and keys cannot, as notes have no hash."""

@@ -11,6 +11,7 @@ import mmap
 import pickle
 import struct
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ _BROKEN = (
 """What damaged or hostile bytes raise in the unpickler (ValueError includes the Unicode errors)."""
 
 
-def read_pickle(path: Path, encoding: str = "latin1") -> Any:
+def read_pickle(path: Path, encoding: str = "latin1", records: Collection[str] = ()) -> Any:
     """The plain data in a pickle of any protocol, written by Python 2 or 3 with numpy 1 or 2.
 
     Ordered and default dictionaries come as plain ones, single numbers of numpy as those of Python. Texts
-    that Python 2 wrote as bytes are decoded with `encoding`; arrays of Python 2 need `latin1`.
+    that Python 2 wrote as bytes are decoded with `encoding`; arrays of Python 2 need `latin1`. Objects of
+    classes called as `records` says, in any module, come as dictionaries of their attributes.
 
     Raises:
         UserError: the file is missing, too large or damaged, or names anything but plain data; the message
@@ -50,7 +52,7 @@ def read_pickle(path: Path, encoding: str = "latin1") -> Any:
                 raise EOFError("the file is empty")
             with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
                 scan(data)
-            table = Table(Budget(size))
+            table = Table(Budget(size), records)
             return table.plain(_PlainUnpickler(file, path, encoding, table).load())
     except _BROKEN as error:
         raise UserError(
