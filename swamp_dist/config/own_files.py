@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -35,22 +35,30 @@ class ColumnSettings(Settings):
 
     file: Path | None = None
     """A `.npy`, `.npz`, `.csv`, `.tsv` or `.parquet` file; null = the file of the rows that it belongs to."""
+    files: dict[SplitName, Path] = {}
+    """Instead of file, where splits are in files of their own: a file per split, for example
+    {train: a_train.npy, test: a_test.npy}."""
     column: str | None = None
     """Name of the column, or of the array in a `.npz`. A `.npy` has one array and takes no name."""
 
-    @field_validator("file")
+    @field_validator("file", "files")
     @classmethod
-    def _ending_is_known(cls, value: Path | None) -> Path | None:
-        if value is not None and value.suffix.lower() not in _ENDINGS:
-            raise ValueError(f"expected a file that ends in {', '.join(_ENDINGS)}; found {value.name!r}")
+    def _ending_is_known(cls, value: Path | dict[str, Path] | None) -> Path | dict[str, Path] | None:
+        for file in value.values() if isinstance(value, dict) else (value,):
+            if file is not None and file.suffix.lower() not in _ENDINGS:
+                raise ValueError(f"expected a file that ends in {', '.join(_ENDINGS)}; found {file.name!r}")
         return value
+
+    def of_split(self, name: str) -> Self:
+        """The column of one split, where splits are in files of their own."""
+        return self.model_copy(update={"file": self.files.get(name), "files": {}})
 
 
 class SideSettings(ColumnSettings):
     """One side of the pairs: a row is one item."""
 
-    file: Path
-    """A `.npy`, `.npz`, `.csv`, `.tsv` or `.parquet` file."""
+    file: Path | None = None
+    """A `.npy`, `.npz`, `.csv`, `.tsv` or `.parquet` file; this or files."""
     column: str | None = None
     """The whole item in one column: a list of numbers (`.parquet`) or a text (`.csv`, `.tsv`, `.parquet`); or
     an array (rows, ...) of a `.npz`. A `.npy` has one array and takes no name."""
@@ -67,10 +75,22 @@ class SideSettings(ColumnSettings):
 
     @model_validator(mode="after")
     def _names_fit_the_file(self) -> SideSettings:
-        problem = _name_problem(self.file, self.column, self.columns)
-        if problem is not None:
-            raise ValueError(problem)
+        if (self.file is None) == (not self.files):
+            raise ValueError("give either file, or files with one for every split")
+        for file in (*self.files.values(), *([] if self.file is None else [self.file])):
+            problem = _name_problem(file, self.column, self.columns)
+            if problem is not None:
+                raise ValueError(problem)
         return self
+
+    def of_split(self, name: str) -> Self:
+        """The side of one split, where splits are in files of their own."""
+        own = super().of_split(name)
+        return (
+            own
+            if own.belongs_to is None
+            else own.model_copy(update={"belongs_to": own.belongs_to.of_split(name)})
+        )
 
 
 class SplitSettings(Settings):
@@ -120,18 +140,54 @@ class PairsSource(SplitSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PairsSource:
-        self._check_one_way(self.split)
+        self._check_files()
+        if not self.a.files:
+            self._check_one_way(self.split)
         if self.a.belongs_to is not None and self.b.belongs_to is not None:
             raise ValueError(
                 "belongs_to: give it for one of a and b; the rows of the other one are the entries"
             )
         if self.a_field == self.b_field:
             raise ValueError(f"a.field and b.field are both {self.a_field!r}: expected two names")
-        for name, column in self._inherited():
-            problem = _name_problem(column.file or Path(), column.column, ())
-            if problem is not None:
-                raise ValueError(f"{name}: {problem}")
+        for part in self.by_split().values() or (self,):
+            for name, column in part._inherited():
+                problem = _name_problem(column.file or Path(), column.column, ())
+                if problem is not None:
+                    raise ValueError(f"{name}: {problem}")
         return self
+
+    def by_split(self) -> dict[str, PairsSource]:
+        """The settings of each split alone, where splits are in files of their own; else none."""
+        columns = ("a", "b", "key", "label", "group")
+        return {
+            name: self.model_copy(
+                update={"shares": {name: 1.0}}
+                | {
+                    key: column.of_split(name)
+                    for key in columns
+                    if (column := getattr(self, key)) is not None
+                }
+            )
+            for name in self.a.files
+        }
+
+    def _check_files(self) -> None:
+        """Either all columns come from files per split, or none."""
+        columns = [(key, getattr(self, key)) for key in ("a", "b", "key", "label", "split", "group")]
+        columns += [(f"{key}.belongs_to", getattr(self, key).belongs_to) for key in ("a", "b")]
+        given = [(key, column) for key, column in columns if column is not None]
+        splits = next((column.files.keys() for _, column in given if column.files), None)
+        if splits is None:
+            return
+        if self.split is not None or self.shares or self.splits:
+            raise ValueError("files: they are the splits; leave out split, splits and shares")
+        for key, column in given:
+            if column.file is not None or (column.files.keys() != splits and (column.files or key in "ab")):
+                raise ValueError(
+                    f"{key}: expected files with one for each of {', '.join(splits)}, as other columns have"
+                )
+            if len(set(column.files.values())) < len(column.files) and key in "ab":
+                raise ValueError(f"{key}.files: one file is in two splits; it may be in one")
 
     @property
     def a_field(self) -> str:
@@ -154,7 +210,8 @@ class PairsSource(SplitSettings):
 
     def files(self) -> list[Path]:
         """All raw files, each once, in the order of the settings."""
-        columns = [self.a, self.b, *self.column_settings().values()]
+        parts = self.by_split().values() or (self,)
+        columns = [column for p in parts for column in (p.a, p.b, *p.column_settings().values())]
         return list(dict.fromkeys(column.file for column in columns if column.file is not None))
 
     def _inherited(self) -> Iterator[tuple[str, ColumnSettings]]:

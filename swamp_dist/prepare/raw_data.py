@@ -94,15 +94,19 @@ def source_record(settings: SourceSettings) -> dict[str, Any]:
     younger than sets stands there only where it says something else than they were built with.
     """
     content = settings.model_dump(exclude={"download"})
-    for name, value in _YOUNGER.items():
-        if content.get(name) == value:
-            del content[name]
-    record: dict[str, Any] = json.loads(json.dumps(content, default=_last_name))
+    record: dict[str, Any] = json.loads(json.dumps(_without_younger(content), default=_last_name))
     return record
 
 
+def _without_younger(content: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in content.items() if name not in _YOUNGER or value != _YOUNGER[name]}
+    return {
+        name: _without_younger(value) if isinstance(value, dict) else value for name, value in kept.items()
+    }
+
+
 _MARKED_BYTES = 2**20
-_YOUNGER: Mapping[str, object] = {"wordless": "refuse", "energon": None}
+_YOUNGER: Mapping[str, object] = {"wordless": "refuse", "energon": None, "files": {}}
 """Settings of sources that sets of before do not name, with what those were built with."""
 
 

@@ -30,6 +30,8 @@ class Entries:
     """Of each entry, where classes have names; empty where they have none."""
     splits: Mapping[str, Sequence[int]]
     """Rows of each split, in order."""
+    groups: Sequence[str] = ()
+    """Of each entry; empty where there are none."""
 
 
 def read_entries(count: int, columns: Mapping[str, Column], settings: SplitSettings, rows_of: str) -> Entries:
@@ -65,7 +67,7 @@ def read_entries(count: int, columns: Mapping[str, Column], settings: SplitSetti
     for row, name in enumerate(split_of):
         rows[name].append(row)
     labels, class_names = read_labels(columns["label"]) if "label" in columns else ([-1] * count, [])
-    return Entries(names, keys, labels, class_names, rows)
+    return Entries(names, keys, labels, class_names, rows, groups or ())
 
 
 def check_length(name: str, column: Column, count: int, rows_of: str) -> None:

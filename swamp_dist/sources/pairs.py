@@ -4,7 +4,7 @@ other."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swamp_dist.config import PairsSource
@@ -16,6 +16,7 @@ from swamp_dist.sources.columns.opening import open_columns
 from swamp_dist.sources.entry_columns import Entries, check_key_lengths, read_entries
 from swamp_dist.sources.pair_sides import EntryNames, Side, open_side
 from swamp_dist.sources.raw_files import check_files
+from swamp_dist.sources.split_files import join_splits
 
 ENTRY_COLUMNS = ("key", "label", "split", "group")
 
@@ -71,8 +72,17 @@ def open_splits(settings: PairsSource) -> Mapping[str, RawSplit]:
         UserError: a file is absent or malformed, rows that match no count, columns of a wrong type, a key
             that stands twice, a split without entries, a group in two splits.
     """
-    pairs = _open(settings)
-    return {name: pairs.split(rows) for name, rows in pairs.entries.splits.items()}
+    check_files(settings.files(), settings.sha256)
+    parts = settings.by_split()
+    if not parts:
+        pairs = _open(settings)
+        return {name: pairs.split(rows) for name, rows in pairs.entries.splits.items()}
+    opened = {name: _open(part) for name, part in parts.items()}
+    joined = join_splits({name: pairs.entries for name, pairs in opened.items()})
+    return {
+        name: replace(pairs, entries=joined[name]).split(pairs.entries.splits[name])
+        for name, pairs in opened.items()
+    }
 
 
 def item_fields(settings: PairsSource) -> frozenset[str]:
@@ -82,7 +92,6 @@ def item_fields(settings: PairsSource) -> frozenset[str]:
 
 
 def _open(settings: PairsSource) -> Pairs:
-    check_files(settings.files(), settings.sha256)
     columns = open_columns(_wanted(settings))
     a, b = columns["a"], columns["b"]
     if settings.a.belongs_to is None and settings.b.belongs_to is None and len(a) != len(b):
@@ -109,6 +118,7 @@ def _wanted(settings: PairsSource) -> dict[str, tuple[Path, Wanted]]:
     wanted = {}
     for name, side in (("a", settings.a), ("b", settings.b)):
         single = () if side.column is None else (side.column,)
+        assert side.file is not None, "the settings see to it"
         wanted[name] = (side.file, Wanted(side.columns or single, is_vector=bool(side.columns)))
     for name, column in settings.column_settings().items():
         assert column.file is not None, "the settings have filled it in"

@@ -73,6 +73,92 @@ def test_several_rows_belong_to_an_entry_in_the_order_of_the_file(files):
     assert found["train"][0].fields["b"].dtype == np.float64
 
 
+def write_splits():
+    """a and b per split, b twice for each of a: test has the last 4 rows of the other fixture's files."""
+    a, b = np.load("a.npy"), np.load("b.npz")
+    for name, rows in (("train", range(8)), ("test", range(8, COUNT))):
+        chosen = np.isin(b["owner"], rows)
+        np.save(f"{name}_a.npy", a[rows.start : rows.stop])
+        np.savez(f"{name}_b.npz", values=b["values"][chosen], owner=b["owner"][chosen] - rows.start)
+        lines = [f"{'cat' if i % 3 else 'dog'},v{i // 2}" for i in rows]
+        with open(f"{name}.csv", "w") as file:
+            file.write("\n".join(["class,video", *lines]) + "\n")
+
+
+def each(suffix: str) -> dict[str, str]:
+    return {name: f"{name}{suffix}" for name in ("train", "test")}
+
+
+OF_SPLITS = {
+    "a": {"files": each("_a.npy")},
+    "b": {"files": each("_b.npz"), "column": "values", "belongs_to": {"column": "owner"}},
+}
+
+
+def test_splits_may_be_in_files_of_their_own(files):
+    write_splits()
+    named = {
+        "label": {"files": each(".csv"), "column": "class"},
+        "group": {"files": each(".csv"), "column": "video"},
+    }
+    settings = PairsSource.model_validate(OF_SPLITS | named)
+    found = {
+        name: [split.read(i) for i in range(len(split.keys))] for name, split in open_splits(settings).items()
+    }
+    whole = samples(split=None, **ALL)["train"]
+    for i, (one, other) in enumerate(zip(found["train"] + found["test"], whole, strict=True)):
+        np.testing.assert_array_equal(one.fields["a"], other.fields["a"])
+        np.testing.assert_array_equal(one.fields["b"][:, 1], other.fields["b"][:, 1])
+        assert (one.label, one.text) == (int(i % 3 > 0), {"label": "cat" if i % 3 else "dog"})
+    assert item_fields(settings) == {"b"}
+    manifest = build_shards(ShardSettings(name="x", source=settings), files / "set")
+    assert {name: len(manifest.split(name)) for name in manifest.splits} == {"train": 8, "test": 4}
+    build_shards(ShardSettings(name="x", source=settings), files / "set")
+    os.replace("train_a.npy", "other.npy")
+    os.replace("test_a.npy", "train_a.npy")
+    os.replace("other.npy", "test_a.npy")
+    with pytest.raises(UserError, match="--force"):
+        build_shards(ShardSettings(name="x", source=settings), files / "set")
+    with pytest.raises(UserError, match=r"train.csv, 'class' has 8 rows, source.a \(train_a.npy\) has 4"):
+        open_splits(settings)
+
+
+def test_class_names_of_splits_are_numbered_together_and_groups_do_not_cross(files):
+    write_splits()
+    (files / "test.csv").write_text("class,video\n" + "fox,v9\n" * 3 + "cat,v3\n")
+    label = {"files": each(".csv"), "column": "class"}
+    splits = open_splits(PairsSource.model_validate(OF_SPLITS | {"label": label}))
+    assert [splits["test"].read(i).label for i in range(4)] == [2, 2, 2, 1]
+    with pytest.raises(UserError, match="group 'v3' is in the splits 'train' and 'test'"):
+        open_splits(
+            PairsSource.model_validate(OF_SPLITS | {"group": {"files": each(".csv"), "column": "video"}})
+        )
+    (files / "test.csv").write_text("class\n1\n2\n3\n4\n")
+    with pytest.raises(UserError, match="classes of split 'train' are names, those of 'test' numbers"):
+        open_splits(PairsSource.model_validate(OF_SPLITS | {"label": label}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"a": {}}, "give either file, or files"),
+        ({"a": {"file": "a.npy", "files": each("_a.npy")}}, "give either file, or files"),
+        ({"a": {"file": "a.npy"}}, "a: expected files with one for each of train, test"),
+        ({"a": {"files": {"train": "a.npy"}}}, "b: expected files with one for each of train, as"),
+        ({"a": {"files": {"train": "a.npy", "test": "a.npy"}}}, "a.files: one file is in two splits"),
+        ({"a": {"files": {"train": "a.txt"}}}, "expected a file that ends in"),
+        ({"shares": {"train": 1.0}}, "leave out split, splits and shares"),
+        ({"split": {"file": "x.csv", "column": "split"}}, "leave out split, splits and shares"),
+        ({"key": {"file": "x.csv", "column": "id"}}, "key: expected files with one for each of train, test"),
+        ({"key": {"files": {"test": "x.csv"}, "column": "id"}}, "key: expected files with one for each"),
+        ({"key": {"files": each(".csv")}}, "key: train.csv: expected column"),
+    ],
+)
+def test_files_of_splits_fit_together(changes, says):
+    with pytest.raises(ValidationError, match=says):
+        PairsSource.model_validate(OF_SPLITS | changes)
+
+
 def test_owners_are_keys_where_there_are_keys_and_the_other_side_may_have_them(files):
     named = {"file": "b.npz", "column": "values", "belongs_to": {"column": "name"}}
     by_row, by_key = samples(), samples(b=named, key=items("id"))
