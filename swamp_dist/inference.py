@@ -31,6 +31,7 @@ from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_t
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.sources.captions import caption_ids
 from swamp_dist.train.input_parts import check_unit_parts
+from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights import load_into, load_weights
 from swamp_dist.train.weights_header import embedding_dim_of
 from swamp_dist.train.word_source import check_word_source
@@ -222,6 +223,7 @@ def load_model(
     settings = settings.model_copy(update={"model": _with_dim(settings.model, weights)})
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
     check_unit_parts(weights, "weights", settings.model)
+    check_set_marks(weights, "weights", settings.model)
     _check_words(weights, manifest, settings)
     specs = input_specs(manifest, settings.data)
     # Without prototypes, which no embedding uses.

@@ -32,6 +32,8 @@ from swamp_dist.config.pipelines import PipelineShards as PipelineShards
 from swamp_dist.config.pipelines import PipelineStage as PipelineStage
 from swamp_dist.config.pipelines import TableRow as TableRow
 from swamp_dist.config.pipelines import TableSettings as TableSettings
+from swamp_dist.config.sets import MeanSettings as MeanSettings
+from swamp_dist.config.sets import ParSettings as ParSettings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
 from swamp_dist.config.simulated import SimulatedVideoTextSource as SimulatedVideoTextSource
@@ -62,6 +64,7 @@ from swamp_dist.encoders.cnn import CnnSettings as CnnSettings
 from swamp_dist.encoders.gated import GatedSettings as GatedSettings
 from swamp_dist.encoders.gru import GruSettings as GruSettings
 from swamp_dist.encoders.hf_text import HfTextSettings as HfTextSettings
+from swamp_dist.encoders.linear import LinearSettings as LinearSettings
 from swamp_dist.encoders.mlp import MlpSettings as MlpSettings
 from swamp_dist.encoders.timm import TimmSettings as TimmSettings
 from swamp_dist.encoders.words import WordsSettings as WordsSettings

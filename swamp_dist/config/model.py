@@ -1,10 +1,18 @@
-"""The two encoders."""
+"""The two encoders, and what becomes of the sets that they give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pydantic import model_validator
+
 from swamp_dist.bounds import Width
+from swamp_dist.config.sets import SetsSettings
 from swamp_dist.encoders import EncoderSettings
+from swamp_dist.encoders.cost import EncoderCost
+from swamp_dist.encoders.encoder import Encoder
 from swamp_dist.encoders.gated import GatedSettings
+from swamp_dist.records import InputSpec
 from swamp_dist.settings import Settings
 
 
@@ -18,3 +26,55 @@ class ModelSettings(Settings):
     """Encoder of modality A."""
     b: EncoderSettings = GatedSettings()
     """Encoder of modality B."""
+    sets: SetsSettings | None = None
+    """What makes an embedding of the sets of vectors (regions, words) that encoders give, shared by both;
+    null for encoders that give one vector per item."""
+
+    def width(self, encoder: Encoder, spec: InputSpec, embedding_dim: int) -> int:
+        """What an encoder is built for: D or, where it gives sets, the length of an element."""
+        if self.sets is None or not encoder.gives_sets(spec):
+            return embedding_dim
+        return self.sets.width(embedding_dim)
+
+    def sets_problem(self, specs: Sequence[InputSpec]) -> str | None:
+        """Why `sets` and the encoders do not belong together, with the fix; None where they do.
+
+        Args:
+            specs: items of a and of b, which the encoders take.
+        """
+        giving = [
+            side
+            for side, encoder, spec in zip("ab", (self.a, self.b), specs, strict=True)
+            if encoder.gives_sets(spec)
+        ]
+        if giving and self.sets is None:
+            named = " and ".join(f"model.{side}" for side in giving)
+            return (
+                f"{named}: the encoder gives a set of vectors for every item, and model.sets = null makes no "
+                "embedding of it.\nFix: model.sets={kind: par}, or {kind: mean}; or an encoder of one vector"
+            )
+        if self.sets is not None and not giving:
+            return (
+                f"model.sets = {self.sets.kind}: neither encoder gives sets of vectors (model.a = "
+                f"{self.a.kind}, model.b = {self.b.kind}).\nFix: model.sets=null; or encoders that do: "
+                "linear of a ragged field, gru with output: words, cnn with places: true"
+            )
+        return None
+
+    def costs(self, rows: int, specs: Sequence[InputSpec], embedding_dim: int) -> list[EncoderCost]:
+        """Of a and of b, and of what pools their sets, on `rows` items each."""
+        found = []
+        for encoder, spec in zip((self.a, self.b), specs, strict=True):
+            width = self.width(encoder, spec, embedding_dim)
+            found.append(encoder.cost(rows, spec, width))
+            if self.sets is not None and encoder.gives_sets(spec):
+                found.append(self.sets.cost(rows, encoder.most_elements(spec), width))
+        if self.sets is not None:
+            found.append(EncoderCost([], self.sets.parameters(self.sets.width(embedding_dim)), 0))
+        return found
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> ModelSettings:
+        if self.sets is not None and self.embedding_dim is not None:
+            self.sets.width(self.embedding_dim)
+        return self

@@ -113,6 +113,5 @@ def _parameters(
     prototypes = swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
     if inputs is None:
         return prototypes
-    sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
-    costs = [encoder.cost(1, spec, embedding_dim) for encoder, spec in sides]
+    costs = settings.model.costs(1, inputs, embedding_dim)
     return prototypes + sum(cost.parameters + cost.frozen_parameters for cost in costs)

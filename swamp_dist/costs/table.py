@@ -10,7 +10,6 @@ from rich.table import Table
 
 from swamp_dist.config import Settings, StageSettings
 from swamp_dist.console import block, cell
-from swamp_dist.encoders.cost import EncoderCost
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
@@ -117,7 +116,8 @@ def whole_cost(
 def _fit(settings: StageSettings, inputs: tuple[InputSpec, InputSpec]) -> bool:
     """Whether the encoders take these inputs; if not, the stage is refused when its model is built."""
     sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
-    return all(encoder.input_problem(spec) is None for encoder, spec in sides)
+    fit = all(encoder.input_problem(spec) is None for encoder, spec in sides)
+    return fit and settings.model.sets_problem(inputs) is None
 
 
 def known_inputs(settings: StageSettings) -> tuple[InputSpec, InputSpec] | None:
@@ -133,6 +133,8 @@ def known_inputs(settings: StageSettings) -> tuple[InputSpec, InputSpec] | None:
         specs = input_specs(load_manifest(settings.data.shards), settings.data)
         for encoder, spec in zip((settings.model.a, settings.model.b), specs, strict=True):
             check_input(encoder, spec)
+        if (problem := settings.model.sets_problem(specs)) is not None:
+            raise UserError(problem)
         return specs
     a, b = settings.model.a.configured_input(), settings.model.b.configured_input()
     return None if a is None or b is None else (a, b)
@@ -144,13 +146,8 @@ def model_cost(
     """Encoders of these inputs and their engine, on a rank of `world_size`."""
     local = settings.data.entries * settings.data.pairs_per_entry // world_size
     at_once = min(settings.engine.micro_batch or local, local)
-    encoders = settings.model.a, settings.model.b
-
-    def sides(rows: int) -> list[EncoderCost]:
-        both = zip(encoders, inputs, strict=True)
-        return [encoder.cost(rows, spec, embedding_dim) for encoder, spec in both]
-
-    whole, piece, swamp = sides(local), sides(at_once), settings.objective.swamp
+    whole, piece = (settings.model.costs(rows, inputs, embedding_dim) for rows in (local, at_once))
+    swamp = settings.objective.swamp
     parameters = sum(side.parameters for side in whole)
     parameters += swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swamp_dist.encoders import bag_of_words, cnn, gated, gru, hf_text, mlp, timm, words
+from swamp_dist.encoders import bag_of_words, cnn, gated, gru, hf_text, linear, mlp, timm, words
 
 EncoderSettings = Annotated[
     mlp.MlpSettings
+    | linear.LinearSettings
     | gated.GatedSettings
     | words.WordsSettings
     | cnn.CnnSettings

@@ -44,7 +44,8 @@ class Encoder(Settings, abc.ABC):
 
     @abc.abstractmethod
     def build(self, spec: InputSpec, embedding_dim: int) -> nn.Module:
-        """The network, freshly initialised: b inputs like `spec` -> (b, embedding_dim), of any length.
+        """The network, freshly initialised: b inputs like `spec` -> (b, embedding_dim), of any length, or
+        `records.Sets` (b, n, embedding_dim) where the encoder `gives_sets`.
 
         Its forward takes a tensor (b, *spec.shape), of images as uint8, which `networks.pixels` makes floats;
         or `records.Tokens` of its own tokenizer; or `records.Sets` where `spec` is one of sets; or
@@ -53,7 +54,7 @@ class Encoder(Settings, abc.ABC):
 
         Args:
             spec: items that `input_problem` has nothing against.
-            embedding_dim: D.
+            embedding_dim: D; of an encoder that gives sets, the length of an element.
         """
 
     @abc.abstractmethod
@@ -62,11 +63,21 @@ class Encoder(Settings, abc.ABC):
 
     @abc.abstractmethod
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-        """D of weights that hold tensors of these names and shapes; None where they are of another kind.
+        """D, or the length of an element, of weights that hold tensors of these names and shapes; None where
+        they are of another kind.
 
         Args:
             shapes: by the parameter's name in the network, the other encoder's left out.
         """
+
+    def gives_sets(self, spec: InputSpec) -> bool:
+        """Whether the network makes a set of vectors of an item like `spec`, of which `model.sets` makes one
+        embedding; most kinds make one vector."""
+        return False
+
+    def most_elements(self, spec: InputSpec) -> int:
+        """Elements of a set that the network gives, the most that costs are counted for."""
+        return 1
 
     def configured_input(self) -> InputSpec | None:
         """The items that the settings alone tell of, before a shard set is built; None where they do not."""
@@ -90,6 +101,10 @@ class Encoder(Settings, abc.ABC):
     def tokenizer(self) -> Tokenizer | None:
         """What makes tokens of texts for this encoder; None for encoders that take none."""
         return None
+
+    def set_marks(self) -> dict[str, object]:
+        """Settings that no shape of a weight shows, of kinds that can give sets; weights record them."""
+        return {}
 
     def scaled_parts(self) -> tuple[int, ...] | None:
         """Widths of the parts of an input that are brought to unit length first; () for none.
@@ -126,6 +141,20 @@ def words_problem(kind: str, spec: InputSpec) -> str | None:
 def image_problem(kind: str, spec: InputSpec) -> str | None:
     """Why an encoder of images cannot take items like `spec`; None where it can."""
     return None if spec.kind == "image" else _other_input(kind, "images", spec)
+
+
+def linear_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of a vector or of a set of vectors cannot take items like `spec`; None where it can."""
+    if spec.kind not in ("array", "set"):
+        return _other_input(kind, "a vector or a set of vectors per item", spec)
+    if len(spec.shape) == 1:
+        return None
+    if spec.kind == "set":
+        return f"encoder {kind!r} takes sets of vectors, the field holds sets of arrays of {spec.shape}"
+    return (
+        f"encoder {kind!r} takes vectors, but the field holds arrays of shape {spec.shape}; sets of vectors "
+        "are a ragged field (ragged_fields of its source)"
+    )
 
 
 def text_problem(kind: str, spec: InputSpec) -> str | None:

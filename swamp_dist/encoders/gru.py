@@ -1,9 +1,11 @@
-"""Texts by a bidirectional GRU over hashed words; nothing is downloaded."""
+"""Texts by a GRU over their words, as one vector or as the set of their words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
 
 from swamp_dist.bounds import Width
 from swamp_dist.encoders.cost import EncoderCost, Layer
@@ -15,21 +17,47 @@ if TYPE_CHECKING:
 
 
 class GruSettings(HashedWordsEncoder):
-    """Bidirectional GRU over the learned vectors of a text's words, mean of both directions and of the words,
-    after SCAN's text encoder. Words are found by their hashes, as for `bag_of_words`."""
+    """GRU over the learned vectors of a text's words: SCAN's text encoder (Lee et al. 2018, section 3.2) with
+    `output: words` or the mean of them, VSE++'s (Faghri et al. 2018) with `output: last, directions: 1`.
+    Words are found by their hashes, as for `bag_of_words`."""
 
     kind: Literal["gru"] = "gru"
     width: Width = 300
     """Length of a word's vector."""
+    output: Literal["mean", "last", "words"] = "mean"
+    """What is made of the states: their mean over the words; the last one, of both directions the mean of
+    both; or `words`, the set of all, of which `model.sets` makes an embedding."""
+    directions: Literal[1, 2] = 2
+    """2: a second GRU reads every text from its end, and a word's feature is the mean of both states."""
+    unit: bool = False
+    """Bring every word's feature to unit length, as SCAN does (its `no_txtnorm` off)."""
+
+    @model_validator(mode="after")
+    def _unit_is_of_words(self) -> GruSettings:
+        if self.unit and self.output == "last":
+            raise ValueError("unit = true is of every word's feature, output = last has one: unit = false")
+        return self
+
+    def gives_sets(self, spec: InputSpec) -> bool:
+        """Of words."""
+        return self.output == "words"
+
+    def most_elements(self, spec: InputSpec) -> int:
+        """`max_words`."""
+        return self.max_words if self.gives_sets(spec) else 1
+
+    def set_marks(self) -> dict[str, object]:
+        """What is made of the states."""
+        return {"output": self.output, "unit": self.unit}
 
     def build(self, spec: InputSpec, embedding_dim: int) -> nn.Module:
-        """`BidirectionalGru`."""
-        from swamp_dist.encoders.networks.gru import BidirectionalGru
+        """`Gru`."""
+        from swamp_dist.encoders.networks.gru import Gru
 
-        return BidirectionalGru(self.buckets, self.width, embedding_dim)
+        return Gru(self.buckets, self.width, embedding_dim, self.output, self.directions, self.unit)
 
     def cost(self, rows: int, spec: InputSpec, embedding_dim: int) -> EncoderCost:
-        """The most that `rows` texts can cost: `max_words` words each. Of both directions, three gates of
+        """The most that `rows` texts can cost: `max_words` words each. Of every direction, three gates of
         every word's vector and of the state before it, whose first is zero and needs no gradient."""
         words, gates = rows * self.max_words, 3 * embedding_dim
         layers = [
@@ -38,11 +66,11 @@ class GruSettings(HashedWordsEncoder):
             Layer(words - rows, embedding_dim, gates),
         ]
         vectors = (self.buckets + 1) * self.width
-        counted_twice = 2 * (embedding_dim + 1) * gates  # the weights of the states stand in two layers
-        # Kept are a word's vector in both orders, and for every value of a state 8 of gates, products and
-        # states in each direction; then the mean of both.
-        saved = words * (2 * self.width + 17 * embedding_dim)
-        return EncoderCost(layers * 2, vectors - counted_twice, saved)
+        counted_twice = self.directions * (embedding_dim + 1) * gates  # the states' weights: in two layers
+        # Kept are a word's vector in every order, and for every value of a state 8 of gates, products and
+        # states in each direction; then what is brought to unit length.
+        saved = words * (self.directions * (self.width + 8 * embedding_dim) + self.unit * embedding_dim)
+        return EncoderCost(layers * self.directions, vectors - counted_twice, saved)
 
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Length of a state."""

@@ -13,7 +13,8 @@ from swamp_dist.encoders.encoder import Encoder, check_input
 from swamp_dist.encoders.networks.words import WordsNetwork
 from swamp_dist.errors import UserError
 from swamp_dist.model.logits import Logits, LogitStart, at_least_float32
-from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, Words
+from swamp_dist.model.sets import build_sets
+from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, Sets, Words
 
 
 class Prototypes(nn.Module):
@@ -44,10 +45,17 @@ class DualEncoder(nn.Module):
         prototypes: Prototypes | None,
         logits: Logits | None = None,
         learning_rate_factors: tuple[float, float] = (1.0, 1.0),
+        sets: nn.Module | None = None,
     ) -> None:
+        """The model of these parts.
+
+        Args:
+            sets: makes embeddings of the sets that encoders give; None where they give none.
+        """
         super().__init__()
         self.a = encoder_a
         self.b = encoder_b
+        self.sets = sets
         self.prototypes = prototypes
         self.logits = logits  # last: an optimiser's group of its own follows the order of the model
         self.learning_rate_factors = learning_rate_factors
@@ -66,16 +74,16 @@ class DualEncoder(nn.Module):
         if a is None or b is None:
             if a is None and b is None:
                 raise ValueError("at least one modality is needed")
-            return self._embed(self.a, a) if b is None else self._embed(self.b, b)
+            return self._embed(self.a, a, self.sets) if b is None else self._embed(self.b, b, self.sets)
         prototypes = None if self.prototypes is None else self.prototypes()
         scale, bias = (None, None) if self.logits is None else self.logits()
-        rows_a = self._embed(self.a, a)
+        rows_a = self._embed(self.a, a, self.sets)
         if on_a is not None:
             on_a(rows_a)
-        return PairEmbeddings(rows_a, self._embed(self.b, b), prototypes, scale, bias)
+        return PairEmbeddings(rows_a, self._embed(self.b, b, self.sets), prototypes, scale, bias)
 
     @staticmethod
-    def _embed(encoder: nn.Module, x: Inputs | None) -> Tensor:
+    def _embed(encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None) -> Tensor:
         if isinstance(x, Words) != isinstance(encoder, WordsNetwork):
             takes, given = ("an array", "words") if isinstance(x, Words) else ("words", "an array")
             raise UserError(
@@ -83,8 +91,19 @@ class DualEncoder(nn.Module):
                 "Fix: model.a belongs to data.a and model.b to data.b; "
                 "kind words is for a field of words, gated and mlp are for vectors."
             )
-        rows: Tensor = encoder(x)
+        found: Tensor | Sets = encoder(x)
+        rows: Tensor = _pooled(found, sets) if isinstance(found, Sets) else found
         return functional.normalize(at_least_float32(rows), dim=1)
+
+
+def _pooled(found: Sets, sets: nn.Module | None) -> Tensor:
+    if sets is None:
+        raise UserError(
+            "the encoder gives a set of vectors for every item, and the model makes no embedding of "
+            "it.\nFix: model.sets={kind: par}, or {kind: mean}"
+        )
+    rows: Tensor = sets(found)
+    return rows
 
 
 def build_encoder(encoder: Encoder, spec: InputSpec, embedding_dim: int) -> nn.Module:
@@ -110,18 +129,28 @@ def build_dual_encoder(
 
     Encoders are drawn before the prototypes, so stages with and without the SwAMP term start from
     the same encoders. A spec that is a bare shape is one of arrays. `logits`: None makes none.
+
+    Raises:
+        UserError: an encoder does not take its inputs, or gives sets that nothing makes embeddings of.
     """
-    assert model.embedding_dim is not None, "a stage takes it from the weights before it builds the model"
+    dim = model.embedding_dim
+    assert dim is not None, "a stage takes it from the weights before it builds the model"
+    specs = _spec(spec_a), _spec(spec_b)
+    for encoder, spec in zip((model.a, model.b), specs, strict=True):
+        check_input(encoder, spec)
+    if (problem := model.sets_problem(specs)) is not None:
+        raise UserError(problem)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder_a = build_encoder(model.a, _spec(spec_a), model.embedding_dim)
-        encoder_b = build_encoder(model.b, _spec(spec_b), model.embedding_dim)
+        encoder_a = build_encoder(model.a, specs[0], model.width(model.a, specs[0], dim))
+        encoder_b = build_encoder(model.b, specs[1], model.width(model.b, specs[1], dim))
+        sets = None if model.sets is None else build_sets(model.sets, model.sets.width(dim))
         prototypes = None
         if num_prototypes is not None:
-            prototypes = Prototypes(num_prototypes, model.embedding_dim, normalize_prototypes)
+            prototypes = Prototypes(num_prototypes, dim, normalize_prototypes)
         made = None if logits is None else Logits(logits)
         factors = model.a.learning_rate_factor, model.b.learning_rate_factor
-        return DualEncoder(encoder_a, encoder_b, prototypes, made, factors)
+        return DualEncoder(encoder_a, encoder_b, prototypes, made, factors, sets)
 
 
 def _spec(spec: InputSpec | tuple[int, ...]) -> InputSpec:

@@ -19,6 +19,7 @@ from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
 from swamp_dist.train.input_parts import check_unit_parts
+from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights_header import embedding_dim_problem, starting_points
 from swamp_dist.train.word_source import check_word_source
 
@@ -106,13 +107,18 @@ def _check_encoder(settings: StageSettings, manifest: Manifest, side: Literal["a
 
 
 def _encoder_problems(settings: StageSettings, manifest: Manifest) -> Iterator[str]:
-    """Encoders whose libraries and files are not there or do not fit; wrong fields are told elsewhere."""
+    """Encoders whose libraries and files are not there or do not fit, and sets that no embedding is made of;
+    wrong fields are told elsewhere."""
     try:
         specs = input_specs(manifest, settings.data)
     except UserError:
         return
     own_start = next(starting_points(settings), None) is None
-    sides = zip("ab", (settings.model.a, settings.model.b), specs, strict=True)
+    both = settings.model.a, settings.model.b
+    fitting = [encoder.input_problem(spec) is None for encoder, spec in zip(both, specs, strict=True)]
+    if all(fitting) and (problem := settings.model.sets_problem(specs)) is not None:
+        yield problem
+    sides = zip("ab", both, specs, strict=True)
     for side, encoder, spec in sides:
         if encoder.input_problem(spec) is None:
             problem = encoder.start_problem(spec, from_files=own_start)
@@ -147,6 +153,7 @@ def _starting_point_problems(
         try:
             check_word_source(path, key, word_source(settings, manifest))
             check_unit_parts(path, key, settings.model)
+            check_set_marks(path, key, settings.model)
         except UserError as error:
             yield str(error)
         if (problem := embedding_dim_problem(settings, key, source)) is not None:

@@ -41,6 +41,7 @@ from swamp_dist.train.engine import Engine
 from swamp_dist.train.input_parts import UNIT_PARTS, unit_parts
 from swamp_dist.train.loop import Preempted, TrainRun, train
 from swamp_dist.train.metrics import open_metrics
+from swamp_dist.train.set_marks import set_marks
 from swamp_dist.train.state import TrainState, resume, selected_weights
 from swamp_dist.train.weights import load_into, load_weights, logits_taken, save_weights
 from swamp_dist.train.word_source import WORD_SOURCE
@@ -246,7 +247,7 @@ def _description(stage: ResolvedStage, step: int) -> dict[str, str]:
     settings, vectors = stage.settings, stage.word_source
     described = {"stage": settings.name, "step": str(step), "seed": str(settings.seed)}
     described |= {WORD_SOURCE: vectors} if vectors is not None else {}
-    return described | {UNIT_PARTS: unit_parts(settings.model)}
+    return described | {UNIT_PARTS: unit_parts(settings.model)} | set_marks(settings.model)
 
 
 def _opening_line(stage: ResolvedStage, training: ResolvedTraining, engine: Engine) -> str:

@@ -22,7 +22,7 @@ def parameter_groups(model: DualEncoder) -> list[dict[str, Any]]:
     Resharding knows the pieces of parameters by this order.
     """
     factor_a, factor_b = model.learning_rate_factors
-    parts = [(model.a, factor_a), (model.b, factor_b), (model.prototypes, 1.0)]
+    parts = [(model.a, factor_a), (model.b, factor_b), (model.sets, 1.0), (model.prototypes, 1.0)]
     groups: list[dict[str, Any]] = []
     for module, factor in parts:
         trained = _trained(module)

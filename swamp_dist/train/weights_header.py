@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import ModelSettings, StageSettings
+from swamp_dist.config import ModelSettings, ParSettings, StageSettings
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import weights_file
 from swamp_dist.safetensors_header import read_header
@@ -104,8 +104,18 @@ def embedding_dim_of(source: Path, model: ModelSettings) -> int | None:
         UserError: absent, or not a safetensors file.
     """
     shapes = read_header(weights_file(source)).shapes
+    if (dim := _dim_of_queries(shapes.get("sets.queries"), model)) is not None:
+        return dim
     for prefix, encoder in (("a.", model.a), ("b.", model.b)):
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         if (dim := encoder.output_dim(own)) is not None:
             return dim
     return None
+
+
+def _dim_of_queries(shape: tuple[int, ...] | None, model: ModelSettings) -> int | None:
+    """D of weights with queries (H, p, d) over sets, which encoders tell of one element only."""
+    if shape is None or not isinstance(model.sets, ParSettings):
+        return None
+    heads, queries, length = shape
+    return heads * queries * length

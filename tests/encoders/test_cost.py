@@ -13,18 +13,23 @@ from swamp_dist.config import (
     EncoderSettings,
     GatedSettings,
     GruSettings,
+    LinearSettings,
     MlpSettings,
+    ParSettings,
     WordsSettings,
 )
 from swamp_dist.model.dual_encoder import DualEncoder, build_encoder
-from swamp_dist.records import Inputs, InputSpec, Words
+from swamp_dist.model.sets import build_sets
+from swamp_dist.records import Inputs, InputSpec, Sets, Words
 
 ROWS, DIM = 40, 24
-VECTOR, CAPTION = InputSpec((30,)), InputSpec((7,), word_dim=30)
+VECTOR, CAPTION, REGIONS = InputSpec((30,)), InputSpec((7,), word_dim=30), InputSpec((30,), kind="set")
 IMAGE, TEXT = InputSpec((3, 22, 22), kind="image"), InputSpec((), kind="text")
 KINDS: dict[str, EncoderSettings] = {
     "mlp": MlpSettings(hidden=(20, 16)),
-    "linear": MlpSettings(hidden=()),
+    "mlp, no hidden layer": MlpSettings(hidden=()),
+    "linear": LinearSettings(),
+    "linear, unit": LinearSettings(unit=True),
     "mlp, norm, dropout": MlpSettings(hidden=(20, 16), layer_norm=True, dropout=0.5),
     "gated": GatedSettings(),
     "words": WordsSettings(sentence_dim=36),
@@ -32,12 +37,29 @@ KINDS: dict[str, EncoderSettings] = {
     "cnn": CnnSettings(depth=3, width=6),
     "cnn, odd sides": CnnSettings(depth=5, width=4),
     "gru": GruSettings(buckets=50, width=36, max_words=12),
+    "gru, unit": GruSettings(buckets=50, width=36, max_words=12, unit=True),
+    "gru of one direction": GruSettings(buckets=50, width=36, max_words=12, directions=1),
+    "gru, last": GruSettings(buckets=50, width=36, max_words=12, output="last", directions=1),
     "bag_of_words": BagOfWordsSettings(buckets=50, width=36, max_words=12),
 }
+SETS: dict[str, EncoderSettings] = {
+    "linear": LinearSettings(elements=9),
+    "linear, unit": LinearSettings(elements=9, unit=True),
+    "cnn": CnnSettings(depth=2, width=6, places=True),
+    "cnn, unit": CnnSettings(depth=3, width=6, places=True, unit=True),
+    "gru": GruSettings(buckets=50, width=36, max_words=12, output="words"),
+    "gru of one direction": GruSettings(
+        buckets=50, width=36, max_words=12, output="words", unit=True, directions=1
+    ),
+}
+PAR = ParSettings(queries=3, heads=2)
 
 
 def built(settings: EncoderSettings) -> tuple[nn.Module, Inputs, InputSpec]:
     """The network, inputs for it (words: every one another, which costs most), and what they are."""
+    if isinstance(settings, LinearSettings) and settings.elements == 9:
+        sets = Sets(torch.randn(ROWS, 9, 30), torch.ones(ROWS, 9, dtype=torch.bool))
+        return build_encoder(settings, REGIONS, DIM), sets, REGIONS
     if isinstance(settings, WordsSettings):
         count = ROWS * 7 + 1
         words = Words(torch.randint(count, (ROWS, 7)), torch.randn(count, 30))
@@ -65,10 +87,41 @@ def test_operations_and_parameters_are_exact(kind: str) -> None:
     assert sum(p.numel() for p in encoder.parameters()) == cost.parameters
 
 
+@pytest.mark.parametrize("kind", SETS)
+def test_operations_of_encoders_of_sets_are_exact(kind: str) -> None:
+    encoder, inputs, spec = built(SETS[kind])
+    cost, counted = SETS[kind].cost(ROWS, spec, DIM), Sets(*encoder(inputs))
+    assert counted.values.shape == (ROWS, SETS[kind].most_elements(spec), DIM)
+    assert SETS[kind].gives_sets(spec)
+    with FlopCounterMode(display=False) as both:
+        encoder(inputs).values.sum().backward()
+    assert both.get_total_flops() == cost.flops
+    assert sum(p.numel() for p in encoder.parameters()) == cost.parameters
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_activations_are_those_that_are_saved(kind: str) -> None:
     encoder, inputs, spec = built(KINDS[kind])
-    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    found, shape = saved_bytes(encoder, inputs, None)
+    expected = 4 * KINDS[kind].cost(ROWS, spec, DIM).saved_floats
+    assert shape == (ROWS, DIM)
+    assert 0.85 * expected < found < 1.15 * expected
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_activations_of_sets_are_those_that_are_saved(kind: str) -> None:
+    encoder, inputs, spec = built(SETS[kind])
+    found, shape = saved_bytes(encoder, inputs, build_sets(PAR, DIM))
+    pooling = PAR.cost(ROWS, SETS[kind].most_elements(spec), DIM)
+    expected = 4 * (SETS[kind].cost(ROWS, spec, DIM).saved_floats + pooling.saved_floats)
+    assert shape == (ROWS, 6 * DIM)
+    assert 0.85 * expected < found < 1.15 * expected
+
+
+def saved_bytes(encoder: nn.Module, inputs: Inputs, sets: nn.Module | None) -> tuple[int, tuple[int, ...]]:
+    """Bytes that are kept for the backward pass without parameters, and the shape of the embeddings."""
+    parts = [encoder] if sets is None else [encoder, sets]
+    own = {p.untyped_storage().data_ptr() for part in parts for p in part.parameters()}
     saved: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -77,7 +130,5 @@ def test_activations_are_those_that_are_saved(kind: str) -> None:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        rows = DualEncoder._embed(encoder, inputs)
-    expected = 4 * KINDS[kind].cost(ROWS, spec, DIM).saved_floats
-    assert rows.shape == (ROWS, DIM)
-    assert 0.85 * expected < sum(saved.values()) < 1.15 * expected
+        rows = DualEncoder._embed(encoder, inputs, sets)
+    return sum(saved.values()), tuple(rows.shape)

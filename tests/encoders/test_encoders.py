@@ -10,9 +10,12 @@ from typing import get_args
 import pytest
 
 from swamp_dist.config import (
+    CnnSettings,
     EncoderSettings,
     GatedSettings,
+    GruSettings,
     HfTextSettings,
+    LinearSettings,
     MlpSettings,
     TimmSettings,
     WordsSettings,
@@ -25,7 +28,8 @@ from tests.encoders.tiny_text_models import save_text_model
 KINDS = get_args(get_args(EncoderSettings)[0])
 VECTOR, CAPTION = InputSpec((7,)), InputSpec((5,), word_dim=3)
 IMAGE, TEXT = InputSpec((3, 32, 32), kind="image"), InputSpec((), kind="text")
-SPECS = (VECTOR, CAPTION, IMAGE, TEXT)
+REGIONS = InputSpec((7,), kind="set")
+SPECS = (VECTOR, CAPTION, IMAGE, TEXT, REGIONS)
 MODELS: dict[type[Encoder], Encoder] = {
     TimmSettings: TimmSettings(name="test_resnet"),
     HfTextSettings: HfTextSettings(folder=Path("no such folder")),
@@ -55,13 +59,37 @@ def test_the_size_is_read_back_from_the_weights_of_its_own_kind_only(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_takes_one_kind_of_input_and_names_what_fits_another(kind: type[Encoder]) -> None:
-    fitting = {"array": "gated or mlp", "words": "words", "image": "cnn", "text": "bag_of_words"}
+    fitting = {
+        "array": "gated or mlp",
+        "words": "words",
+        "image": "cnn",
+        "text": "bag_of_words",
+        "set": "linear",
+    }
     problems = {spec.kind: example(kind).input_problem(spec) for spec in SPECS}
     taken = [input_kind for input_kind, problem in problems.items() if problem is None]
-    assert len(taken) == 1
+    assert taken == ["array", "set"] if kind is LinearSettings else len(taken) == 1
     for input_kind, problem in problems.items():
         assert problem is None or f"to {fitting[input_kind]}, or name another field" in problem
     assert (example(kind).tokenizer() is not None) == (taken == ["text"])
+
+
+def test_those_that_give_sets_say_so() -> None:
+    giving: list[tuple[Encoder, InputSpec, int]] = [
+        (GruSettings(output="words", max_words=9), TEXT, 9),
+        (CnnSettings(depth=3, places=True), IMAGE, 16),
+        (LinearSettings(), REGIONS, 36),
+    ]
+    for encoder, spec, elements in giving:
+        assert encoder.gives_sets(spec)
+        assert encoder.most_elements(spec) == elements
+    for kind in KINDS:
+        encoder = example(kind)
+        spec = next(spec for spec in SPECS if encoder.input_problem(spec) is None)
+        assert not encoder.gives_sets(spec)
+        assert encoder.most_elements(spec) == 1
+        other = InputSpec((3, 7), kind=spec.kind) if spec.kind in ("array", "set") else None
+        assert other is None or "(3, 7)" in (encoder.input_problem(other) or "")
 
 
 def test_eleven_layers_are_counted_as_numbers() -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from swamp_dist.config import BagOfWordsSettings, GruSettings
-from swamp_dist.encoders.networks.gru import BidirectionalGru
-from swamp_dist.records import InputSpec, Tokens
+from swamp_dist.encoders.networks.gru import Gru
+from swamp_dist.records import InputSpec, Sets, Tokens
 
 TEXT = InputSpec((), kind="text")
 TEXTS = ["a red cat", "dog", "the cat sits on the red mat of the blue house"]
 
 
-def _network() -> tuple[BidirectionalGru, Tokens]:
+def _network() -> tuple[Gru, Tokens]:
     torch.manual_seed(0)
     settings = GruSettings(buckets=40, width=6, max_words=20)
     network = settings.build(TEXT, 5)
-    assert isinstance(network, BidirectionalGru)
+    assert isinstance(network, Gru)
     return network.double(), settings.tokenizer()(TEXTS)
 
 
@@ -26,6 +31,7 @@ def test_a_text_is_what_a_packed_bidirectional_gru_makes_of_it() -> None:
     network, tokens = _network()
     reference = nn.GRU(6, 5, batch_first=True, bidirectional=True).double()
     state = {**network.forwards.state_dict()}
+    assert network.backwards is not None
     state |= {f"{name}_reverse": value for name, value in network.backwards.state_dict().items()}
     reference.load_state_dict(state)
     found = network(tokens)
@@ -56,6 +62,85 @@ def test_a_text_without_words_is_zero_and_finite_in_the_backward_pass() -> None:
     rows.square().sum().backward()
     assert rows[0].abs().max() == 0
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("output", ["mean", "last", "words"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("unit", [False, True])
+def test_states_are_those_of_the_gates_written_out(output: Any, directions: Any, unit: bool) -> None:
+    """Cho et al. 2014 as torch writes it, a loop over words: r, z = sigmoid, n = tanh(W x + r (U h)),
+    h' = (1 - z) n + z h. SCAN's word: the mean of both directions; VSE++'s text: the last state."""
+    if unit and output == "last":
+        with pytest.raises(ValidationError, match="unit = true is of every word"):
+            GruSettings(output="last", unit=True)
+        return
+    settings = GruSettings(buckets=40, width=6, max_words=20, output=output, directions=directions, unit=unit)
+    torch.manual_seed(0)
+    network = settings.build(TEXT, 5).double()
+    assert isinstance(network, Gru)
+    tokens = settings.tokenizer()(TEXTS)
+    found, rows = network(tokens), []
+    for text, ids in zip(TEXTS, tokens.ids, strict=True):
+        x = network.vectors(ids[: len(text.split())])
+        ways = [_states(network.forwards, x)]
+        if directions == 2:
+            back = _states(network.backwards, x.flip(0))
+            ways.append([back[0], *back[1:]] if output == "last" else back[::-1])
+        states = [sum(pair[1:], pair[0]) / directions for pair in zip(*ways, strict=True)]
+        if unit:
+            states = [h / h.square().sum().sqrt() for h in states]
+        rows.append(torch.stack(states) if output == "words" else sum(states[1:], states[0]) / len(states)
+                    if output == "mean" else states[-1])  # fmt: skip
+    if output == "words":
+        assert found.mask.sum(1).tolist() == [len(text.split()) for text in TEXTS]
+        assert not found.values[~found.mask].any()
+        found = [values[mask] for values, mask in zip(*found, strict=True)]
+    pulled = [torch.randn_like(row) for row in rows]
+    for ours, theirs in zip(found, rows, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    parameters = list(network.parameters())
+    sums = [sum((row * p).sum() for row, p in zip(side, pulled, strict=True)) for side in (found, rows)]
+    for ours, theirs in zip(*(torch.autograd.grad(each, parameters) for each in sums), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+def _states(gru: nn.GRU, x: torch.Tensor) -> list[torch.Tensor]:
+    """The states after every word of x (n, width)."""
+    h, states = torch.zeros(5, dtype=x.dtype), []
+    for word in x:
+        own = (gru.weight_ih_l0 @ word + gru.bias_ih_l0).split(5)
+        before = (gru.weight_hh_l0 @ h + gru.bias_hh_l0).split(5)
+        r, z = (torch.sigmoid(own[i] + before[i]) for i in range(2))
+        h = (1 - z) * torch.tanh(own[2] + r * before[2]) + z * h
+        states.append(h)
+    return states
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    st.integers(0, 5),
+    st.sampled_from(["mean", "last", "words"]),
+    st.sampled_from([1, 2]),
+)
+def test_padding_and_batch_mates_never_change_a_number(
+    lengths: list[int], more: int, output: Any, directions: Any
+) -> None:
+    """Ids of padding change no bit; other texts and a wider batch nothing beyond 1e-12 in float64."""
+    torch.manual_seed(0)
+    network = GruSettings(buckets=40, width=6, output=output, directions=directions).build(TEXT, 5).double()
+    mask = torch.arange(max(lengths) + more) < torch.tensor(lengths).unsqueeze(1)
+    tokens = Tokens(torch.randint(1, 41, mask.shape), mask)
+    other = Tokens(torch.where(mask, tokens.ids, 7), mask)
+    rows, again = (_rows(network(each)) for each in (tokens, other))
+    assert all(torch.equal(one, two) for one, two in zip(rows, again, strict=True))
+    for i, length in enumerate(lengths):
+        alone = _rows(network(Tokens(tokens.ids[i : i + 1, :length], mask[i : i + 1, :length])))
+        torch.testing.assert_close(alone[0], rows[i], rtol=1e-12, atol=1e-12)
+
+
+def _rows(found: Any) -> list[torch.Tensor]:
+    """Every text's own row, or its words' rows."""
+    return [v[m] for v, m in zip(*found, strict=True)] if isinstance(found, Sets) else list(found)
 
 
 def test_words_are_those_of_the_bag_of_words() -> None:

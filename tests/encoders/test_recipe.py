@@ -16,9 +16,9 @@ from safetensors import safe_open
 from tests.end_to_end.command import ROOT, environment
 
 JOB = """\
-name: linear
+name: affine
 data: {{shards: {shards}, a: a, b: b, entries: 100, workers: 0}}
-model: {{embedding_dim: 8, a: {{kind: linear}}, b: {{kind: linear, bias: false}}}}
+model: {{embedding_dim: 8, a: {{kind: affine}}, b: {{kind: affine, bias: false}}}}
 objective: {{swamp: {{prototypes: 10, queue: {{size: 100}}}}}}
 train: {{epochs: 1, log_every: 1}}
 evaluate: [{{split: test}}]
@@ -41,11 +41,11 @@ def follow_recipe(folder: Path) -> None:
     found = re.search(r"1\. `swamp_dist/(\S+)`.*?```python\n(.*?)\n   ```", recipe, re.DOTALL)
     assert found is not None
     (package / found[1]).write_text(textwrap.dedent(found[2]) + "\n")
-    replace(package / "encoders" / "__init__.py", "hf_text, mlp", "hf_text, linear, mlp")
-    replace(package / "encoders" / "__init__.py", "    mlp.Mlp", "    linear.LinearSettings | mlp.Mlp")
-    replace(costs, '    "gated": Gated', '    "linear": LinearSettings(),\n    "gated": Gated')
-    imported = "from swamp_dist.encoders.linear import LinearSettings\n"
-    replace(costs, "from swamp_dist.model", imported + "from swamp_dist.model")
+    replace(package / "encoders" / "__init__.py", "hf_text, linear", "hf_text, affine, linear")
+    replace(package / "encoders" / "__init__.py", "    mlp.Mlp", "    affine.AffineSettings | mlp.Mlp")
+    replace(costs, '    "gated": Gated', '    "affine": AffineSettings(),\n    "gated": Gated')
+    imported = "from swamp_dist.encoders.affine import AffineSettings\n"
+    replace(costs, "from swamp_dist.model.dual", imported + "from swamp_dist.model.dual")
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -78,7 +78,7 @@ def python(folder: Path, *arguments: str) -> str:
 
 def test_two_lines_of_one_file_are_changed(tmp_path: Path) -> None:
     follow_recipe(copied(tmp_path))
-    assert differences(tmp_path) == ({"encoders/linear.py"}, {"encoders/__init__.py"})
+    assert differences(tmp_path) == ({"encoders/affine.py"}, {"encoders/__init__.py"})
     union = Path("swamp_dist", "encoders", "__init__.py")
     before, after = ((folder / union).read_text().splitlines() for folder in (ROOT, tmp_path))
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 2  # the union and its import
