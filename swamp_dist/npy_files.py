@@ -89,3 +89,39 @@ def map_npy(path: Path, start: int = 0, size: int | None = None) -> np.ndarray:
     order: Literal["F", "C"] = "F" if header.fortran else "C"
     array: np.ndarray = np.memmap(path, header.dtype, "r", offset=data, shape=header.shape, order=order)
     return array
+
+
+class NpyRows:
+    """The rows of an npy file, read one by one: no more of it than a row is ever in memory, mapped or not."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            ValueError: as `map_npy`, or the array has no rows of their own (0 axes, Fortran's order).
+            OSError: it cannot be opened.
+        """
+        with path.open("rb") as file:
+            header = read_npy_header(file)
+            self._start = file.tell()
+        found = path.stat().st_size - self._start
+        if header.dtype.hasobject or found != header.bytes:
+            raise ValueError(f"{found} bytes of data for {header.dtype} {header.shape}")
+        if not header.shape or (header.fortran and len(header.shape) > 1):
+            raise ValueError(f"{header.dtype} {header.shape} with Fortran order {header.fortran}")
+        self.path, self.shape, self.dtype = path, header.shape, header.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """A copy of row number `row`, from 0.
+
+        Raises:
+            ValueError: the file was cut since.
+            OSError: it cannot be read.
+        """
+        count = math.prod(self.shape[1:])
+        offset = self._start + row * count * self.dtype.itemsize
+        values: np.ndarray = np.fromfile(self.path, self.dtype, count, offset=offset)
+        return values.reshape(self.shape[1:])

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from swamp_dist.npy_files import elements, map_npy, read_npy_header
+from swamp_dist.npy_files import NpyRows, elements, map_npy, read_npy_header
 
 TYPES = ("f4", ">i8", "f2", "U3", [("key", "S4"), ("size", "<i8")])
 
@@ -68,3 +68,30 @@ def test_elements_that_numpy_could_not_use_are_refused():
     for data, kind in ((b"\x02", "?"), (b"\xff" * 4, "<U1"), (b"\0\0\x11\0", "<U1"), (b"abc", "f4")):
         with pytest.raises(ValueError, match="."):
             elements(data, np.dtype(kind))
+
+
+def test_rows_are_read_one_by_one_and_are_copies(tmp_path):
+    array = np.arange(24, dtype=">f4").reshape(4, 3, 2)
+    path = tmp_path / "a.npy"
+    path.write_bytes(_npy(array))
+    rows = NpyRows(path)
+    assert (len(rows), rows.shape, rows.dtype) == (4, array.shape, array.dtype)
+    for row in (3, 0, 2):
+        np.testing.assert_array_equal(rows[row], array[row])
+    rows[1][:] = 0
+    np.testing.assert_array_equal(rows[1], array[1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _npy(np.float32(1)),
+        _npy(np.zeros((3, 4), order="F")),
+        _npy(np.zeros(3))[:-1],
+        _npy(np.zeros(3)) + b"x",
+    ],
+)
+def test_files_without_rows_of_their_own_are_refused(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="float"):
+        NpyRows(tmp_path / "a.npy")

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
+from swamp_dist.config.image_text import KarpathySource, ScanSource
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.own_tables import TableSource
@@ -283,6 +284,8 @@ SourceSettings = Annotated[
     | PairsSource
     | TableSource
     | WebDatasetSource
+    | ScanSource
+    | KarpathySource
     | PythonSource,
     Field(discriminator="kind"),
 ]

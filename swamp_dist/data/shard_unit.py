@@ -21,8 +21,8 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 
 Row = tuple[str, int, int, int]
 """Key, offset, size and class of an entry."""
-WHOLE_SPLIT = "test"
-"""A split that is built whole or not at all."""
+WHOLE_SPLITS = ("test", "testall")
+"""Splits that are built whole or not at all."""
 
 
 def build_unit(
@@ -79,7 +79,7 @@ def _samples(
         try:
             yield _read_and_check(split, number, unit, source, fields)
         except BadEntry as error:
-            if not may_skip or unit.split == WHOLE_SPLIT:
+            if not may_skip or unit.split in WHOLE_SPLITS:
                 raise UserError(
                     f"split {unit.split!r}, entry {error}\n{_way_out(unit, error.kind)} "
                     "Finished shards are kept: the same command goes on from them."
@@ -89,7 +89,7 @@ def _samples(
 
 
 def _way_out(unit: Unit, kind: str) -> str:
-    if unit.split == WHOLE_SPLIT:
+    if unit.split in WHOLE_SPLITS:
         return (
             "Mend the raw data: figures on a test split with gaps would stand beside published ones of "
             "another protocol, so on_missing=skip does not reach it. A shorter list of your own is the "

@@ -10,7 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import PairsSource, PythonSource, SourceSettings, TableSource, WebDatasetSource
+from swamp_dist.config import (
+    KarpathySource,
+    PairsSource,
+    PythonSource,
+    ScanSource,
+    SourceSettings,
+    TableSource,
+    WebDatasetSource,
+)
 from swamp_dist.errors import UserError
 from swamp_dist.records import RawSplit
 from swamp_dist.sources import python
@@ -18,7 +26,7 @@ from swamp_dist.sources.energon import source_files
 from swamp_dist.sources.published import published_counts
 from swamp_dist.sources.raw_files import files_sha256
 
-FileSources = PairsSource | TableSource | WebDatasetSource
+FileSources = PairsSource | TableSource | WebDatasetSource | ScanSource | KarpathySource
 """Sources whose files a set keeps the hash of."""
 _SOURCES = "swamp_dist.sources"
 

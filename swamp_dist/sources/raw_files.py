@@ -9,11 +9,11 @@ from pathlib import Path
 from swamp_dist.errors import UserError
 
 _ENDS = 2**20
-_TEXTS = (".csv", ".tsv", ".jsonl")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".json", ".txt")
 
 
 def files_sha256(files: Sequence[Path]) -> str:
-    """sha256 over the files: tables in text whole, others by their size and first and last MiB.
+    """sha256 over the files: tables and lists in text whole, others by their size and first and last MiB.
 
     Raises:
         FileNotFoundError: one is absent.

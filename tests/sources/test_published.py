@@ -9,13 +9,18 @@ import pytest
 
 from swamp_dist.config import (
     HowTo100MSource,
+    KarpathySource,
     LsmdcSource,
     MsrVttSource,
     OpenMojiSource,
+    ScanSource,
     SyntheticSource,
     YouCook2Source,
 )
 from swamp_dist.sources.published import published_counts
+
+HERE = Path("here")
+COCO = {"train": 113_287, "testall": 5_000}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,17 @@ from swamp_dist.sources.published import published_counts
         (MsrVttSource(training="other"), {"test": 1_000}),
         (LsmdcSource(), {"train": 101_079, "test": 1_000}),
         (LsmdcSource(validation_list=Path("a")), {"train": 101_079, "validation": 7_408, "test": 1_000}),
+        (ScanSource(folder=HERE, data="f30k"), {"train": 29_000, "dev": 1_000, "test": 1_000}),
+        (ScanSource(folder=HERE, data="f30k", dev_images=None, splits=("dev",)), {"dev": 1_014}),
+        (
+            ScanSource(folder=HERE, data="coco", splits=("train", "testall")),
+            {"train": 113_287, "testall": 5_000},
+        ),
+        (ScanSource(folder=HERE), {}),
+        (KarpathySource(file=HERE, root=HERE, data="f30k"), {"train": 29_000, "dev": 1_014, "test": 1_000}),
+        (KarpathySource(file=HERE, root=HERE, data="coco"), {"train": 113_287, "dev": 5_000, "test": 5_000}),
+        (KarpathySource(file=HERE, root=HERE, data="coco", splits={"train": "train"}), {"train": 82_783}),
+        (KarpathySource(file=HERE, root=HERE), {}),
         (OpenMojiSource(), {}),
         (SyntheticSource(splits={}), {}),
     ],
