@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from swamp_dist.config import BagOfWordsSettings, GruSettings
 from swamp_dist.encoders.networks.gru import Gru
+from swamp_dist.encoders.vocabulary import MARKS, Vocabulary, write_vocabulary
 from swamp_dist.records import InputSpec, Sets, Tokens
 
 TEXT = InputSpec((), kind="text")
@@ -146,3 +148,41 @@ def _rows(found: Any) -> list[torch.Tensor]:
 def test_words_are_those_of_the_bag_of_words() -> None:
     mine, others = (kind(buckets=99, max_words=4).tokenizer() for kind in (GruSettings, BagOfWordsSettings))
     assert torch.equal(mine(TEXTS).ids, others(TEXTS).ids)
+
+
+# -- words of a vocabulary -------------------------------------------------------------------------
+
+
+def _vocabulary(folder: Path, *words: str) -> Path:
+    write_vocabulary(Vocabulary((*MARKS, *words)), folder / "vocab.json")
+    return folder / "vocab.json"
+
+
+def test_words_of_a_vocabulary_have_a_vector_each(tmp_path: Path) -> None:
+    settings = GruSettings(vocabulary=_vocabulary(tmp_path, "a", "cat", "red"), width=6, output="words")
+    network, tokens = settings.build(TEXT, 5), settings.tokenizer()(["A red dog.", "cat"])
+    assert isinstance(network, Gru)
+    assert network.vectors.weight.shape == (7, 6)
+    assert tokens.ids.tolist() == [[1, 4, 6, 3, 3, 2], [1, 5, 2, 0, 0, 0]]
+    assert network(tokens).mask.sum(1).tolist() == [6, 3]
+    assert settings.most_elements(TEXT) == 66
+    cost = settings.cost(2, TEXT, 5)
+    assert cost.parameters == sum(p.numel() for p in network.parameters())
+    assert settings.start_problem(TEXT, from_files=True) is None
+
+
+def test_another_vocabulary_is_another_mark(tmp_path: Path) -> None:
+    settings = GruSettings(vocabulary=_vocabulary(tmp_path, "a", "cat"))
+    before = settings.set_marks()
+    _vocabulary(tmp_path, "a", "dog and more")
+    marks = [
+        each["vocabulary (sha256)"] for each in (before, settings.set_marks(), GruSettings().set_marks())
+    ]
+    assert len(set(marks)) == 3
+
+
+def test_a_vocabulary_that_is_not_there_is_told_before_a_start(tmp_path: Path) -> None:
+    for named, said in ((tmp_path / "none.json", "no such file"), ("set", "the shard set has no vocabulary")):
+        problem = GruSettings(vocabulary=named).start_problem(TEXT, from_files=True)
+        assert problem is not None
+        assert said in problem

@@ -24,7 +24,7 @@ class Gru(nn.Module):
 
     def __init__(
         self,
-        buckets: int,
+        words: int,
         width: int,
         embedding_dim: int,
         output: Output = "mean",
@@ -34,7 +34,7 @@ class Gru(nn.Module):
         """A new network.
 
         Args:
-            buckets: words with a vector; number 0 is padding.
+            words: those with a vector; number 0 is padding.
             width: length of a word's vector.
             embedding_dim: length of a state.
             output: mean, last or words.
@@ -42,7 +42,7 @@ class Gru(nn.Module):
             unit: bring every word's feature to unit length.
         """
         super().__init__()
-        self.vectors = nn.Embedding(buckets + 1, width, padding_idx=0)
+        self.vectors = nn.Embedding(words, width, padding_idx=0)
         nn.init.uniform_(self.vectors.weight, -0.1, 0.1)  # as published
         self.forwards = nn.GRU(width, embedding_dim, batch_first=True)
         self.backwards = nn.GRU(width, embedding_dim, batch_first=True) if directions == 2 else None
