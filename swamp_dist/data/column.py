@@ -33,6 +33,16 @@ def make_column(arrays: Sequence[np.ndarray], spec: FieldSpec) -> Column:
     return Column(np.concatenate(arrays), np.cumsum(count) - count, count)
 
 
+def without_the_rest(column: Column, spec: FieldSpec) -> Column:
+    """The column with the arrays of a ragged field in one block of memory, so that they do not keep the bytes
+    of their whole entries; other columns are so already."""
+    if not spec.ragged:
+        return column
+    ends = np.cumsum([len(array) for array in column.rows])
+    block = np.concatenate(list(column.rows))
+    return Column(array_objects(np.split(block, ends[:-1])), column.first, column.count)
+
+
 def array_objects(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """(n,) objects, each one of the arrays as it is, whatever their shapes."""
     rows: np.ndarray = np.empty(len(arrays), dtype=object)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swamp_dist.data.column import Column, make_column
+from swamp_dist.data.column import Column, make_column, without_the_rest
 from swamp_dist.data.entry import Entry, decode_entry, shard_error
 from swamp_dist.data.manifest import FieldSpec, Manifest, SplitIndex
 from swamp_dist.data.raw_fields import raw_bytes
@@ -273,9 +273,9 @@ class MemoryReader(EntryReader):
         for start in range(0, len(source.split), 4096):
             entries += source.read(range(start, min(start + 4096, len(source.split))))
         source.close()
-        self._columns = {
-            n: make_column([e.arrays[n] for e in entries], source.specs[n]) for n in source.fields
-        }
+        specs = {name: source.specs[name] for name in source.fields}
+        columns = {n: make_column([entry.arrays[n] for entry in entries], spec) for n, spec in specs.items()}
+        self._columns = {n: without_the_rest(column, specs[n]) for n, column in columns.items()}
         self._text = tuple(entry.text for entry in entries)
         size = sum(raw_bytes(column.rows) for column in self._columns.values())
         encoded = [name for name in source.fields if source.specs[name].kind == "image"]

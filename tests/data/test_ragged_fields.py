@@ -21,6 +21,7 @@ from swamp_dist.data.join_inputs import join_inputs
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import FieldSpec, load_manifest
 from swamp_dist.data.reader import open_reader
+from swamp_dist.data.shard_dataset import ShardDataset
 from swamp_dist.data.shard_writer import ShardWriter
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.verify import verify_shards
@@ -49,6 +50,23 @@ def test_every_reader_gives_what_was_written(tmp_path: Path, reading: Any, cache
             assert [each.shape for each in found] == [(1 + n % 5, WIDTH) for n in keys]
             assert all(np.array_equal(each, regions(n)) for each, n in zip(found, keys, strict=True))
     assert verify_shards(manifest.folder) == []
+
+
+def test_a_split_in_memory_holds_its_sets_and_not_their_entries(tmp_path: Path) -> None:
+    manifest = build_ragged(tmp_path / "set", {"train": 13})
+    rows = open_reader(manifest, "train", ("regions",), cache="memory").columns(range(13))["regions"].rows
+    blocks = {id(array.base) for array in rows}
+    assert len(blocks) == 1
+    assert rows[0].base.nbytes == sum(array.nbytes for array in rows)
+
+
+def test_a_loop_of_ones_own_gets_the_elements(tmp_path: Path) -> None:
+    build_ragged(tmp_path / "set", {"train": 13})
+    data = ShardDataset(tmp_path / "set", "train", ["regions"], batch=4, rank=0, world_size=1)
+    found = list(data)
+    assert len(found) == 12
+    for entry in found:
+        assert np.array_equal(entry["regions"].numpy(), regions(int(entry["__key__"][-4:])))
 
 
 def test_sets_of_one_length_stay_sets(tmp_path: Path) -> None:

@@ -58,11 +58,10 @@ class Gru(nn.Module):
         states = self._states(x, lengths)
         if self._unit:
             states = functional.normalize(states, dim=-1)
-        # Not a product: of a padded place neither value nor gradient counts, whatever it is.
-        states = states.masked_fill(~tokens.mask.unsqueeze(2), 0)
         if self._output == "words":
-            return Sets(states, tokens.mask)
-        return states.sum(1) / lengths.clamp(min=1).unsqueeze(1)
+            return Sets(states.masked_fill(~tokens.mask.unsqueeze(2), 0), tokens.mask)
+        total: Tensor = (states * tokens.mask.unsqueeze(2)).sum(1)
+        return total / lengths.clamp(min=1).unsqueeze(1)
 
     def _states(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(b, W, D) the states at every place, of both directions their mean."""
