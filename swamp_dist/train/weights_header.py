@@ -6,7 +6,7 @@ No tensor is read and torch is not imported, so that a stage can be refused in a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,18 @@ def embedding_dim_of(source: Path, model: ModelSettings) -> int | None:
     of the encoders that `model` describes.
 
     Raises:
-        UserError: absent, or not a safetensors file.
+        UserError: absent, not a safetensors file, or of a length that `model.sets` cannot make.
     """
-    shapes = read_header(weights_file(source)).shapes
+    dim = _dim_of_shapes(read_header(weights_file(source)).shapes, model)
+    if dim is not None and model.sets is not None:
+        try:
+            model.sets.width(dim)
+        except ValueError as error:
+            raise UserError(f"{source}: weights of another model: {error}") from None
+    return dim
+
+
+def _dim_of_shapes(shapes: Mapping[str, tuple[int, ...]], model: ModelSettings) -> int | None:
     if (dim := _dim_of_queries(shapes.get("sets.queries"), model)) is not None:
         return dim
     for prefix, encoder in (("a.", model.a), ("b.", model.b)):

@@ -16,8 +16,9 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.stream import PairStream, open_blended_stream, open_stream
 from swamp_dist.encoders.hashed_words import HashedWords
 from swamp_dist.errors import UserError
-from swamp_dist.records import Words
+from swamp_dist.records import Sets, Words
 from tests.data.image_sets import build_raw
+from tests.data.ragged_sets import build_ragged, regions
 from tests.data.shard_sets import build
 from tests.data.video_sets import add_words, build_pooled, build_videos
 
@@ -167,6 +168,20 @@ def _first_caption(number: int) -> np.ndarray:
 
     ids: np.ndarray = video(0 if number % 3 == 0 else number).fields["text"][0]
     return ids
+
+
+def test_ragged_fields_of_two_sets(tmp_path: Path) -> None:
+    x, y = build_ragged(tmp_path / "x", {"train": 26}), build_ragged(tmp_path / "y", {"train": 18})
+    data = data_of(x, {"x": (x, 0.5), "y": (y, 0.5)}, a="regions", b="vector")
+    whole = list(stream_of(data, x).batches(0, 6))
+    ranks = [list(stream_of(data, x, 2, rank).batches(0, 6)) for rank in range(2)]
+    for one, *parts in zip(whole, *ranks, strict=True):
+        assert all(isinstance(each.a, Sets) for each in (one, *parts))
+        found = [[row[there] for row, there in zip(*each.a, strict=True)] for each in (one, *parts)]
+        assert all(torch.equal(*both) for both in zip(found[0], found[1] + found[2], strict=True))
+        keys = stream_of(data, x).blend.keys(one.ids)
+        for key, elements in zip(keys, found[0], strict=True):
+            assert np.array_equal(elements.numpy(), regions(int(key[-4:])))
 
 
 def test_clips_of_two_sets_of_videos(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from swamp_dist.config import ModelSettings, StageSettings
+from swamp_dist.config import ModelSettings, ParSettings, StageSettings
 from swamp_dist.distributed import World
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_dual_encoder
@@ -26,6 +27,7 @@ from swamp_dist.train.word_source import check_word_source
 from tests.ranks import run_on_ranks
 from tests.train.tiny import tiny_stage
 
+PAR = {"kind": "par", "queries": 3, "heads": 2}
 KINDS = {
     "words and gated": {"a": {"kind": "words", "sentence_dim": 3}, "b": {"kind": "gated"}},
     "gated and mlp": {"a": {"kind": "gated"}, "b": {"kind": "mlp"}},
@@ -61,6 +63,22 @@ def test_the_size_is_that_of_the_weights_for_every_kind_of_encoder(tmp_path: Pat
             assert with_embedding_dim(stage(model_of(kinds, None), source, key)).model.embedding_dim == 6
     one_side = model_of(kinds, 6).model_copy(update={"a": model_of("words and gated", 6).a})
     assert embedding_dim_of(folder, one_side) == 6
+
+
+@pytest.mark.parametrize(
+    "sets", [{"kind": "mean"}, PAR, {**PAR, "head_form": "slice"}, {**PAR, "head_form": "project"}]
+)
+def test_the_size_of_sets_is_that_of_embeddings_and_not_of_elements(tmp_path: Path, sets: Any) -> None:
+    values = {"a": {"kind": "linear"}, "b": {"kind": "gru", "output": "words", "buckets": 9}, "sets": sets}
+    model = ModelSettings.model_validate({**values, "embedding_dim": 24})
+    specs = InputSpec((5,), kind="set"), InputSpec((), kind="text")
+    encoder = build_dual_encoder(model, *specs, None, normalize_prototypes=True, seed=0)
+    save_weights(tmp_path / "weights.safetensors", encoder.state_dict(), {})
+    unknown = ModelSettings.model_validate({**values, "embedding_dim": None})
+    assert embedding_dim_of(tmp_path, unknown) == 24
+    other = unknown.model_copy(update={"sets": ParSettings(queries=7)})
+    with pytest.raises(UserError, match=r"weights of another model: embedding_dim = 24: expected .* = 7"):
+        embedding_dim_of(tmp_path, other)
 
 
 @pytest.mark.parametrize("key", ["weights", "train.init_from"])
