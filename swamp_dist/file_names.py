@@ -14,6 +14,9 @@ RESULT_FILE = "result.json"
 MANIFEST_FILE = "manifest.json"
 """What a shard set is known by."""
 
+VOCABULARY_FILE = "vocabulary.json"
+"""The words of a shard set's captions and their numbers."""
+
 NAME_RULE = (
     "a name of letters, digits, single blanks between them and . _ + - = , @, that begins with a letter, a "
     "digit or _"

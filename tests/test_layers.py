@@ -74,7 +74,13 @@ WALLS = {
     "pyarrow": {"sources/columns/parquet.py"},
 }
 SPELLED_ONCE = {
-    "file_names.py": {"weights.safetensors", "metrics.jsonl", "result.json", "manifest.json"},
+    "file_names.py": {
+        "weights.safetensors",
+        "metrics.jsonl",
+        "result.json",
+        "manifest.json",
+        "vocabulary.json",
+    },
     "runs/folder.py": {
         "stage.yaml",
         "cluster.yaml",

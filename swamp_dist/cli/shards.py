@@ -118,8 +118,10 @@ def shards_verify(
         Path, typer.Argument(metavar="FOLDER", help="Folder of a shard set.", show_default=False)
     ],
 ) -> None:
-    """Compare every shard with the manifest: size, sha256, entries."""
+    """Compare every shard with the manifest (size, sha256, entries), and a published set with its counts."""
+    from swamp_dist.data.manifest import read_manifest
     from swamp_dist.data.verify import verify_shards
+    from swamp_dist.prepare.explain import explain_set
 
     problems = verify_shards(folder)
     for problem in problems:
@@ -131,3 +133,5 @@ def shards_verify(
         )
         raise typer.Exit(ExitCode.FAILED)
     say(f"{folder}: every file is as the manifest says")
+    for line in explain_set(read_manifest(folder)):
+        say(f"  {line}")

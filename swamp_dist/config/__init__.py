@@ -37,6 +37,7 @@ from swamp_dist.config.pipelines import TableSettings as TableSettings
 from swamp_dist.config.sets import MeanSettings as MeanSettings
 from swamp_dist.config.sets import ParSettings as ParSettings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
+from swamp_dist.config.shards import VocabularyBuildSettings as VocabularyBuildSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
 from swamp_dist.config.simulated import SimulatedVideoTextSource as SimulatedVideoTextSource
 from swamp_dist.config.sources import FeatureFileSettings as FeatureFileSettings

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Count, Seed
-from swamp_dist.config.names import FolderName
+from swamp_dist.config.names import FolderName, SplitName
 from swamp_dist.config.sources import SourceSettings
 from swamp_dist.settings import Settings
 
@@ -21,6 +21,30 @@ class WordsBuildSettings(Settings):
     pruned `.npz`. The set keeps the vectors of the words that its captions use."""
     max_words: Count = 20
     """Words kept per caption, the first ones that have a vector."""
+
+
+class VocabularyBuildSettings(Settings):
+    """Which words of the captions have a number: those of a published file, or those that are frequent."""
+
+    file: Path | None = None
+    """A vocabulary to take: SCAN's .json, or the .pkl of VSE++ or PCME, which is read without running "
+    "code."""
+    min_count: Count | None = None
+    """Instead: a word is known if it stands so often in the captions of `splits`; 4, as SCAN's."""
+    splits: tuple[SplitName, ...] = ()
+    """Splits whose captions are counted; SCAN's counts train and dev, and test captions do not belong "
+    "here."""
+    unknown: Literal["refuse", "keep", "drop"] = "refuse"
+    """Captions without a known word. `refuse`: their entry is a bad one, which `on_missing` decides about;
+    `drop`: they are left out, and an entry without others is a bad one; `keep`: they stay, all <unk>."""
+
+    @model_validator(mode="after")
+    def _is_read_or_counted(self) -> VocabularyBuildSettings:
+        if (self.file is None) == (self.min_count is None):
+            raise ValueError("give either file, or min_count and splits (4 and [train, dev] as published)")
+        if (self.min_count is None) == bool(self.splits):
+            raise ValueError("splits go with min_count, and it with at least one of them")
+        return self
 
 
 class ShardSettings(Settings):
@@ -40,3 +64,14 @@ class ShardSettings(Settings):
     """With `skip`: a split that lacks a larger share of its entries fails all the same."""
     words: WordsBuildSettings | None = None
     """Word table of sets with captions; null for sets without."""
+    vocabulary: VocabularyBuildSettings | None = None
+    """Vocabulary of captions that stay texts, for encoders with `vocabulary: set`; null for sets without."""
+
+    @model_validator(mode="after")
+    def _captions_are_texts_or_ids(self) -> ShardSettings:
+        if self.words is not None and self.vocabulary is not None:
+            raise ValueError(
+                "words makes ids of a word table of the captions, vocabulary is of captions that stay texts: "
+                "give one of them"
+            )
+        return self

@@ -24,6 +24,7 @@ from swamp_dist.data.manifest import (
     IndexFile,
     ManifestRecord,
     SplitRecord,
+    VocabularyRecord,
     WordsRecord,
 )
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit
@@ -159,6 +160,7 @@ def close_set(
     records: Sequence[UnitRecord],
     coverage: Coverage,
     words: WordsRecord | None = None,
+    vocabulary: VocabularyRecord | None = None,
 ) -> ManifestRecord:
     """Write indexes, coverage and, last, the manifest beside the finished shards.
 
@@ -171,7 +173,13 @@ def close_set(
     fields = next(record.fields for record in records if record.rows)
     classes = 1 + max(row[3] for record in records for row in record.rows)
     record = plan.recipe.model_copy(
-        update={"fields": fields, "classes": classes, "splits": splits, "words": words}
+        update={
+            "fields": fields,
+            "classes": classes,
+            "splits": splits,
+            "words": words,
+            "vocabulary": vocabulary,
+        }
     )
     record = record.model_copy(update={"hash": record.content_hash()})
     staging.put(staging.set / COVERAGE_FILE, coverage.model_dump_json(indent=1))

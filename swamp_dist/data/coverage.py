@@ -35,7 +35,8 @@ class SplitCoverage(_Record):
     written: int
     skipped: dict[str, SkippedKind]
     tally: dict[str, int]
-    """captions, captions_without_words, tokens, unknown_tokens; nothing in sets without captions."""
+    """captions and, with a word table or vocabulary, captions_without_words, tokens, unknown_tokens; nothing
+    in sets without captions."""
     published: int | None = None
     """Published number of entries; None where none is known."""
 
@@ -121,9 +122,10 @@ def _split_lines(split: SplitCoverage) -> list[str]:
     if split.skipped:
         lines.append(f"left out: {split.listed - split.written:,} ({split.share_skipped:.3%})")
         lines += [f"  {line}" for line in skipped_lines(split.skipped)]
-    if "captions" in split.tally:
-        tally = split.tally
+    tally = split.tally
+    if "captions" in tally:
         lines.append(f"captions: {tally['captions']:,}")
+    if "tokens" in tally:
         lines.append(f"captions without a word of the vocabulary: {tally['captions_without_words']:,}")
         share = tally["unknown_tokens"] / max(1, tally["tokens"])
         lines.append(

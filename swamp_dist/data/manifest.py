@@ -18,6 +18,7 @@ from swamp_dist.data.manifest_records import IndexFile as IndexFile
 from swamp_dist.data.manifest_records import ManifestRecord as ManifestRecord
 from swamp_dist.data.manifest_records import ShardFile as ShardFile
 from swamp_dist.data.manifest_records import SplitRecord as SplitRecord
+from swamp_dist.data.manifest_records import VocabularyRecord as VocabularyRecord
 from swamp_dist.data.manifest_records import WordsRecord as WordsRecord
 from swamp_dist.errors import UserError
 from swamp_dist.explaining import nearest

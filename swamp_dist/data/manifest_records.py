@@ -125,6 +125,20 @@ class WordsRecord(_Record):
         return self.HEADER + 4 * self.rows * self.dim
 
 
+class VocabularyRecord(_Record):
+    """The words of captions that stay texts, and their numbers."""
+
+    file: _FileName
+    sha256: str
+    words: int = Field(ge=1)
+    """Words with a number, the four marks among them."""
+    min_count: int | None = None
+    """How often a word stands in the captions of `splits` at least; None where a file was taken."""
+    splits: tuple[str, ...] = ()
+    unknown: Literal["refuse", "keep", "drop"]
+    """What became of captions without a known word."""
+
+
 class ManifestRecord(_Record):
     """The content of manifest.json."""
 
@@ -140,15 +154,18 @@ class ManifestRecord(_Record):
     splits: dict[str, SplitRecord]
     words: WordsRecord | None = None
     """The set's word table; None where no field holds words."""
+    vocabulary: VocabularyRecord | None = None
+    """The set's vocabulary; None where it has none."""
     hash: str = ""
     """sha256 of everything above."""
 
     @model_serializer(mode="wrap")
     def _leave_out_absent_words(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sets without words keep the manifest and the hash they had before there were words."""
+        """Sets without words or vocabulary keep the manifest and the hash they had before there were any."""
         content: dict[str, Any] = handler(self)
-        if content.get("words") is None:
-            content.pop("words", None)
+        for name in ("words", "vocabulary"):
+            if content.get(name) is None:
+                content.pop(name, None)
         return content
 
     def recipe(self) -> dict[str, Any]:

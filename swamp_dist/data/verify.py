@@ -25,7 +25,7 @@ class ShardProblem:
     """A file that is not what the manifest promises."""
 
     split: str | None
-    """None for a file of the whole set, such as the word table."""
+    """None for a file of the whole set: the word table, the vocabulary."""
     file: str
     reason: str
 
@@ -38,15 +38,15 @@ class ShardProblem:
 def verify_shards(folder: Path) -> list[ShardProblem]:
     """Every bad file of a shard set with the first fault found in it; an empty list is a sound set.
 
-    Compared with the manifest: size and sha256 of every shard, index and word table. Compared with the index:
-    keys, classes, offsets and number of entries. In every entry: tar headers, its own key, field checksums,
-    dtypes and shapes. One shard's largest entry is held in memory at a time.
+    Compared with the manifest: size and sha256 of every shard, index, word table and vocabulary. Compared
+    with the index: keys, classes, offsets and number of entries. In every entry: tar headers, its own key,
+    field checksums, dtypes and shapes. One shard's largest entry is held in memory at a time.
 
     Raises:
         UserError: the manifest is missing or does not match its own hash, so nothing can be compared.
     """
     manifest = read_manifest(folder)
-    problems = list(_word_problems(manifest))
+    problems = [*_word_problems(manifest), *_vocabulary_problems(manifest)]
     return problems + [problem for name in manifest.splits for problem in _split_problems(manifest, name)]
 
 
@@ -62,6 +62,17 @@ def _word_problems(manifest: Manifest) -> Iterator[ShardProblem]:
             fault = "sha256 differs from the manifest"
         if fault is not None:
             yield ShardProblem(None, name, fault)
+
+
+def _vocabulary_problems(manifest: Manifest) -> Iterator[ShardProblem]:
+    record = manifest.record.vocabulary
+    if record is None:
+        return
+    path = manifest.folder / record.file
+    if not path.is_file():
+        yield ShardProblem(None, record.file, "missing")
+    elif _sha256(path) != record.sha256:
+        yield ShardProblem(None, record.file, "sha256 differs from the manifest")
 
 
 def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:

@@ -21,6 +21,7 @@ from swamp_dist.data.manifest import (
     MANIFEST_FILE,
     Manifest,
     ManifestRecord,
+    VocabularyRecord,
     WordsRecord,
     load_manifest,
     read_manifest,
@@ -118,6 +119,7 @@ def finish_set(
     report: Report = lambda done, total: None,
     published: Mapping[str, int] | None = None,
     words: WordsRecord | None = None,
+    vocabulary: VocabularyRecord | None = None,
 ) -> tuple[Manifest, Coverage]:
     """Build what is missing of a set and give it its name. Call it inside `building_alone`.
 
@@ -127,8 +129,9 @@ def finish_set(
     discard_others(staging)
     staging.prepare()
     records = build_units(staging, plan, policy, builder, report)
-    coverage = cover(plan, records, published, None if words is None else words.rows - 1)
-    record = close_set(staging, plan, records, coverage, words)
+    known = vocabulary.words if vocabulary is not None else None if words is None else words.rows - 1
+    coverage = cover(plan, records, published, known)
+    record = close_set(staging, plan, records, coverage, words, vocabulary)
     publish(staging)
     logger.info(
         "shard set %s: %s", staging.folder, ", ".join(f"{k} {v.entries}" for k, v in record.splits.items())

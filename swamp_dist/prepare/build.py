@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import ShardSettings, WordsBuildSettings
+from swamp_dist.config import ShardSettings, VocabularyBuildSettings, WordsBuildSettings
 from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_FILE, COVERAGE_TEXT, Coverage
-from swamp_dist.data.manifest import MANIFEST_FILE, Manifest, ManifestRecord, WordsRecord, read_manifest
+from swamp_dist.data.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ManifestRecord,
+    VocabularyRecord,
+    WordsRecord,
+    read_manifest,
+)
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
 from swamp_dist.data.staging import Staging, building_folder
+from swamp_dist.data.vocabulary import vocabulary_record
 from swamp_dist.data.writer import building_alone, find_existing, finish_set
+from swamp_dist.encoders.vocabulary import read_vocabulary
 from swamp_dist.errors import UserError
+from swamp_dist.file_names import VOCABULARY_FILE
+from swamp_dist.prepare import vocabulary as caption_vocabulary
 from swamp_dist.prepare import words as caption_words
 from swamp_dist.prepare.raw_data import (
     FileSources,
@@ -29,7 +40,8 @@ from swamp_dist.prepare.raw_data import (
     raw_marks,
     source_record,
 )
-from swamp_dist.prepare.texts import with_texts
+from swamp_dist.prepare.texts import count_captions, with_texts
+from swamp_dist.records import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +65,7 @@ class _OpenBuild:
     staging: Staging
     policy: MissingPolicy
     words: WordsRecord | None
+    vocabulary: VocabularyRecord | None
 
 
 def build_shards(
@@ -81,8 +94,9 @@ def build_shards(
         build = _open(settings, out)
         builder = _builder(build, workers or BuildWorkers())
         manifest, _ = finish_set(
-            build.staging, build.plan, build.policy, builder, report, build.raw.published, build.words
-        )
+            build.staging, build.plan, build.policy, builder, report, build.raw.published, build.words,
+            build.vocabulary,
+        )  # fmt: skip
     return manifest
 
 
@@ -132,8 +146,9 @@ def read_coverage(folder: Path) -> tuple[Coverage | None, str]:
 
 
 def open_build_source(settings: ShardSettings, words: Path | None) -> BuildSource:
-    """The raw data of a recipe as a build takes them; `words` is the folder of the set's word table."""
-    return _build_source(open_raw_data(settings.source), settings.words, words)
+    """The raw data of a recipe as a build takes them; `words` is the folder of the set's word table or
+    vocabulary."""
+    return _build_source(open_raw_data(settings.source), settings, words)
 
 
 # -- opening ---------------------------------------------------------------------------------------
@@ -162,30 +177,50 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     if settings.words is not None:
         sha256 = caption_words.vectors_sha256(settings.words.vectors)
         decides["words"] = {"vectors": sha256, "max_words": settings.words.max_words}
+    if settings.vocabulary is not None:
+        decides["vocabulary"] = caption_vocabulary.vocabulary_marks(settings.vocabulary)
     plan = plan_build(_recipe(settings), BuildSource(raw.splits, raw.item_fields, raw.ragged_fields), decides)
     staging = Staging(out, plan.hash)
     staging.prepare()
     words = None
     if settings.words is not None:
         words = caption_words.prepare_words(settings.words, raw.splits, sha256, staging)
-    source = _build_source(raw, settings.words, staging.set)
+    known = None
+    if settings.vocabulary is not None:
+        vocabulary = caption_vocabulary.prepare_vocabulary(settings.vocabulary, raw.splits, staging)
+        known = vocabulary_record(vocabulary, settings.vocabulary)
+    source = _build_source(raw, settings, staging.set)
     policy = MissingPolicy(settings.on_missing == "skip", settings.max_missing_share)
-    return _OpenBuild(settings, raw, source, plan, staging, policy, words)
+    return _OpenBuild(settings, raw, source, plan, staging, policy, words, known)
 
 
-def _build_source(raw: RawData, settings: WordsBuildSettings | None, words: Path | None) -> BuildSource:
-    if settings is None and has_captions(raw.splits):
-        with_captions = {name: with_texts(split) for name, split in raw.splits.items()}
-        return BuildSource(with_captions, raw.item_fields | {caption_field(raw.splits)}, raw.ragged_fields)
-    if settings is None or words is None:
+def _build_source(raw: RawData, settings: ShardSettings, folder: Path | None) -> BuildSource:
+    if settings.words is None and has_captions(raw.splits):
+        return _source_of_texts(raw, settings.vocabulary, folder)
+    if settings.words is None or folder is None:
         return BuildSource(raw.splits, raw.item_fields, raw.ragged_fields)
-    index = caption_words.read_index(words)
-    splits = {
-        name: caption_words.with_words(split, index, settings.max_words) for name, split in raw.splits.items()
-    }
+    index, most = caption_words.read_index(folder), settings.words.max_words
+    splits = {name: caption_words.with_words(split, index, most) for name, split in raw.splits.items()}
     field = caption_field(raw.splits)
     tally = partial(caption_words.count_words, index=index, field=field)
     return BuildSource(splits, raw.item_fields | {field}, raw.ragged_fields, tally)
+
+
+def _source_of_texts(
+    raw: RawData, settings: VocabularyBuildSettings | None, folder: Path | None
+) -> BuildSource:
+    """Captions stay texts; with a vocabulary, known words are counted."""
+    fields, splits = raw.item_fields | {caption_field(raw.splits)}, raw.splits
+    tally: Callable[[Sample], Mapping[str, int]] = count_captions
+    if settings is not None and folder is not None:
+        known = read_vocabulary(folder / VOCABULARY_FILE)
+        splits = {
+            name: caption_vocabulary.with_known_words(split, known, settings.unknown)
+            for name, split in splits.items()
+        }
+        tally = partial(caption_vocabulary.count_known, vocabulary=known)
+    with_captions = {name: with_texts(split) for name, split in splits.items()}
+    return BuildSource(with_captions, fields, raw.ragged_fields, tally)
 
 
 def _recipe(settings: ShardSettings) -> ManifestRecord:
@@ -199,7 +234,7 @@ def _recipe(settings: ShardSettings) -> ManifestRecord:
 def _builder(build: _OpenBuild, workers: BuildWorkers) -> Builder:
     if not workers.ray and workers.processes == 1:
         return one_by_one(build.staging, build.plan, build.source, build.policy)
-    words = build.staging.set if build.words is not None else None
+    words = build.staging.set if build.words is not None or build.vocabulary is not None else None
     open_source = partial(open_build_source, build.settings, words)
     if workers.ray:
         from swamp_dist.prepare.ray_tasks import on_ray
@@ -219,6 +254,7 @@ def _existing(settings: ShardSettings, out: Path, force: bool) -> Manifest | Non
     if existing is None:
         return None
     differences = list(_word_differences(existing, settings.words))
+    differences += caption_vocabulary.vocabulary_differences(existing, settings.vocabulary)
     if differences:
         raise UserError(
             f"{out} holds a shard set of another recipe:\n" + "\n".join(differences) + "\n"

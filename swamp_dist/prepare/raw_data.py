@@ -38,10 +38,10 @@ class RawData:
     splits: Mapping[str, RawSplit]
     item_fields: frozenset[str] = frozenset()
     """Fields whose arrays have a leading axis of several items."""
-    ragged_fields: frozenset[str] = frozenset()
-    """Fields whose item is a set: an array with a leading axis of any number of elements."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Published number of entries by split; nothing where none is known."""
+    ragged_fields: frozenset[str] = frozenset()
+    """Fields whose item is a set: an array with a leading axis of any number of elements."""
 
 
 def open_raw_data(settings: SourceSettings) -> RawData:
@@ -58,7 +58,7 @@ def open_raw_data(settings: SourceSettings) -> RawData:
     splits, items = source.open_splits(settings), source.item_fields(settings)
     ragged = getattr(source, "ragged_fields", None)
     sets = frozenset() if ragged is None else ragged(settings)
-    return RawData(splits, items, sets, published_counts(settings))
+    return RawData(splits, items, published_counts(settings), sets)
 
 
 def has_captions(splits: Mapping[str, RawSplit]) -> bool:
