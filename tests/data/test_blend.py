@@ -82,6 +82,18 @@ def test_nor_on_loader_processes(sets: Any, how: dict[str, Any]) -> None:
     assert content(stream_of(data_of(own, sets, workers=2, **how), own, 2, 1), last=8) == expected
 
 
+@pytest.mark.slow
+def test_nor_on_ranks_and_loader_processes_together(sets: Any) -> None:
+    own = sets["x"][0]
+    expected = content(stream_of(data_of(own, sets), own), last=8)
+    for world in (1, 2, 4):
+        for workers in (0, 1, 2):
+            data = data_of(own, sets, workers=workers)
+            ranks = [content(stream_of(data, own, world, rank), last=8) for rank in range(world)]
+            joined = [[sum(c, []) for c in zip(*parts, strict=True)] for parts in zip(*ranks, strict=True)]
+            assert joined == expected, (world, workers)
+
+
 def test_any_step_can_be_the_first(sets: Any) -> None:
     own = sets["x"][0]
     expected = content(stream_of(data_of(own, sets), own))

@@ -83,6 +83,33 @@ def test_a_blend_is_trained_and_continued(folder: Path) -> None:
     refused(ended, "data.blend.y.manifest", "data.blend.y.shards=<the shard set it began with>")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_costs_prototypes_and_checks_take_every_set_of_a_blend(folder: Path) -> None:
+    job = folder / "job.yaml"
+    costs = swamp("show", job, "--cost")
+    assert costs.code == 0, costs.said
+    assert "compute: encoders" in costs.said
+    kmeans = ("objective.swamp.prototypes_start=kmeans", "objective.swamp.kmeans.items=64")
+    trained = swamp("run", job, *kmeans, "train.epochs=1", "--run-dir", folder / "kmeans")
+    assert trained.code == 0, trained.said
+    assert "128 embeddings of 64 entries" in " ".join(trained.said.split())
+    sound = swamp("doctor", "--job", job)
+    count = sum(len(list((folder / name).glob("*.tar"))) for name in "xy")
+    assert f"{count} shards have their sizes, {count} of them their sha256" in " ".join(sound.said.split())
+
+    damaged = next((folder / "y").glob("train-*.tar"))
+    content = damaged.read_bytes()
+    try:
+        damaged.write_bytes(content[:1500] + bytes([content[1500] ^ 1]) + content[1501:])
+        said = " ".join(swamp("doctor", "--job", job).said.split())
+        assert "its sha256 is not the manifest's" in said
+        checked = swamp("run", job, "data.verify=true", "--run-dir", folder / "checked")
+        refused(checked, f"shard set {folder / 'y'}: 1 bad file(s)", damaged.name)
+    finally:
+        damaged.write_bytes(content)
+
+
 def test_a_blend_that_cannot_be_read_is_refused_with_the_fix(folder: Path) -> None:
     job, run = folder / "job.yaml", folder / "bad"
     absent = swamp("run", job, f"data.blend.y.shards={folder / 'w'}", "--run-dir", run)
