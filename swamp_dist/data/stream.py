@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from swamp_dist.data.lanes import steps_per_epoch
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
+from swamp_dist.data.worker_end import end_with
 from swamp_dist.errors import UserError
 from swamp_dist.records import BatchPlan, Inputs, PairBatch, map_tensors
 
@@ -104,7 +106,7 @@ class PairStream:
             num_workers=self._workers,
             prefetch_factor=self._prefetch,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=_ignore_job_signals,
+            worker_init_fn=_begin_worker,
             # its own: the loader draws a seed, and training's random state must not move
             generator=torch.Generator(),
         )
@@ -282,7 +284,10 @@ class _Steps(Dataset[Any]):
         return _Rows(ids, items, labels, a, b)
 
 
-def _ignore_job_signals(_worker: int) -> None:
-    """The scheduler signals every process of a job; the training process decides what follows."""
+def _begin_worker(_worker: int) -> None:
+    """End with the training process. The scheduler signals every process of a job, which are left to it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

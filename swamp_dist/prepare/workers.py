@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from swamp_dist.data.manifest import FieldSpec
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit, keys_sha256
 from swamp_dist.data.shard_unit import build_unit
 from swamp_dist.data.staging import Staging, UnitRecord
+from swamp_dist.data.worker_end import end_with
 from swamp_dist.errors import UserError
 
 SourceFactory: TypeAlias = Callable[[], BuildSource]
@@ -136,7 +136,7 @@ _build: _Build | None = None
 
 def _prepare_child(parent: int, build: _Build) -> None:
     global _build  # the pool's way: the initializer sets what the calls find
-    _end_with(parent)
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its children
     _build = build
 
@@ -153,11 +153,3 @@ def _build_unit(unit: Unit) -> UnitRecord:
     except Exception:
         trace = traceback.format_exc()
         raise RuntimeError(f"shard {unit.name}, child process {os.getpid()}:\n{trace}") from None
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent does, be it by SIGKILL."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked
-        os._exit(1)

@@ -46,6 +46,8 @@ WATCH_SECONDS = 35.0
 """How long a file without a job is watched before it counts as stale."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 _TRIES = 5
+_descriptors: set[int] = set()
+"""Of the locks that this process has open."""
 
 
 JobLives = Callable[[str], bool | None]
@@ -162,10 +164,23 @@ def _refusal(folder: Path, holder: LockHolder | None, me: LockHolder) -> RunDirH
 def _locked(folder: Path, me: LockHolder) -> Iterator[bool]:
     """Hold the operating system's lock; yields False where the file system has none."""
     descriptor = os.open(folder / ".owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _descriptors.add(descriptor)
     try:
         yield _lock(descriptor, folder, me)
     finally:
-        os.close(descriptor)
+        if descriptor in _descriptors:
+            _descriptors.discard(descriptor)
+            os.close(descriptor)
+
+
+def _close_in_child() -> None:
+    """A lock lasts until all processes that were forked with it have closed it: loader processes close it at
+    once, so that the folder is free as soon as its owner has ended."""
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _lock(descriptor: int, folder: Path, me: LockHolder) -> bool:

@@ -1,12 +1,16 @@
+import multiprocessing
 import signal
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from swamp_dist.config import DataSettings
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.stream import open_stream, resident_shards
 from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, flip, members
@@ -238,3 +242,30 @@ def test_streaming_holds_as_many_shards_as_the_lanes_and_blocks_need(tmp_path, m
     blocks = 400 // 25
     assert _shards_read(manifest, plan, monkeypatch, 8) <= 40 + blocks + 2  # a block's end may cut a shard
     assert _shards_read(manifest, plan, monkeypatch, 1) > 150
+
+
+def _read_and_wait(folder, told):
+    stream = _stream(load_manifest(folder), workers=2)
+    batches = stream.batches(0, 11)
+    next(batches)
+    told.send([child.pid for child in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+def test_loader_processes_end_at_once_where_their_rank_is_killed(tmp_path):
+    build(tmp_path / "set")
+    here, there = multiprocessing.Pipe()
+    rank = multiprocessing.get_context("fork").Process(target=_read_and_wait, args=(tmp_path / "set", there))
+    rank.start()
+    loaders = [psutil.Process(pid) for pid in here.recv()]
+    rank.kill()
+    assert len(loaders) == 2
+    # Torch's own watch would look after 5 s. Where nobody reaps orphans they stay as zombies.
+    wait_for(lambda: all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in loaders), 3)
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -329,3 +329,41 @@ def test_release_leaves_a_successors_file_alone(tmp_path: Path) -> None:
     with hold(tmp_path, says(None)):
         left_behind(tmp_path, ELSEWHERE)
     assert json.loads(holder_file(tmp_path).read_text())["token"] == "theirs"
+
+
+def _hold_and_fork(folder: Path, told: Connection) -> None:
+    with hold(folder, says(None)):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        told.send(child)
+        time.sleep(60)
+
+
+def test_processes_that_a_killed_owner_has_forked_do_not_keep_the_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    owner = context.Process(target=_hold_and_fork, args=(tmp_path, there))
+    owner.start()
+    child = here.recv()
+    try:
+        with pytest.raises(RunDirHeld):
+            refuse_if_held(tmp_path, says(None))
+        owner.kill()
+        owner.join()
+        os.kill(child, 0)
+        with hold(tmp_path, says(None)):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_fork_leaves_the_lock_with_its_owner(tmp_path: Path) -> None:
+    with hold(tmp_path, says(None)):
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(RunDirHeld), hold(tmp_path, says(None)):
+            pass
