@@ -23,9 +23,10 @@ from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
-from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.file_names import weights_file
 from swamp_dist.loading import load, load_dumped
+from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
 from swamp_dist.runs.folder import RunDir
@@ -98,7 +99,13 @@ class TrainedModel:
         """
         manifest, (a, b) = self.open_shards(shards), self.fields
         settings = EvaluateSettings(split=split, relevance=relevance, chunk=chunk)
-        with contextlib.closing(open_reader(manifest, split, (a, b))) as reader:
+        score = pair_score(self.settings.model)
+        with contextlib.closing(open_reader(manifest, split, (a, b))) as reader, torch.no_grad():
+            if score is not None:
+                return evaluate_set_split(
+                    lambda rows: self.encoders(rows, None), lambda rows: self.encoders(None, rows), score,
+                    manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),
+                )  # fmt: skip
             return evaluate_split(
                 lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
                 manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),
@@ -164,7 +171,16 @@ class TrainedModel:
             yield map_tensors(made, lambda rows: rows.to(self.device))
 
     def encode(self, place: int, inputs: Inputs) -> Tensor:
-        """(n, D) unit-length embeddings of modality A (place 0) or B (1); `inputs` are on the device."""
+        """(n, D) unit-length embeddings of modality A (place 0) or B (1); `inputs` are on the device.
+
+        Raises:
+            UserError: the model scores pairs of sets and makes no embeddings.
+        """
+        if not self.encoders.embeds:
+            raise UserError(
+                f"{self.weights}: its model.sets = cross_attention scores pairs of items and makes no "
+                "embeddings.\nFix: rank a split with evaluate, or train with model.sets={kind: par}"
+            )
         with torch.no_grad():
             found = self.encoders(inputs, None) if place == 0 else self.encoders(None, inputs)
         assert isinstance(found, Tensor)

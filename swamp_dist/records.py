@@ -167,6 +167,19 @@ class PairEmbeddings(NamedTuple):
     """0-d, what is added to them then; None where the form adds nothing."""
 
 
+class PairSets(NamedTuple):
+    """What a model gives for a batch of pairs that are scored set by set: no embeddings."""
+
+    a: Tensor
+    """(b, n, d) elements, at least float32."""
+    a_mask: Tensor
+    """(b, n) bool, as of `Sets`."""
+    b: Tensor
+    """(b, m, d)"""
+    b_mask: Tensor
+    """(b, m)"""
+
+
 @dataclass(frozen=True)
 class SoftTargets:
     """Swapped targets for this rank's rows: `a` comes from the scores of B, and the reverse."""

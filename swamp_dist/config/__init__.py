@@ -34,6 +34,7 @@ from swamp_dist.config.pipelines import PipelineShards as PipelineShards
 from swamp_dist.config.pipelines import PipelineStage as PipelineStage
 from swamp_dist.config.pipelines import TableRow as TableRow
 from swamp_dist.config.pipelines import TableSettings as TableSettings
+from swamp_dist.config.sets import CrossAttentionSettings as CrossAttentionSettings
 from swamp_dist.config.sets import MeanSettings as MeanSettings
 from swamp_dist.config.sets import ParSettings as ParSettings
 from swamp_dist.config.shards import ShardSettings as ShardSettings

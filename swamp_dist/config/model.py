@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import model_validator
 
 from swamp_dist.bounds import Width
-from swamp_dist.config.sets import SetsSettings
+from swamp_dist.config.sets import CrossAttentionSettings, SetsSettings
 from swamp_dist.encoders import EncoderSettings
 from swamp_dist.encoders.cost import EncoderCost
 from swamp_dist.encoders.encoder import Encoder
@@ -53,6 +53,14 @@ class ModelSettings(Settings):
                 f"{named}: the encoder gives a set of vectors for every item, and model.sets = null makes no "
                 "embedding of it.\nFix: model.sets={kind: par}, or {kind: mean}; or an encoder of one vector"
             )
+        if self.sets is not None and not self.sets.embeds and len(giving) == 1:
+            other = "b" if giving == ["a"] else "a"
+            return (
+                f"model.sets = {self.sets.kind}: it compares sets with sets, and the encoder of "
+                f"model.{other} gives one vector for every item.\n"
+                "Fix: an encoder that gives sets (linear of a ragged field, gru with output: words, cnn with "
+                "places: true), or model.sets={kind: par}"
+            )
         if self.sets is not None and not giving:
             return (
                 f"model.sets = {self.sets.kind}: neither encoder gives sets of vectors (model.a = "
@@ -72,6 +80,15 @@ class ModelSettings(Settings):
         if self.sets is not None:
             found.append(EncoderCost([], self.sets.parameters(self.sets.width(embedding_dim)), 0))
         return found
+
+    def score_cost(self, pairs: int, specs: Sequence[InputSpec], embedding_dim: int) -> EncoderCost | None:
+        """Of scoring so many pairs of items; None where the model embeds."""
+        if not isinstance(self.sets, CrossAttentionSettings):
+            return None
+        both = zip((self.a, self.b), specs, strict=True)
+        a, b = (encoder.most_elements(spec) for encoder, spec in both)
+        queries, contexts = (a, b) if self.sets.queries == "a" else (b, a)
+        return self.sets.pair_cost(pairs, queries, contexts, self.sets.width(embedding_dim))
 
     @model_validator(mode="after")
     def _widths_divide(self) -> ModelSettings:

@@ -11,11 +11,20 @@ from swamp_dist.bounds import Scale
 from swamp_dist.encoders.cost import Counted, EncoderCost, Layer
 from swamp_dist.settings import Settings
 
+AttentionNorm = Literal[
+    "clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "softmax", "no_norm"
+]
+
 
 class SetPooling(Settings, abc.ABC):
     """What makes one embedding of a set of vectors; both modalities share it."""
 
     kind: str
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes embeddings at all, or scores pairs of sets as they are."""
+        return True
 
     @abc.abstractmethod
     def width(self, embedding_dim: int) -> int:
@@ -143,11 +152,66 @@ class ParSettings(SetPooling):
         return self
 
 
+TENSORS_OF_A_PAIR = 12
+"""Arrays of a pair's queries x contexts that cross attention needs at once, its backward pass included."""
+
+
+class CrossAttentionSettings(SetPooling):
+    """SCAN's cross attention (Lee et al., ECCV 2018): every element of one modality attends to the elements
+    of the other. It scores pairs and makes no embeddings: no SwAMP term, and no index to search in."""
+
+    kind: Literal["cross_attention"] = "cross_attention"
+    queries: Literal["a", "b"]
+    """Modality whose elements attend to those of the other. Words: the published t-i; regions: i-t."""
+    norm: AttentionNorm = "clipped_l2norm"
+    """What similarities go through before the softmax, `raw_feature_norm` of the published code: clipped
+    below 0 to a tenth (leaky ReLU), then divided by their norm over the queries. The published `l1norm` and
+    `clipped_l1norm` call a function that does not exist; here they do what their names say."""
+    softmax_scale: Scale = 9.0
+    """lambda_softmax; published: 9 for t-i, 4 for i-t."""
+    aggregate: Literal["mean", "lse", "max", "sum"] = "mean"
+    """What one score of all queries is: AVG, LSE, Max or Sum."""
+    lse_scale: Scale = 6.0
+    """lambda_lse, of `lse` alone; published: 6 for t-i; for i-t 5 on Flickr30K and 20 on COCO."""
+    memory_mib: Annotated[int, Field(ge=1, le=2**20)] = 1024
+    """MiB for the arrays of the pairs that are scored at once. More pairs are scored block by block, and each
+    block once more in the backward pass."""
+
+    @property
+    def embeds(self) -> bool:
+        """No."""
+        return False
+
+    def width(self, embedding_dim: int) -> int:
+        """D: an element's length stands in its place."""
+        return embedding_dim
+
+    def embedding_dim(self, width: int) -> int:
+        """The same."""
+        return width
+
+    def parameters(self, width: int) -> int:
+        """None."""
+        return 0
+
+    def cost(self, rows: int, elements: int, width: int) -> EncoderCost:
+        """Nothing per item: `pair_cost` has what is done per pair."""
+        return EncoderCost([], 0, 0)
+
+    def pair_cost(self, pairs: int, queries: int, contexts: int, width: int) -> EncoderCost:
+        """Of so many pairs of sets: products of all elements, and one of every weight with the Gram matrix.
+        Where `memory_mib` cuts them into blocks, each is computed once more in the backward pass."""
+        forward = pairs * 2 * queries * contexts * (width + contexts)
+        kept = pairs * TENSORS_OF_A_PAIR * queries * contexts
+        most = self.memory_mib * 2**20 // 4
+        return EncoderCost([Counted(forward, (3 if kept <= most else 4) * forward)], 0, min(kept, most))
+
+
 def _map(vectors: int, width: int, heads: int) -> Counted:
     """A Linear without bias of every element, whose parameters are counted elsewhere."""
     layer = Layer(vectors, width, heads * width)
     return Counted(layer.forward_flops, layer.flops)
 
 
-SetsSettings = Annotated[ParSettings | MeanSettings, Field(discriminator="kind")]
+SetsSettings = Annotated[ParSettings | MeanSettings | CrossAttentionSettings, Field(discriminator="kind")]
 """Settings of what becomes of sets; `kind` says which."""

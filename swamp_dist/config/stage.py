@@ -74,6 +74,8 @@ class StageSettings(Settings):
             )
         if self.train is None and not self.evaluate:
             raise ValueError("neither train nor evaluate is given: the stage would do nothing")
+        if self.train is not None and (problem := self._problem_of_scores()) is not None:
+            raise ValueError(problem)
         if self.train is not None and self.train.select == "best" and self.train.validate_on is not None:
             tested = {e.split for e in self.evaluate}
             if self.train.validate_on.split in tested:
@@ -82,3 +84,34 @@ class StageSettings(Settings):
                     "too: the reported figure would be chosen on the test data; validate on another split"
                 )
         return self
+
+    def _problem_of_scores(self) -> str | None:
+        """What a training asks for that takes embeddings, where the model only scores pairs; None where
+        nothing."""
+        if self.model.sets is None or self.model.sets.embeds:
+            return None
+        contrastive, named = self.objective.contrastive, f"with model.sets = {self.model.sets.kind}"
+        if self.objective.swamp.weight > 0:
+            return (
+                f"objective.swamp.weight = {self.objective.swamp.weight:g} {named}: the model scores pairs "
+                "and makes no embeddings, so there is nothing to assign to prototypes; set "
+                "objective.swamp.weight = 0, or model.sets: {kind: par}"
+            )
+        if contrastive.weight == 0 or contrastive.form not in ("all", "hardest"):
+            return (
+                f"objective.contrastive.form = {contrastive.form}, weight = {contrastive.weight:g} {named}: "
+                "expected a hinge, all or hardest, with a weight above 0, as published"
+            )
+        if self.data.pairs_per_entry > 1 and contrastive.form == "all" and contrastive.in_entry_share:
+            return f"objective.contrastive.in_entry_share {named}: expected null"
+        if contrastive.columns == "ring" or contrastive.chunk is not None:
+            return (
+                f"objective.contrastive.columns = {contrastive.columns}, chunk = {contrastive.chunk} "
+                f"{named}: sets are gathered; leave both out, model.sets.memory_mib bounds the memory"
+            )
+        if self.engine.micro_batch is not None:
+            return (
+                f"engine.micro_batch = {self.engine.micro_batch} {named}: the gradient is cached at "
+                "embeddings, of which there are none; leave it out"
+            )
+        return None

@@ -156,9 +156,15 @@ def model_cost(
     frozen = sum(side.frozen_parameters for side in whole)
     held = engine_bytes(parameters, world_size, settings.engine.zero_stage, frozen)
     traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage, frozen)
+    flops = {"encoders": sum(side.flops for side in whole) + twice}
+    memory = {**held, "activations": activations, **({"pixels": pixels} if pixels else {})}
+    scored = settings.model.score_cost(local * local * world_size, inputs, embedding_dim)
+    if scored is not None:
+        flops["scores of pairs"] = scored.flops
+        memory["scores of pairs"] = FLOAT * scored.saved_floats
     return ModelCost(
-        {"encoders": sum(side.flops for side in whole) + twice},
-        {**held, "activations": activations, **({"pixels": pixels} if pixels else {})},
+        flops,
+        memory,
         {f"engine's {what}": size for what, size in traffic.items()} if world_size > 1 else {},
     )
 

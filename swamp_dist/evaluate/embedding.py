@@ -7,9 +7,9 @@ a row is next to in a chunk can change the last bits of its embedding, and ties 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,14 @@ from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.distributed import World, gather
 from swamp_dist.errors import UserError
-from swamp_dist.records import InputKind, Inputs, map_tensors, take_rows
+from swamp_dist.evaluate.set_rows import SetRows, gather_padded, join_set_rows, set_rows
+from swamp_dist.records import InputKind, Inputs, Sets, map_tensors, take_rows
 
 Embed = Callable[[Inputs], Tensor]
 """One encoder on one chunk: (chunk, ...) -> (chunk, D). May communicate (ZeRO-3 gathers parameters)."""
+Encode = Callable[[Inputs], Sets]
+"""The same of an encoder that gives sets."""
+_Given = TypeVar("_Given", Tensor, Sets)
 
 
 class Reader(Protocol):
@@ -46,6 +50,15 @@ class Embedded:
     """(n,) int64: position in the split of the entry an item belongs to."""
     label: Tensor
     """(n,) int64: class of that entry, -1 where it has none."""
+
+
+@dataclass(frozen=True)
+class EncodedSets:
+    """`Embedded` of a model that gives sets."""
+
+    rows: SetRows
+    entry: Tensor
+    label: Tensor
 
 
 @dataclass(frozen=True)
@@ -90,16 +103,49 @@ def embed_split(
     Raises:
         UserError: an entry is damaged (ShardError) or too large, on the rank that reads it.
     """
-    rounds = -(-num_entries // (chunk * world.size))
-    parts: list[tuple[Tensor, Tensor]] = []
-    with torch.no_grad():
-        for i in range(rounds):
-            start = (i * world.size + world.rank) * chunk
-            rows = range(start, min(start + chunk, num_entries))
-            block = _read_block(reader, inputs, several, rows)
-            parts.append(_embed_round(embed, block, inputs, reader, chunk, world))
-    embedded, owner = (torch.cat(x) for x in zip(*parts, strict=True))
-    return Embedded(embedded[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
+    parts, owners = [], []
+    for given, owner, kept in _rounds(embed, reader, inputs, num_entries, several, chunk, world):
+        parts.append(gather(torch.cat([rows.float() for rows in given]), world)[kept])
+        owners.append(owner)
+    rows, owner = torch.cat(parts), torch.cat(owners)
+    return Embedded(rows[_first_equal(owner[:, 2:])], owner[:, 0], owner[:, 1])
+
+
+def encode_split(
+    encode: Encode,
+    reader: Reader,
+    inputs: FieldInputs,
+    num_entries: int,
+    several: bool,
+    chunk: int,
+    world: World,
+) -> EncodedSets:
+    """`embed_split` of an encoder that gives sets, for a score of pairs of them."""
+    parts, owners = [], []
+    for given, owner, kept in _rounds(encode, reader, inputs, num_entries, several, chunk, world):
+        values, mask = gather_padded(given, world)
+        parts.append(set_rows(Sets(values[kept].float(), mask[kept])))
+        owners.append(owner)
+    rows, owner = join_set_rows(parts), torch.cat(owners)
+    return EncodedSets(rows.take(_first_equal(owner[:, 2:])), owner[:, 0], owner[:, 1])
+
+
+def _rounds(
+    embed: Callable[[Inputs], _Given],
+    reader: Reader,
+    inputs: FieldInputs,
+    num_entries: int,
+    several: bool,
+    chunk: int,
+    world: World,
+) -> Iterator[tuple[list[_Given], Tensor, Tensor]]:
+    """What my calls of `embed` gave for one block per rank, equally many on all ranks; the owners of all
+    blocks' items, and where these are among the rows of all ranks."""
+    for i in range(-(-num_entries // (chunk * world.size))):
+        start = (i * world.size + world.rank) * chunk
+        rows = range(start, min(start + chunk, num_entries))
+        block = _read_block(reader, inputs, several, rows)
+        yield _embed_round(embed, block, inputs, reader, chunk, world)
 
 
 def _first_equal(marks: Tensor) -> Tensor:
@@ -137,19 +183,24 @@ def _content(item: np.ndarray | bytes | str) -> bytes:
     return item if isinstance(item, bytes) else item.tobytes()
 
 
+@torch.no_grad()
 def _embed_round(
-    embed: Embed, block: _Block, inputs: FieldInputs, reader: Reader, chunk: int, world: World
-) -> tuple[Tensor, Tensor]:
-    """Embed one block per rank; rows and owners of all ranks in rank order, the order of the blocks."""
+    embed: Callable[[Inputs], _Given],
+    block: _Block,
+    inputs: FieldInputs,
+    reader: Reader,
+    chunk: int,
+    world: World,
+) -> tuple[list[_Given], Tensor, Tensor]:
+    """Embed one block per rank; as `_rounds`, in rank order, the order of the blocks."""
     mine = torch.tensor([len(block.owner)], device=world.device)
     counts = gather(mine, world).tolist()
     calls = max(1, -(-max(counts) // chunk))
     parts = (_chunk(block, i, inputs, reader, chunk, world) for i in range(0, calls * chunk, chunk))
-    rows = torch.cat([embed(part).float() for part in parts])
-    owner = _fill(block.owner, calls * chunk)
-    rows, owner = gather(rows, world), gather(owner.to(world.device), world)
-    kept = torch.cat([torch.arange(n, device=rows.device) + r * calls * chunk for r, n in enumerate(counts)])
-    return rows[kept], owner[kept]
+    given = [embed(part) for part in parts]
+    owner = gather(_fill(block.owner, calls * chunk).to(world.device), world)
+    kept = torch.cat([torch.arange(n, device=owner.device) + r * calls * chunk for r, n in enumerate(counts)])
+    return given, owner[kept], kept
 
 
 def _chunk(

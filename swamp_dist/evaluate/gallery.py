@@ -12,17 +12,23 @@ from swamp_dist.evaluate.scores import row_norms
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Grouped:
+    """m items by group."""
+
+    order: Tensor
+    """(m,) int64: items by group number."""
+    groups: Tensor
+    """(m,) int64: the group numbers in that order."""
+
+
+@dataclass(frozen=True)
+class Gallery(Grouped):
     """m items of embedding size D."""
 
     rows: Tensor
     """(m, D)"""
     norms: Tensor
     """(m,) float64 norms of the rows."""
-    order: Tensor
-    """(m,) int64: items by group number."""
-    groups: Tensor
-    """(m,) int64: the group numbers in that order."""
 
 
 class RelevantPairs(NamedTuple):
@@ -40,11 +46,17 @@ class RelevantPairs(NamedTuple):
 
 def open_gallery(rows: Tensor, groups: Tensor) -> Gallery:
     """A gallery of rows (m, D) whose items carry the group numbers (m,) int64."""
+    grouped = group_items(groups)
+    return Gallery(grouped.order, grouped.groups, rows, row_norms(rows))
+
+
+def group_items(groups: Tensor) -> Grouped:
+    """Items that carry the group numbers (m,) int64."""
     ordered = groups.sort(stable=True)
-    return Gallery(rows, row_norms(rows), ordered.indices, ordered.values)
+    return Grouped(ordered.indices, ordered.values)
 
 
-def relevant_pairs(groups: Tensor, gallery: Gallery) -> RelevantPairs:
+def relevant_pairs(groups: Tensor, gallery: Grouped) -> RelevantPairs:
     """The relevant items of queries with these group numbers (t,)."""
     groups = groups.contiguous()
     first = torch.searchsorted(gallery.groups, groups)

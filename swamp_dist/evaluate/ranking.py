@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.evaluate.counts import count_ahead
-from swamp_dist.evaluate.gallery import Gallery, RelevantPairs, relevant_pairs
+from swamp_dist.evaluate.gallery import Gallery, Grouped, RelevantPairs, relevant_pairs
 from swamp_dist.evaluate.scores import float64_scores
 
 Ties = Literal["pessimistic", "miech"]
@@ -110,8 +110,13 @@ def rank_tile(queries: Tensor, groups: Tensor, gallery: Gallery, cutoffs: Sequen
     if cutoffs is None:
         return count_ahead(queries, groups, gallery).double()
     scores = float64_scores(queries, gallery.rows)
+    return rank_scores(scores, groups, gallery, cutoffs)
+
+
+def rank_scores(scores: Tensor, groups: Tensor, gallery: Grouped, cutoffs: Sequence[int] | None) -> Tensor:
+    """`rank_tile` of scores that are known, (t, m); spends them."""
     ranks, places = places_of_relevant(scores, relevant_pairs(groups, gallery))
-    return torch.cat([ranks.double(), precisions(places, cutoffs)], dim=1)
+    return ranks.double() if cutoffs is None else torch.cat([ranks.double(), precisions(places, cutoffs)], 1)
 
 
 def place_counts(ahead: Tensor, tied: Tensor, num_items: int, ties: Ties) -> Tensor:

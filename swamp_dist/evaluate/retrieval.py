@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,17 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
 from swamp_dist.evaluate.checks import check_evaluation, check_settings
-from swamp_dist.evaluate.embedding import Embed, Embedded, embed_split
-from swamp_dist.evaluate.gallery import Gallery, open_gallery
+from swamp_dist.evaluate.embedding import (
+    Embed,
+    Embedded,
+    Encode,
+    EncodedSets,
+    embed_split,
+    encode_split,
+)
+from swamp_dist.evaluate.gallery import group_items, open_gallery
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
+from swamp_dist.evaluate.set_rows import PairScores, score_all
 from swamp_dist.records import EvaluationResult, RetrievalMetrics
 
 __all__ = [
@@ -30,6 +40,8 @@ __all__ = [
     "to_json",
 ]
 
+_Rank = Callable[[str, Tensor, Tensor, tuple[int, ...] | None], Tensor]
+"""Side of the queries, groups of queries and gallery, cut-offs -> raw rows of `ranking.figures`."""
 _KEY = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
 
 
@@ -71,6 +83,66 @@ def evaluate_split(
     return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
 
 
+def evaluate_set_split(
+    encode_a: Encode,
+    encode_b: Encode,
+    score: PairScores,
+    manifest: Manifest,
+    settings: EvaluateSettings,
+    a: str,
+    b: str,
+    world: World,
+    reader: EntryReader,
+    inputs: tuple[FieldInputs, FieldInputs],
+) -> EvaluationResult:
+    """`evaluate_split` of a model that embeds nothing: every item of `a` is scored with every item of `b`.
+
+    The scores of all pairs are held on every rank, 4 bytes each.
+
+    Args:
+        encode_a, encode_b: the encoders, which give sets.
+        score: of pairs of sets, (items of a, items of b).
+    """
+    check_evaluation(manifest, settings, a, b)
+    num_entries = len(manifest.split(settings.split))
+    side_a, side_b = (
+        encode_split(
+            encode, reader, each, num_entries, manifest.field(each.field).items, settings.chunk, world
+        )
+        for encode, each in zip((encode_a, encode_b), inputs, strict=True)
+    )
+    scores = score_all(side_a.rows, side_b.rows, score, world)
+    return evaluate_scores(scores, side_a, side_b, settings, a, b, world)
+
+
+def evaluate_scores(
+    scores: Tensor,
+    side_a: Embedded | EncodedSets,
+    side_b: Embedded | EncodedSets,
+    settings: EvaluateSettings,
+    a: str,
+    b: str,
+    world: World,
+) -> EvaluationResult:
+    """Rank each side by given scores (items of a, items of b) float32, equal on all ranks.
+
+    Raises:
+        UserError: as `evaluate_embedded`.
+    """
+
+    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: tuple[int, ...] | None) -> Tensor:
+        gallery, of_queries = group_items(gallery_groups), scores if query == "a" else scores.t()
+
+        def tile(rows: slice) -> Tensor:
+            return ranking.rank_scores(
+                of_queries[rows].clone(memory_format=torch.contiguous_format), groups[rows], gallery, cutoffs
+            )
+
+        return _rank_queries(tile, groups, cutoffs, world)
+
+    return _evaluate({"a": side_a, "b": side_b}, rank, settings, a, b)
+
+
 def evaluate_embedded(
     side_a: Embedded, side_b: Embedded, settings: EvaluateSettings, a: str, b: str, world: World
 ) -> EvaluationResult:
@@ -81,22 +153,40 @@ def evaluate_embedded(
     Raises:
         UserError: settings that contradict each other, or several items per entry under `ties: miech`.
     """
+    sides = {"a": side_a, "b": side_b}
+
+    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: tuple[int, ...] | None) -> Tensor:
+        queries = sides[query].rows
+        gallery = open_gallery(sides["b" if query == "a" else "a"].rows, gallery_groups)
+
+        def tile(rows: slice) -> Tensor:
+            return ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs)
+
+        return _rank_queries(tile, groups, cutoffs, world)
+
+    return _evaluate(sides, rank, settings, a, b)
+
+
+def _evaluate(
+    sides: Mapping[str, Embedded | EncodedSets], rank: _Rank, settings: EvaluateSettings, a: str, b: str
+) -> EvaluationResult:
+    """All metrics that the settings ask for."""
     check_settings(settings)
-    sides, names = {"a": side_a, "b": side_b}, {"a": a, "b": b}
+    names = {"a": a, "b": b}
     for key, side in sides.items():
         _check_one_item_an_entry(side, names[key], settings)
     metrics, by_chance = {}, {}
     for relevance in settings.relevance:
         for key, (query, gallery) in _KEY.items():
             direction = f"{names[query]}->{names[gallery]}"
-            found, expected = _figures(sides[query], sides[gallery], relevance, settings, world)
+            found, expected = _figures(sides, query, gallery, relevance, rank, settings)
             sizes = len(sides[query].entry), len(sides[gallery].entry)
             metrics[f"{relevance}/{key}"] = _metrics(found, direction, relevance, *sizes)
             by_chance[f"{relevance}/{key}"] = _metrics(expected, direction, relevance, *sizes)
     return EvaluationResult(settings.split, metrics, by_chance)
 
 
-def _check_one_item_an_entry(side: Embedded, field: str, settings: EvaluateSettings) -> None:
+def _check_one_item_an_entry(side: Embedded | EncodedSets, field: str, settings: EvaluateSettings) -> None:
     if settings.ties == "miech" and int(torch.bincount(side.entry).max()) > 1:
         raise UserError(
             "evaluate: ties = miech needs one item per entry (the published code compares with the "
@@ -105,31 +195,36 @@ def _check_one_item_an_entry(side: Embedded, field: str, settings: EvaluateSetti
 
 
 def _figures(
-    query: Embedded, gallery: Embedded, relevance: str, settings: EvaluateSettings, world: World
+    sides: Mapping[str, Embedded | EncodedSets],
+    query: str,
+    gallery: str,
+    relevance: str,
+    rank: _Rank,
+    settings: EvaluateSettings,
 ) -> tuple[ranking.Figures, ranking.Figures]:
     """Measured figures of one direction, and those of a random ranking."""
-    groups, gallery_groups = (x.entry if relevance == "pair" else x.label for x in (query, gallery))
+    both = sides[query], sides[gallery]
+    groups, gallery_groups = (x.entry if relevance == "pair" else x.label for x in both)
     cutoffs = settings.precision_at if relevance == "class" else None
-    items = open_gallery(gallery.rows, gallery_groups)
-    raw = _rank_queries(query.rows, groups, items, cutoffs, world)
+    raw = rank(query, groups, gallery_groups, cutoffs)
     num_items = len(gallery_groups)
     found = ranking.figures(raw, num_items, settings.ties, cutoffs or ())
     return found, chance(num_items, ranking.relevant_counts(groups, gallery_groups).cpu(), cutoffs)
 
 
 def _rank_queries(
-    queries: Tensor, groups: Tensor, gallery: Gallery, cutoffs: tuple[int, ...] | None, world: World
+    rank_tile: Callable[[slice], Tensor], groups: Tensor, cutoffs: tuple[int, ...] | None, world: World
 ) -> Tensor:
-    """Rows of `ranking.rank_tile` of all queries on all ranks; tile t is ranked by rank t mod W.
+    """Rows of `rank_tile` of all queries, whose groups are given, on all ranks; tile t is rank t mod W's.
 
     Every rank fills its rows of a table of zeros, and the sum puts them together without rounding.
     """
     columns = 2 if cutoffs is None else 3 + 2 * len(cutoffs)
-    raw = torch.zeros((len(queries), columns), dtype=torch.float64, device=queries.device)
+    raw = torch.zeros((len(groups), columns), dtype=torch.float64, device=groups.device)
     step = ranking.QUERY_TILE
-    for start in range(world.rank * step, len(queries), world.size * step):
+    for start in range(world.rank * step, len(groups), world.size * step):
         rows = slice(start, start + step)
-        raw[rows] = ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs)
+        raw[rows] = rank_tile(rows)
     return sum_over_ranks(raw, world).cpu()
 
 

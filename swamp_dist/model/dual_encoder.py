@@ -14,7 +14,7 @@ from swamp_dist.encoders.networks.words import WordsNetwork
 from swamp_dist.errors import UserError
 from swamp_dist.model.logits import Logits, LogitStart, at_least_float32
 from swamp_dist.model.sets import build_sets
-from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, Sets, Words
+from swamp_dist.records import Inputs, InputSpec, PairEmbeddings, PairSets, Sets, Words
 
 
 class Prototypes(nn.Module):
@@ -46,16 +46,19 @@ class DualEncoder(nn.Module):
         logits: Logits | None = None,
         learning_rate_factors: tuple[float, float] = (1.0, 1.0),
         sets: nn.Module | None = None,
+        embeds: bool = True,
     ) -> None:
         """The model of these parts.
 
         Args:
             sets: makes embeddings of the sets that encoders give; None where they give none.
+            embeds: False: the sets stay as they are, for a score of pairs of them.
         """
         super().__init__()
         self.a = encoder_a
         self.b = encoder_b
         self.sets = sets
+        self.embeds = embeds
         self.prototypes = prototypes
         self.logits = logits  # last: an optimiser's group of its own follows the order of the model
         self.learning_rate_factors = learning_rate_factors
@@ -63,17 +66,20 @@ class DualEncoder(nn.Module):
 
     def forward(
         self, a: Inputs | None, b: Inputs | None, on_a: Callable[[Tensor], None] | None = None
-    ) -> PairEmbeddings | Tensor:
-        """Embed a batch of pairs, or one side where the other is None (evaluation).
+    ) -> PairEmbeddings | PairSets | Tensor | Sets:
+        """Embed a batch of pairs, or one side where the other is None (evaluation). A model that does not
+        embed gives the sets of its encoders.
 
         `on_a` is handed the embeddings of A, with gradient, before those of B are computed.
 
         Embeddings are made float32 and unit length outside autocast, because the objective's
         exponents magnify rounding by 1/epsilon.
         """
+        if a is None and b is None:
+            raise ValueError("at least one modality is needed")
+        if not self.embeds:
+            return self._as_sets(a, b)
         if a is None or b is None:
-            if a is None and b is None:
-                raise ValueError("at least one modality is needed")
             return self._embed(self.a, a, self.sets) if b is None else self._embed(self.b, b, self.sets)
         prototypes = None if self.prototypes is None else self.prototypes()
         scale, bias = (None, None) if self.logits is None else self.logits()
@@ -81,6 +87,12 @@ class DualEncoder(nn.Module):
         if on_a is not None:
             on_a(rows_a)
         return PairEmbeddings(rows_a, self._embed(self.b, b, self.sets), prototypes, scale, bias)
+
+    def _as_sets(self, a: Inputs | None, b: Inputs | None) -> PairSets | Sets:
+        """The elements as the encoders give them, whose `unit` says how long they are."""
+        given = [encoder(x) for encoder, x in ((self.a, a), (self.b, b)) if x is not None]
+        given = [Sets(at_least_float32(found.values), found.mask) for found in given]
+        return given[0] if len(given) == 1 else PairSets(*given[0], *given[1])
 
     @staticmethod
     def _embed(encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None) -> Tensor:
@@ -144,13 +156,14 @@ def build_dual_encoder(
         torch.manual_seed(seed)
         encoder_a = build_encoder(model.a, specs[0], model.width(model.a, specs[0], dim))
         encoder_b = build_encoder(model.b, specs[1], model.width(model.b, specs[1], dim))
-        sets = None if model.sets is None else build_sets(model.sets, model.sets.width(dim))
+        embeds = model.sets is None or model.sets.embeds
+        sets = build_sets(model.sets, model.sets.width(dim)) if model.sets is not None and embeds else None
         prototypes = None
         if num_prototypes is not None:
             prototypes = Prototypes(num_prototypes, dim, normalize_prototypes)
         made = None if logits is None else Logits(logits)
         factors = model.a.learning_rate_factor, model.b.learning_rate_factor
-        return DualEncoder(encoder_a, encoder_b, prototypes, made, factors, sets)
+        return DualEncoder(encoder_a, encoder_b, prototypes, made, factors, sets, embeds)
 
 
 def _spec(spec: InputSpec | tuple[int, ...]) -> InputSpec:

@@ -7,11 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from swamp_dist.distributed import World
-from swamp_dist.records import BatchPlan, PairEmbeddings
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
+from swamp_dist.row_exchange import Pending
+
+
+class StepObjective(Protocol):
+    """What a training step asks of an objective, and what a commit keeps of it."""
+
+    @property
+    def effective_ratio(self) -> Tensor | None:
+        """As `Objective.effective_ratio`."""
+
+    @property
+    def last_usage(self) -> Tensor | None:
+        """As `Objective.last_usage`."""
+
+    def __call__(
+        self,
+        given: Any,
+        ids: Tensor,
+        entries: Tensor,
+        step: int,
+        world: World,
+        pending_a: Pending | None = None,
+        labels: Tensor | None = None,
+        /,
+    ) -> LossTerms:
+        """Loss of this rank's pairs, of which `given` is what the model gave for them."""
+
+    def measure(self, terms: LossTerms, world: World) -> LossTerms:
+        """As `Objective.measure`."""
+
+    def start_columns(self, rows: Tensor, world: World, side: Literal["a", "b"] = "a") -> Pending | None:
+        """As `Objective.start_columns`."""
+
+    def state(self, world: World) -> dict[str, Tensor]:
+        """As `Objective.state`."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """As `Objective.load_state`."""
 
 
 @dataclass(frozen=True)

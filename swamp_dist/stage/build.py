@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from swamp_dist.config import ContrastiveSettings, EvaluateSettings
-from swamp_dist.data.field_inputs import stage_inputs, tokenizers
-from swamp_dist.data.reader import open_reader
+from swamp_dist.config import ContrastiveSettings, DataSettings, EvaluateSettings
+from swamp_dist.data.field_inputs import FieldInputs, stage_inputs, tokenizers
+from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
-from swamp_dist.evaluate.retrieval import evaluate_split
+from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
+from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.model.logits import LogitStart
-from swamp_dist.objective.objective import Objective, build_objective
-from swamp_dist.records import EvaluationResult, PairEmbeddings
+from swamp_dist.objective.checks import check_negatives
+from swamp_dist.objective.objective import build_objective
+from swamp_dist.objective.set_objective import PairScores, SetObjective
+from swamp_dist.objective.term import StepObjective
+from swamp_dist.records import EvaluationResult, Inputs
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining
 from swamp_dist.train.engine import Engine
 
@@ -72,8 +77,12 @@ def build_engine(
     return Engine(model, optimizer, stage.settings.engine, local_pairs, world)
 
 
-def build_stage_objective(stage: ResolvedStage, training: ResolvedTraining, world: World) -> Objective:
-    """The objective of a training, with an empty queue."""
+def build_stage_objective(stage: ResolvedStage, training: ResolvedTraining, world: World) -> StepObjective:
+    """The objective of a training, with an empty queue; without embeddings, that of scores."""
+    score = pair_score(stage.settings.model)
+    if score is not None:
+        check_negatives(stage.settings.objective.contrastive, training.batches)
+        return SetObjective(stage.settings.objective, training.batches, score)
     return build_objective(
         stage.settings.objective, training.batches, stage.embedding_dim, world.device, rank=world.rank
     )
@@ -90,10 +99,26 @@ def open_validation(
         return
     inputs = stage_inputs(stage.manifest, data, stage.settings.model)
     reader = open_reader(stage.manifest, validation.split, (data.a, data.b), data.reading, data.cache)
+    encoders, score = (engine.embed_a, engine.embed_b), pair_score(stage.settings.model)
     with contextlib.closing(reader):
-        yield lambda: evaluate_split(
-            engine.embed_a, engine.embed_b, stage.manifest, validation, data.a, data.b, world, reader, inputs
-        )
+        yield lambda: _evaluate(encoders, score, stage.manifest, validation, data, world, reader, inputs)
+
+
+def _evaluate(
+    encoders: tuple[Callable[[Inputs], Any], Callable[[Inputs], Any]],
+    score: PairScores | None,
+    manifest: Manifest,
+    evaluation: EvaluateSettings,
+    data: DataSettings,
+    world: World,
+    reader: EntryReader,
+    inputs: tuple[FieldInputs, FieldInputs],
+) -> EvaluationResult:
+    """By embeddings, or by the scores of all pairs where the encoders give sets to be scored."""
+    a, b = data.a, data.b
+    if score is None:
+        return evaluate_split(*encoders, manifest, evaluation, a, b, world, reader, inputs)
+    return evaluate_set_split(*encoders, score, manifest, evaluation, a, b, world, reader, inputs)
 
 
 def evaluate(
@@ -103,20 +128,7 @@ def evaluate(
     model = model.to(world.device).eval()
     data = stage.settings.data
     reader = open_reader(stage.manifest, evaluation.split, (data.a, data.b), data.reading)
+    encoders = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
+    inputs, score = stage_inputs(stage.manifest, data, stage.settings.model), pair_score(stage.settings.model)
     with contextlib.closing(reader), torch.no_grad():
-        return evaluate_split(
-            lambda rows: _rows(model(rows, None)),
-            lambda rows: _rows(model(None, rows)),
-            stage.manifest,
-            evaluation,
-            data.a,
-            data.b,
-            world,
-            reader,
-            stage_inputs(stage.manifest, data, stage.settings.model),
-        )
-
-
-def _rows(embedded: PairEmbeddings | Tensor) -> Tensor:
-    assert isinstance(embedded, Tensor)
-    return embedded
+        return _evaluate(encoders, score, stage.manifest, evaluation, data, world, reader, inputs)

@@ -20,7 +20,7 @@ from swamp_dist.distributed import World, gather_objects, lost_peers, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.logits import LARGEST_LOG_SCALE
-from swamp_dist.records import Inputs, PairEmbeddings
+from swamp_dist.records import Inputs, PairEmbeddings, PairSets, Sets
 from swamp_dist.train.commit_meta import GO_BACK
 from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, tensors_only
 from swamp_dist.train.engine_files import recorded_writes
@@ -111,24 +111,25 @@ class Engine:
 
     def embed_pairs(
         self, a: Inputs, b: Inputs, on_a: Callable[[Tensor], None] | None = None
-    ) -> PairEmbeddings:
-        """Embeddings of this rank's pairs and the prototypes, with gradient; `on_a` as in
-        `DualEncoder.forward`."""
-        embeddings: PairEmbeddings = self._engine(a, b, on_a=on_a)
-        return embeddings
+    ) -> PairEmbeddings | PairSets:
+        """Embeddings of this rank's pairs and the prototypes, with gradient; of a model that does not embed,
+        its sets. `on_a` as in `DualEncoder.forward`."""
+        given: PairEmbeddings | PairSets = self._engine(a, b, on_a=on_a)
+        return given
 
-    def embed_a(self, inputs: Inputs) -> Tensor:
-        """Embeddings (n, D) of modality A without gradient; a collective under ZeRO-3."""
+    def embed_a(self, inputs: Inputs) -> Tensor | Sets:
+        """Embeddings (n, D) of modality A without gradient, or the sets of a model that does not embed; a
+        collective under ZeRO-3."""
         return self._embed(inputs, None)
 
-    def embed_b(self, inputs: Inputs) -> Tensor:
-        """Embeddings (n, D) of modality B without gradient; a collective under ZeRO-3."""
+    def embed_b(self, inputs: Inputs) -> Tensor | Sets:
+        """The same of modality B."""
         return self._embed(None, inputs)
 
-    def _embed(self, a: Inputs | None, b: Inputs | None) -> Tensor:
+    def _embed(self, a: Inputs | None, b: Inputs | None) -> Tensor | Sets:
         with torch.no_grad():
-            rows: Tensor = self._engine(a, b)
-        return rows
+            given: Tensor | Sets = self._engine(a, b)
+        return given
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

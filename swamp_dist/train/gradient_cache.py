@@ -21,7 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from swamp_dist.records import PairBatch, PairEmbeddings, take_rows
+from swamp_dist.records import PairBatch, PairEmbeddings, PairSets, take_rows
 from swamp_dist.row_exchange import Pending
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.random_keys import micro_batch_random_key
@@ -34,8 +34,9 @@ _ROWS = ("a", "b")
 class EncodedBatch:
     """This rank's embeddings and the way back from a loss of them."""
 
-    embeddings: PairEmbeddings
-    """Rows a, b (b, D) of all this rank's pairs, prototypes (K, D) and logits, with gradient."""
+    embeddings: PairEmbeddings | PairSets
+    """Rows a, b (b, D) of all this rank's pairs, prototypes (K, D) and logits, with gradient; of a model that
+    does not embed, their sets."""
     backward: Callable[[Tensor], None]
     """Takes the 0-d loss of this rank to parameter gradients averaged over ranks; call it once."""
     all_a: Pending | None = None
@@ -63,8 +64,8 @@ def encode(
         def on_a(rows: Tensor) -> None:
             sent[0] = None if send_a is None else send_a(rows)
 
-        embeddings = _embed(engine, batch, slice(None), random_key, 0, on_a)
-        return EncodedBatch(embeddings, engine.backward, sent[0])
+        given = _given(engine, batch, slice(None), random_key, 0, on_a)
+        return EncodedBatch(given, engine.backward, sent[0])
     # Gradient cache, first half: embed every micro-batch without gradient.
     parts = [slice(i, i + engine.micro_batch) for i in range(0, len(batch.ids), engine.micro_batch)]
     with torch.no_grad():
@@ -74,14 +75,20 @@ def encode(
     return EncodedBatch(leaves, partial(_backward, engine, batch, random_key, parts, leaves))
 
 
-def _embed(
+def _embed(engine: Engine, batch: PairBatch, rows: slice, random_key: int, number: int) -> PairEmbeddings:
+    given = _given(engine, batch, rows, random_key, number)
+    assert isinstance(given, PairEmbeddings), "micro-batches are refused where a model does not embed"
+    return given
+
+
+def _given(
     engine: Engine,
     batch: PairBatch,
     rows: slice,
     random_key: int,
     number: int,
     on_a: Callable[[Tensor], None] | None = None,
-) -> PairEmbeddings:
+) -> PairEmbeddings | PairSets:
     torch.manual_seed(micro_batch_random_key(random_key, number))
     return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows), on_a)
 

@@ -18,7 +18,7 @@ from swamp_dist.atomic_files import HashedFile
 from swamp_dist.config import StageSettings, TrainSettings
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
-from swamp_dist.objective.objective import Objective
+from swamp_dist.objective.term import StepObjective
 from swamp_dist.train.checkpoint import commit, prepare_checkpoints
 from swamp_dist.train.checkpoint_folder import BrokenError, Checkpoint, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import GO_BACK, CommitMeta, Progress, read_meta
@@ -38,7 +38,7 @@ class TrainState:
     """Model, optimiser and objective of a run, and where their checkpoints live."""
 
     engine: Engine
-    objective: Objective
+    objective: StepObjective
     settings: StageSettings
     training: TrainSettings
     """The training section of `settings`."""

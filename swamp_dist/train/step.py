@@ -11,9 +11,9 @@ from torch import Tensor
 
 from swamp_dist.distributed import World, gather, gather_objects, mean_over_ranks, sum_over_ranks
 from swamp_dist.errors import UserError
-from swamp_dist.objective.objective import Objective
 from swamp_dist.objective.signs import RATIO, WATCHED
-from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings
+from swamp_dist.objective.term import StepObjective
+from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, PairSets
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode
 from swamp_dist.train.random_keys import step_random_key
@@ -50,7 +50,7 @@ class _OnHost:
 
 def train_step(
     engine: Engine,
-    objective: Objective,
+    objective: StepObjective,
     batch: PairBatch,
     *,
     learning_rate: float,
@@ -111,7 +111,7 @@ def diagnostics(terms: LossTerms, world: World) -> dict[str, float]:
     return dict(zip(names, mean_over_ranks(values, world).tolist(), strict=True))
 
 
-def _watched(terms: LossTerms, objective: Objective) -> dict[str, Tensor]:
+def _watched(terms: LossTerms, objective: StepObjective) -> dict[str, Tensor]:
     """The figures that alarms look at; the ratio of gradients as steps before this one have shown it."""
     ratio = objective.effective_ratio
     known = {**terms.diagnostics, **({} if ratio is None else {RATIO: ratio})}
@@ -130,10 +130,10 @@ def _reduced(terms: LossTerms, watched: list[Tensor], stop_requested: bool, worl
 
 
 def _not_finite(
-    batch: PairBatch, embeddings: PairEmbeddings, keys_of: Callable[[Tensor], list[str]], world: World
+    batch: PairBatch, given: PairEmbeddings | PairSets, keys_of: Callable[[Tensor], list[str]], world: World
 ) -> str:
     """Which samples are to blame: those whose embedding is not finite, else the whole batch of each rank."""
-    finite = torch.isfinite(embeddings.a).all(1) & torch.isfinite(embeddings.b).all(1)
+    finite = torch.isfinite(given.a).flatten(1).all(1) & torch.isfinite(given.b).flatten(1).all(1)
     all_bad = ~gather(finite.to(torch.uint8), world).bool()
     keys = [key for part in gather_objects(keys_of(batch.ids), world) for key in part]
     named = [key for key, bad in zip(keys, all_bad.tolist(), strict=True) if bad]
