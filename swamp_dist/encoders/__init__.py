@@ -13,12 +13,12 @@ from swamp_dist.encoders import bag_of_words, cnn, gated, gru, hf_text, linear, 
 
 EncoderSettings = Annotated[
     mlp.MlpSettings
-    | linear.LinearSettings
     | gated.GatedSettings
     | words.WordsSettings
     | cnn.CnnSettings
     | bag_of_words.BagOfWordsSettings
     | gru.GruSettings
+    | linear.LinearSettings
     | timm.TimmSettings
     | hf_text.HfTextSettings,
     Field(discriminator="kind"),
