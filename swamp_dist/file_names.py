@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,10 @@ WEIGHTS_FILE = "weights.safetensors"
 """The selected model in a run folder; the others of a run folder are `RunDir`'s."""
 METRICS_FILE = "metrics.jsonl"
 """One row per logged step in a run folder."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints, `step-N` each."""
+CHECKPOINT_MANIFEST = "MANIFEST.json"
+"""What a checkpoint is known by."""
 RESULT_FILE = "result.json"
 """What a stage leaves last in its run folder."""
 MANIFEST_FILE = "manifest.json"
@@ -22,6 +27,7 @@ NAME_RULE = (
     "digit or _"
 )
 """What `name_problem` asks of a name."""
+_STEP = re.compile("step-([0-9]+)")
 _NAME = re.compile(r"\w[\w.+=,@-]*( [\w.+=,@-]+)*")
 _INVISIBLE = "\u115f\u1160\u3164\uffa0"
 """Letters to Unicode, and nothing on a screen."""
@@ -30,8 +36,42 @@ _NAME_BYTES = 200
 
 
 def weights_file(source: Path) -> Path:
-    """The weights file that a setting names: `source` itself, or the one inside a run folder."""
-    return source / WEIGHTS_FILE if source.is_dir() else source
+    """The weights file that a setting names: `source` itself, the one inside a run folder, or the one that is
+    made of a checkpoint (`checkpoint_of`)."""
+    folder = checkpoint_of(source)
+    if folder is None:
+        return source / WEIGHTS_FILE if source.is_dir() else source
+    best = folder.with_name(f"best-{folder.name}.safetensors")
+    return best if best.is_file() and not folder.is_dir() else checkpoint_weights_file(folder)
+
+
+def checkpoint_weights_file(folder: Path) -> Path:
+    """Where the weights of a checkpoint are put as a file."""
+    return folder.with_name(f"weights-{folder.name}.safetensors")
+
+
+def checkpoint_of(source: Path) -> Path | None:
+    """The folder of the checkpoint that `source` names: `RUN@STEP`, that folder itself, or a run without
+    weights, of which the newest one is meant. None where `source` names weights that are a file."""
+    run, at, step = source.name.rpartition("@")
+    if at and run and step.isdecimal() and not os.path.lexists(source) and source.with_name(run).is_dir():
+        return source.with_name(run) / CHECKPOINTS / f"step-{int(step)}"
+    if _STEP.fullmatch(source.name) and (source / CHECKPOINT_MANIFEST).is_file():
+        return source
+    if not source.is_dir() or (source / WEIGHTS_FILE).is_file():
+        return None
+    whole = (source / CHECKPOINTS).glob(f"step-*/{CHECKPOINT_MANIFEST}")
+    steps = [int(found[1]) for each in whole if (found := _STEP.fullmatch(each.parent.name))]
+    return source / CHECKPOINTS / f"step-{max(steps)}" if steps else None
+
+
+def run_of(source: Path) -> Path:
+    """The run folder that weights belong to, by the name that was given for them."""
+    folder = checkpoint_of(source)
+    if folder is not None:
+        return folder.parent.parent
+    inside = source if source.is_dir() else source.parent
+    return inside.parent if inside.name == CHECKPOINTS else inside
 
 
 def name_problem(name: str) -> str | None:

@@ -24,13 +24,14 @@ from swamp_dist.distributed import alone
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
-from swamp_dist.file_names import weights_file
+from swamp_dist.file_names import run_of, weights_file
 from swamp_dist.loading import load, load_dumped
 from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.sources.captions import caption_ids
+from swamp_dist.train.checkpoint_weights import extract_weights
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights import load_into, load_weights
@@ -221,7 +222,7 @@ def load_model(
     """The model of a run folder, or of a weights file, ready to embed.
 
     Args:
-        source: run folder of a stage, or a .safetensors file.
+        source: run folder of a stage, `RUN@STEP`, a checkpoint's folder, or a .safetensors file.
         job: settings of the stage, or their file; default: stage.yaml beside the weights.
         shards: where the stage's shard set is now, if it was moved.
         device: for example `cuda`; default: a GPU where there is one.
@@ -277,7 +278,7 @@ def _load_settings(source: Path, job: Path | str | StageSettings | None) -> Stag
         return job
     if job is not None:
         return load(Path(job), StageSettings)
-    path = RunDir(source if source.is_dir() else source.parent).stage_yaml
+    path = RunDir(run_of(source)).stage_yaml
     if not path.is_file():
         raise UserError(
             f"{source}: expected a run folder, or weights with their stage.yaml beside them; "
@@ -289,8 +290,9 @@ def _load_settings(source: Path, job: Path | str | StageSettings | None) -> Stag
 
 def _find_weights(source: Path, settings: StageSettings) -> Path:
     """The weights of a stage that trained, or those that a stage without training evaluates."""
-    own = weights_file(source)
-    return own if own.is_file() or settings.weights is None else weights_file(settings.weights)
+    named = source if settings.weights is None or weights_file(source).is_file() else settings.weights
+    extract_weights(named)
+    return weights_file(named)
 
 
 def _with_dim(model: ModelSettings, weights: Path) -> ModelSettings:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from swamp_dist.config import LocalCluster, StageSettings
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
-from swamp_dist.file_names import weights_file
+from swamp_dist.file_names import checkpoint_of, run_of, weights_file
 from swamp_dist.loading import from_values, load, load_dumped, override_texts
 from swamp_dist.printable import printable
 from swamp_dist.records import StageResult
@@ -68,7 +68,8 @@ def evaluate(
     `load_model(...).evaluate(...)` gives the same figures in this process, and leaves no folder.
 
     Args:
-        source: run folder of a finished stage, its weights file, or a job that names `weights`.
+        source: run folder of a stage, a step of it (`RUN@STEP`), a weights file, or a job that names
+            `weights`.
         split: what to evaluate on; default: the evaluations that the stage names.
         relevance: with `split`, what counts as right: an item's partners, items of its class, or both.
         run_dir: folder of this evaluation; default: that of the stage with the split at its end, or runs/NAME
@@ -174,9 +175,9 @@ def _run_folder(source: Job) -> RunDir | None:
     if not isinstance(source, str | Path):
         return None
     path = Path(source)
-    if not path.is_dir() and path.suffix != ".safetensors":
+    if not path.is_dir() and path.suffix != ".safetensors" and checkpoint_of(path) is None:
         return None
-    folder = RunDir(path if path.is_dir() else path.parent)
+    folder = RunDir(run_of(path))
     if not folder.stage_yaml.is_file():
         raise UserError(
             f"{path}: expected the run folder of a stage, or weights with their stage.yaml beside them; "
@@ -188,4 +189,5 @@ def _run_folder(source: Job) -> RunDir | None:
 def _weights_of(source: Job, stage: StageSettings) -> Path:
     """The weights of a stage that trained, or those that a stage without training has evaluated."""
     path = Path(str(source))
-    return path if stage.weights is None or weights_file(path).is_file() else stage.weights
+    own = stage.weights is None or checkpoint_of(path) is not None or weights_file(path).is_file()
+    return path if own or stage.weights is None else stage.weights

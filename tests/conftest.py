@@ -43,3 +43,14 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SyntheticSource(classes=6, per_class=50, dim=12, hidden=(16,), splits=splits)
     build_shards(ShardSettings(name="tiny", source=source, entries_per_shard=64), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_once(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is through, over the undamaged set; commits step-12 and step-16."""
+    from tests.end_to_end.command import swamp, write_job
+
+    folder = tmp_path_factory.mktemp("trained")
+    done = swamp("run", write_job(folder, tiny_shards), "--run-dir", folder / "run")
+    assert done.code == 0, done.said
+    return folder / "run"

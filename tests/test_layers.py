@@ -80,6 +80,7 @@ SPELLED_ONCE = {
         "result.json",
         "manifest.json",
         "vocabulary.json",
+        "MANIFEST.json",
     },
     "runs/folder.py": {
         "stage.yaml",
@@ -89,7 +90,6 @@ SPELLED_ONCE = {
         "events.jsonl",
         "graph.json",
     },
-    "train/checkpoint_folder.py": {"MANIFEST.json"},
 }
 SLURM_COMMANDS = re.compile("squeue|scontrol|sbatch|scancel|sacct")
 SLURM_VARIABLES = re.compile(r"SLURM_[A-Z_]+")

@@ -13,7 +13,7 @@ from swamp_dist.config.model import ModelSettings
 from swamp_dist.config.names import FolderName
 from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
-from swamp_dist.settings import WORKING_FOLDER, Settings
+from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 
 class EvaluateSettings(Settings):
@@ -46,8 +46,11 @@ class StageSettings(Settings):
     train: TrainSettings | None = None
     """Training; null makes an evaluation-only stage, which needs `weights`."""
     weights: Annotated[Path | None, WORKING_FOLDER] = None
-    """Evaluation-only stages: run folder (or weights.safetensors) to evaluate, relative to the working
-    folder; null = random weights."""
+    """Evaluation-only stages: what to evaluate, relative to the working folder: a run folder (of a run that
+    has not ended: its newest checkpoint), RUN@STEP, a checkpoint's folder or a .safetensors file."""
+    random_weights: Annotated[bool, SAME_RESULT] = False
+    """Evaluation-only stages: evaluate freshly drawn weights where `weights` is null, to see what no training
+    reaches; false refuses that."""
     evaluate: tuple[EvaluateSettings, ...] = ()
     """Evaluations after training, in order."""
     engine: EngineSettings = EngineSettings()
@@ -66,6 +69,8 @@ class StageSettings(Settings):
             raise ValueError(
                 "weights is for evaluation-only stages: to start training from them use train.init_from"
             )
+        if self.random_weights and (self.weights is not None or self.train is not None):
+            raise ValueError("random_weights = true is for evaluation-only stages without weights")
         initial = self.weights if self.train is None else self.train.init_from
         if self.model.embedding_dim is None and initial is None:
             raise ValueError(

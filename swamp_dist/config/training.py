@@ -88,8 +88,9 @@ class TrainSettings(Settings):
     select: Literal["last", "best"] = "last"
     """Which weights the stage hands on; `best` needs `validate`."""
     init_from: Annotated[Path | None, WORKING_FOLDER] = None
-    """Run folder (or weights.safetensors) whose weights start this stage, relative to the working folder;
-    optimiser, queue and step always start new."""
+    """Whose weights start this stage, relative to the working folder: a run folder (of a run that has not
+    ended: its newest checkpoint), RUN@STEP, a checkpoint's folder or a .safetensors file; optimiser, queue
+    and step always start new."""
     init_prototypes: Literal["auto", "fresh", "require"] = "auto"
     """Prototypes of `init_from`: taken if of the same (K, D), never, or an error unless they fit."""
     optimizer: OptimizerSettings = OptimizerSettings()

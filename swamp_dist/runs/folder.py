@@ -20,7 +20,7 @@ from swamp_dist.atomic_files import named, set_aside, write_atomically
 from swamp_dist.config import ClusterSettings, StageSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate import results
-from swamp_dist.file_names import MANIFEST_FILE, METRICS_FILE, RESULT_FILE, WEIGHTS_FILE
+from swamp_dist.file_names import CHECKPOINTS, MANIFEST_FILE, METRICS_FILE, RESULT_FILE, WEIGHTS_FILE
 from swamp_dist.loading import dump
 from swamp_dist.plain_files import parse_json, read_plain_file
 from swamp_dist.records import StageResult
@@ -124,7 +124,7 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         """Folder of committed checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def owner_json(self) -> Path:

@@ -18,6 +18,7 @@ from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
+from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights_header import embedding_dim_problem, starting_points
@@ -139,16 +140,23 @@ def _check_batches(settings: StageSettings, manifest: Manifest, world_size: int)
 def _starting_point_problems(
     settings: StageSettings, manifest: Manifest, left_out: Collection[str]
 ) -> Iterator[str]:
+    if settings.train is None and settings.weights is None and not settings.random_weights:
+        yield (
+            "weights is not given: random weights would be evaluated.\n"
+            "Fix: weights=RUN, where RUN is a run folder, RUN@STEP, a checkpoint's folder or a .safetensors "
+            "file; or random_weights=true to measure an untrained model on purpose."
+        )
     for key, source in starting_points(settings):
         if key in left_out:
             continue
+        try:
+            extract_weights(source)
+        except UserError as error:
+            yield f"{key} = {source}: {error}"
+            continue
         path = weights_file(source)
         if not path.is_file():
-            found = f"a folder without {WEIGHTS_FILE}" if source.is_dir() else "nothing there"
-            yield (
-                f"{key} = {source}: expected a finished run folder or a .safetensors file, found {found}.\n"
-                "Fix: run the stage that writes it to its end first, or correct the path."
-            )
+            yield f"{key} = {source}: {no_weights(source)}"
             continue
         try:
             check_word_source(path, key, word_source(settings, manifest))

@@ -37,6 +37,7 @@ from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
 from swamp_dist.train.checkpoint_folder import step_folders
+from swamp_dist.train.checkpoint_weights import checkpoint_told
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.input_parts import UNIT_PARTS, unit_parts
 from swamp_dist.train.loop import Preempted, TrainRun, train
@@ -93,6 +94,8 @@ def run_stage(
     model, sha256 = build_model(stage), None
     if weights is not None:
         loaded = load_weights(weights, trained.sha256 if trained else None)
+        if trained is None:
+            logger.info("evaluating %s%s", weights, checkpoint_told(weights))
         load_into(model, loaded, weights, "auto")
         sha256 = loaded.sha256
     else:
@@ -172,7 +175,10 @@ def _train(
     for line in blend_lines(training):
         logger.info("blend, %s", line)
     checkpoints, marks = run_dir.checkpoints, dict(training.fingerprint)
-    state = TrainState(engine, objective, stage.settings, settings, checkpoints, marks, world, check_owner)
+    described = {key: value for key, value in _description(stage, 0).items() if key != "step"}
+    state = TrainState(
+        engine, objective, stage.settings, settings, checkpoints, marks, world, check_owner, described
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
         bar = stack.enter_context(
@@ -201,8 +207,8 @@ def _train(
 
     # The selected weights, with what a next stage has to know of them.
     tensors, step = selected_weights(state, progress)
-    described = _description(stage, step)
-    save = _checked(check_owner, lambda: save_weights(run_dir.weights, tensors, described))
+    header = _description(stage, step)
+    save = _checked(check_owner, lambda: save_weights(run_dir.weights, tensors, header))
     sha256 = on_main(world, save)
     return _Trained(step, progress.step, sha256, began_with, tuple(progress.alarms.alarms.values()))
 
@@ -234,7 +240,7 @@ def _take_over(model: DualEncoder, settings: TrainSettings, source: Path) -> tup
     prototypes = "taken over" if taken else "fresh"
     logits = logits_taken(model, weights)
     told = f"{prototypes}; {logits}" if logits else prototypes
-    logger.info("starting from %s, prototypes %s", source, told)
+    logger.info("starting from %s%s, prototypes %s", source, checkpoint_told(source), told)
     return weights.sha256, taken
 
 

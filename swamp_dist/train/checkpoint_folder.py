@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swamp_dist.atomic_files import HashedFile, sync_folder
+from swamp_dist.file_names import CHECKPOINT_MANIFEST
 
-MANIFEST = "MANIFEST.json"
+MANIFEST = CHECKPOINT_MANIFEST
 _SCHEMA = 1
 _NAME = re.compile(r"step-(0|[1-9]\d*)")
 

@@ -192,7 +192,7 @@ def open_saved(folder: Path, stage: int, world_size: int, frozen: Collection[str
         UserError: a file is missing or laid out in a way that is not known.
         pickle.UnpicklingError: a file holds code.
     """
-    model = _read(folder, "zero_pp_rank_0_mp_rank_00_model" if stage == 3 else "mp_rank_00_model")
+    model = read_model(folder, stage)
     written_by = str(model.get("ds_version"))
     with _understood(folder, written_by):
         names = set(model["buffer_names"])
@@ -211,6 +211,11 @@ def open_saved(folder: Path, stage: int, world_size: int, frozen: Collection[str
         fixed = _frozen(folder, model, frozen, world_size if stage == 3 else 0)
         counts = int(model["global_steps"]), int(model["global_samples"])
     return SavedEngine(folder, stage, shapes, ranks, module, fixed, buffers, step, *counts, written_by)
+
+
+def read_model(folder: Path, stage: int) -> dict[str, Any]:
+    """The file of the model that rank 0 wrote at a ZeRO stage. Errors as `open_saved`."""
+    return _read(folder, "zero_pp_rank_0_mp_rank_00_model" if stage == 3 else "mp_rank_00_model")
 
 
 def _frozen(folder: Path, model: Mapping[str, Any], names: Collection[str], pieces: int) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class TrainState:
     world: World
     check_owner: Callable[[], None] = lambda: None
     """Called on rank 0 before each write that others build on; raises where the folder is another's."""
+    described: Mapping[str, str] = field(default_factory=dict)
+    """What the header of a weights file would say, for those who take weights out of a checkpoint."""
 
 
 def resume(state: TrainState) -> Progress:
@@ -106,6 +108,7 @@ def save_checkpoint(state: TrainState, progress: Progress) -> None:
         "progress": asdict(progress),
         "fingerprint": state.fingerprint,
         "zero_stage": state.settings.engine.zero_stage,
+        **({"weights": dict(state.described)} if state.described else {}),
     }
     keep = state.training.checkpoint.keep
     commit(state.checkpoints, progress.step, write, meta, state.world, keep, state.check_owner)

@@ -16,6 +16,7 @@ from swamp_dist.errors import UserError, system_error
 from swamp_dist.file_names import weights_file
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.safetensors_header import read_header, unreadable_weights
+from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
 from swamp_dist.train.weights_header import metadata_of, sorted_header
 from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha256, say_unchecked
 
@@ -79,12 +80,10 @@ def load_weights(source: Path, sha256: str | None = None) -> Weights:
     Raises:
         UserError: nothing there, not a safetensors file, or changed since it was written.
     """
+    extract_weights(source)
     path = weights_file(source)
     if not path.is_file():
-        raise UserError(
-            f"{path}: no weights there.\nExpected a finished run folder or a .safetensors file; "
-            "run the stage that writes it first, or correct the path."
-        )
+        raise UserError(f"{path}: no weights there.\n{no_weights(source)}")
     expected = sha256 or recorded_sha256(path)
     try:
         content = path.read_bytes()

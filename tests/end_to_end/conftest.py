@@ -5,16 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import swamp, write_job
-
-
-@pytest.fixture(scope="session")
-def trained_once(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is through, over the undamaged set; commits step-12 and step-16."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = swamp("run", write_job(folder, tiny_shards), "--run-dir", folder / "run")
-    assert done.code == 0, done.said
-    return folder / "run"
+from tests.end_to_end.command import write_job
 
 
 @pytest.fixture
