@@ -119,11 +119,15 @@ def run_here(
     from swamp_dist.backends.protocols import StageRef
     from swamp_dist.backends.registry import open_backend
     from swamp_dist.costs.memory import refuse_what_does_not_fit, room_here
+    from swamp_dist.stage.longer import go_on
     from swamp_dist.stage.open import open_run
 
-    if open_run(folder, settings, ranks, job_finder(), job_lives(folder)) is not None:
+    stage = open_run(folder, settings, ranks, job_finder(), job_lives(folder))
+    if stage is not None:
         refuse_what_does_not_fit(settings, ranks, room_here(ranks))
         warn(settings)
+        for line in go_on(folder, stage):
+            report(line)
         folder.write_stage(settings)
     return open_backend(LocalCluster(ranks=ranks)).run(StageRef(settings.name, folder), report)
 

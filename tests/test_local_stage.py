@@ -47,7 +47,7 @@ def test_a_stage_is_trained_with_what_was_changed_and_done_once(
     assert settings.train is not None
     assert (settings.train.log_every, settings.train.epochs, trained.steps) == (1, 1, 8)
     assert train(settings, run_dir=trained.run_dir) == trained
-    with pytest.raises(UserError, match="made otherwise(.|\n)*seed: made with 0, asked for 1"):
+    with pytest.raises(UserError, match="made otherwise(.|\n)*seed: was 0, asked 1"):
         train(settings, run_dir=trained.run_dir, seed=1)
 
 

@@ -50,6 +50,7 @@ def submit(
     from swamp_dist.backends.registry import open_backend
     from swamp_dist.costs.memory import refuse_what_does_not_fit, room_on
     from swamp_dist.runs.provenance import write_submission
+    from swamp_dist.stage.longer import go_on
     from swamp_dist.stage.open import open_run
 
     settings, where = load(job, StageSettings, overrides or ()), load_cluster(cluster)
@@ -72,6 +73,8 @@ def submit(
     if dry_run:
         say("\n".join([backend.describe(ref), *unknown]))
         return
+    for line in go_on(folder, stage):
+        say(line)
     write_submission(settings, where, folder, stage.manifest.hash, sys.argv, stage.blend_hashes)
     _conclude(backend, ref)
 

@@ -225,6 +225,22 @@ class RunDir:
         """Write result.json by rename; from then on the stage is done."""
         write_atomically(self.result_json, results.result_text(result))
 
+    def set_aside_result(self, result: StageResult) -> Path:
+        """Rename the result of a stage that is to be trained for longer, and its weights, which stay those of
+        `RUN@STEP`; where the result is now. The result first: without it the stage is not done.
+
+        Raises:
+            OSError: the folder may not be written.
+        """
+        kept = self.path / f"result-step-{result.steps}.json"
+        os.replace(self.result_json, kept)
+        if result.weights == self.weights and self.weights.is_file():
+            aside = self.checkpoints / f"weights-step-{result.selected_step}.safetensors"
+            os.replace(self.weights, aside)
+            if result.weights_sha256 is not None:
+                write_atomically(Path(f"{aside}.sha256"), f"{result.weights_sha256}  {aside.name}\n")
+        return kept
+
     def read_result(self) -> StageResult | None:
         """The result of a done stage, else None.
 

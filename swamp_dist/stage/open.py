@@ -13,6 +13,7 @@ from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
 from swamp_dist.runs.provenance import weights_sha256
 from swamp_dist.settings import is_below, same_result_keys
+from swamp_dist.stage.longer import EXTEND, check_checkpoints, more_epochs
 from swamp_dist.stage.resolve import ResolvedStage, resolve
 from swamp_dist.train.weights_record import RESTORE, check_sha256, say_unchecked
 
@@ -45,7 +46,8 @@ def open_run(
     The questions, in this order; the first that is answered with no ends them:
 
     0. A folder that holds a shard set is refused.
-    1. A finished stage of other settings or other initial weights is refused; of the same ones it is done.
+    1. A finished stage of other settings or other initial weights is refused; of the same ones it is done;
+       with more epochs it goes on, once `longer.go_on` has set its result aside.
     2. A job that waits or runs for the folder refuses it (`find_job`; None does not ask).
     3. A process that holds the folder refuses it (`job_lives` tells of one in a job on another host).
     4. Settings, shard set, starting weights and the newest checkpoint have to fit (`resolve`).
@@ -54,7 +56,7 @@ def open_run(
         UserError: 0, 1 or 4, or no answer in 2; every message has the fix.
         RunDirHeld: 2 or 3; the message names who holds it.
     """
-    if check_folder(run_dir, settings, find_job, follows=False).done:
+    if check_folder(run_dir, settings, find_job, follows=False, longer=True).done:
         return None
     try:
         run_dir.refuse_if_held(job_lives)
@@ -66,19 +68,24 @@ def open_run(
 
 
 def check_folder(
-    run_dir: RunDir, settings: StageSettings, find_job: FindJob | None, *, follows: bool
+    run_dir: RunDir,
+    settings: StageSettings,
+    find_job: FindJob | None,
+    *,
+    follows: bool,
+    longer: bool = False,
 ) -> FolderState:
     """Questions 0 to 2 of `open_run` alone, for graphs, whose stages start later.
 
     Args:
         follows: a job of the same settings is no obstacle: it will be waited for.
+        longer: a finished stage that is asked for with more epochs is not done.
 
     Raises:
         UserError, RunDirHeld: as `open_run`.
     """
     run_dir.refuse_shard_set()
-    check_finished(run_dir, settings)
-    if run_dir.done:
+    if check_finished(run_dir, settings, longer=longer):
         return FolderState(done=True)
     if find_job is None or (follows and not has_other_settings(run_dir, settings)):
         return FolderState(done=False)
@@ -110,25 +117,32 @@ def _held_by_job(run_dir: RunDir, scheduler: str, job: JobState, *, other_settin
     )
 
 
-def check_finished(run_dir: RunDir, settings: StageSettings) -> None:
+def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = False) -> bool:
     """Refuse to pass off a finished stage as one with other settings or other initial weights.
 
     Does nothing where the stage is not finished. Settings marked `SAME_RESULT` may differ, as on a resume;
-    others that a resume accepts (epochs, what is validated or selected) decide what the result is.
+    others that a resume accepts (what is validated or selected) decide what the result is.
+
+    Args:
+        longer: more epochs are no difference: the stage will be trained for longer.
+
+    Returns:
+        Whether the stage is finished as it is asked for; not so, with `longer`, one that will be trained on.
 
     Raises:
         UserError: names the differing settings, what the result was made with and what was asked for.
     """
     result = run_dir.read_result()
     if result is None or not run_dir.stage_yaml.is_file():
-        return
+        return result is not None
     made = _values(load_dumped(run_dir.stage_yaml, StageSettings))
     asked = _values(settings)
-    differences = [
-        f"{key}: made with {made.get(key, 'null')}, asked for {asked.get(key, 'null')}"
-        for key in sorted({*made, *asked})
-        if made.get(key) != asked.get(key)
-    ]
+    keys = [key for key in sorted({*made, *asked} - {EXTEND}) if made.get(key) != asked.get(key)]
+    goes_on = keys == ["train.epochs"] and more_epochs(run_dir, settings) is not None
+    if longer and goes_on:
+        check_checkpoints(run_dir)
+        return False
+    differences = [f"{key}: was {made.get(key, 'null')}, asked {asked.get(key, 'null')}" for key in keys]
     _check_weights(run_dir, result)
     initial = settings.train.init_from if settings.train is not None else settings.weights
     present = None if initial is None else weights_sha256(initial)
@@ -136,11 +150,11 @@ def check_finished(run_dir: RunDir, settings: StageSettings) -> None:
         differences = [f"{initial}: its weights have changed since"]
     if differences:
         listed = "\n  ".join(differences)
-        raise UserError(
-            f"{run_dir.path} holds a finished stage that was made otherwise:\n  {listed}\n"
-            "Choose another --run-dir, or move that folder away to make it anew. To train a finished stage "
-            f"for longer, remove {run_dir.result_json.name} in it first."
-        )
+        fix = "Choose another --run-dir, or move that folder away to make it anew."
+        if goes_on:
+            fix = f"Train that stage for longer by itself: swamp run JOB ... --run-dir {run_dir.path}"
+        raise UserError(f"{run_dir.path} holds a finished stage that was made otherwise:\n  {listed}\n{fix}")
+    return True
 
 
 def _check_weights(run_dir: RunDir, result: StageResult) -> None:

@@ -7,7 +7,7 @@ What is wrong is told before a rank starts, every problem in one message, withou
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
@@ -20,10 +20,11 @@ from swamp_dist.file_names import weights_file
 from swamp_dist.records import BatchPlan, InputSpec
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.provenance import weights_sha256
+from swamp_dist.stage.longer import planned_epochs
 from swamp_dist.stage.problems import refuse, stage_problems, still_to_come, validation_of, word_source
 from swamp_dist.train.checkpoint_folder import BrokenError, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import read_meta
-from swamp_dist.train.fingerprint import check_fingerprint, default_marks, fingerprint
+from swamp_dist.train.fingerprint import EPOCHS, accept_longer, check_fingerprint, default_marks, fingerprint
 from swamp_dist.train.weights_header import (
     stage_embedding_dim,
     with_embedding_dim,
@@ -95,7 +96,7 @@ def resolve(settings: StageSettings, run_dir: RunDir, world_size: int) -> Resolv
     training = None
     if settings.train is not None:
         training = _resolve_training(settings, settings.train, manifest, world_size)
-        _check_newest_checkpoint(settings, run_dir, training)
+        training = _fit_newest_checkpoint(settings, run_dir, training)
     inputs = input_specs(manifest, settings.data)
     return ResolvedStage(settings, embedding_dim, manifest, inputs, world_size, training)
 
@@ -158,15 +159,22 @@ def _resolve_training(
     )
 
 
-def _check_newest_checkpoint(settings: StageSettings, run_dir: RunDir, training: ResolvedTraining) -> None:
-    """Compare with the newest checkpoint that looks whole; its bytes are checked when it is loaded."""
+def _fit_newest_checkpoint(
+    settings: StageSettings, run_dir: RunDir, training: ResolvedTraining
+) -> ResolvedTraining:
+    """The training as it goes on from the newest checkpoint that looks whole, which has to be one of its own;
+    its bytes are checked when it is loaded."""
     for _, folder in step_folders(run_dir.checkpoints):
         try:
             saved = read_meta(read_checkpoint(folder, verify_hash=False)).fingerprint
         except BrokenError:
             continue
-        check_fingerprint(saved, training.fingerprint, default_marks(settings))
-        return
+        marks = dict(training.fingerprint)
+        if EPOCHS in marks and isinstance(saved.get(EPOCHS), int):
+            marks[EPOCHS] = planned_epochs(saved, training.settings)
+        check_fingerprint(accept_longer(saved, marks), marks, default_marks(settings))
+        return replace(training, fingerprint=marks)
+    return training
 
 
 def blend_lines(training: ResolvedTraining) -> list[str]:

@@ -39,6 +39,7 @@ from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
 from swamp_dist.train.checkpoint_folder import step_folders
 from swamp_dist.train.checkpoint_weights import checkpoint_told
 from swamp_dist.train.engine import Engine
+from swamp_dist.train.fingerprint import EPOCHS
 from swamp_dist.train.input_parts import UNIT_PARTS, unit_parts
 from swamp_dist.train.loop import Preempted, TrainRun, train
 from swamp_dist.train.metrics import open_metrics
@@ -172,6 +173,9 @@ def _train(
     engine = build_engine(stage, training, model, world)
     objective = build_stage_objective(stage, training, world)
     logger.info(_opening_line(stage, training, engine))
+    planned = training.fingerprint.get(EPOCHS, settings.epochs)
+    if planned != settings.epochs:
+        logger.info("the learning rate stays where its schedule of %s epochs ends", planned)
     for line in blend_lines(training):
         logger.info("blend, %s", line)
     checkpoints, marks = run_dir.checkpoints, dict(training.fingerprint)

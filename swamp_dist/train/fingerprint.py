@@ -12,6 +12,8 @@ from swamp_dist.errors import UserError
 from swamp_dist.loading import REQUIRED, describe
 from swamp_dist.settings import is_below, same_result_keys
 
+EPOCHS = "train.epochs"
+"""Mark of the epochs that a cosine schedule is laid over."""
 _TOLD_OTHERWISE = {"shards", "lanes", "blend"}
 """Of `data`: the manifests' hashes and the number of lanes stand for them."""
 
@@ -33,6 +35,7 @@ def fingerprint(
     if settings.train is None:
         raise ValueError("a stage without training has no checkpoints")
     train = settings.train.model_dump(mode="json", include={"optimizer", "schedule"})
+    del train["schedule"]["extend"]  # decides with which epochs a longer run goes on: those are kept
     if settings.train.schedule.kind == "cosine":
         train["epochs"] = settings.train.epochs
     no_clips = {"clips"} if settings.data.clips is None else set()
@@ -81,14 +84,14 @@ def check_fingerprint(
             default says, so the default of a new setting has to be what was done before.
 
     Raises:
-        UserError: a table of the differing keys, with what the checkpoint expects, what was found in
-            the job and how to mend it.
+        UserError: a table of the differing keys: what the run was begun with, what is asked now, and how to
+            mend it.
     """
     saved = {key: value for key, value in defaults.items() if key in current} | _renamed(saved)
     keys = [key for key in sorted({*saved, *current}) if _shown(saved, key) != _shown(current, key)]
     if not keys:
         return
-    rows = [("setting", "expected", "found", "fix")]
+    rows = [("setting", "was", "asked", "fix")]
     rows += [(key, _shown(saved, key), _shown(current, key), _fix(saved, key)) for key in keys]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -97,6 +100,14 @@ def check_fingerprint(
         + "\n  ".join(lines)
         + "\nMend the settings as in the last column, or start anew in another run folder."
     )
+
+
+def accept_longer(saved: Mapping[str, object], current: Mapping[str, object]) -> Mapping[str, object]:
+    """The marks of a checkpoint, its epochs taken for those of now where they are fewer: `stage/longer.py`
+    decides what becomes of the schedule."""
+    began, epochs = saved.get(EPOCHS), current.get(EPOCHS)
+    fewer = isinstance(began, int) and isinstance(epochs, int) and began < epochs
+    return {**saved, EPOCHS: epochs} if fewer else saved
 
 
 def _renamed(saved: Mapping[str, object]) -> dict[str, object]:

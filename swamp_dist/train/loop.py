@@ -70,7 +70,12 @@ def train(run: TrainRun, progress: Progress) -> Progress:
     """
     state = run.state
     _stop_by_alarm(run, progress)
-    if _out_of_patience(run, progress):  # killed after its last commit, before its result was written
+    if _out_of_patience(run, progress):  # killed before its result, or asked for more
+        logger.info(
+            "nothing more is trained: %d validations without a better one, which train.validate_on.early_stop "
+            "ends a run by",
+            progress.stale,
+        )
         return progress
     waiting_since = time.perf_counter()
     for batch in run.stream.batches(progress.step, run.total_steps):
@@ -81,7 +86,7 @@ def train(run: TrainRun, progress: Progress) -> Progress:
             peak=state.training.optimizer.lr,
             schedule=state.training.schedule,
             steps_per_epoch=run.stream.steps_per_epoch,
-            total_steps=run.total_steps,
+            total_steps=state.planned_epochs * run.stream.steps_per_epoch,
         )
         result = train_step(
             state.engine,

@@ -23,7 +23,7 @@ from swamp_dist.train.checkpoint import commit, prepare_checkpoints
 from swamp_dist.train.checkpoint_folder import BrokenError, Checkpoint, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import GO_BACK, CommitMeta, Progress, read_meta
 from swamp_dist.train.engine import Engine
-from swamp_dist.train.fingerprint import check_fingerprint, default_marks
+from swamp_dist.train.fingerprint import EPOCHS, accept_longer, check_fingerprint, default_marks
 from swamp_dist.train.newest_checkpoint import newest_checkpoint
 from swamp_dist.train.weights import load_weights, save_weights, write_tensors
 from swamp_dist.train.weights_record import say_unchecked
@@ -50,6 +50,12 @@ class TrainState:
     described: Mapping[str, str] = field(default_factory=dict)
     """What the header of a weights file would say, for those who take weights out of a checkpoint."""
 
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs that the schedule is laid over; fewer than all where a longer run stays at its end."""
+        planned: int = self.fingerprint.get(EPOCHS, self.training.epochs)
+        return planned
+
 
 def resume(state: TrainState) -> Progress:
     """Continue from the newest checkpoint of this run, or start at step 0.
@@ -62,7 +68,8 @@ def resume(state: TrainState) -> Progress:
     if found is None:
         return Progress()
     meta = read_meta(found)
-    check_fingerprint(meta.fingerprint, state.fingerprint, default_marks(state.settings))
+    saved = accept_longer(meta.fingerprint, state.fingerprint)
+    check_fingerprint(saved, state.fingerprint, default_marks(state.settings))
     _load_engine(found, meta, state)
     _load_objective(found, state)
     logger.info("continuing from %s", found.folder)

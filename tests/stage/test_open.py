@@ -134,7 +134,7 @@ def test_a_graph_follows_a_job_of_the_same_settings_and_refuses_one_of_others(tm
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run_dir = _finished(tmp_path / "run", tiny_stage(tmp_path), initial_weights_sha256=None)
-    with pytest.raises(UserError, match=r"(?s)train\.epochs: made with 4, asked for 9.*--run-dir"):
+    with pytest.raises(UserError, match=r"(?s)train\.epochs: was 4, asked 9.*--run-dir"):
         check_finished(run_dir, tiny_stage(tmp_path, train__epochs=9))
 
 

@@ -585,7 +585,7 @@ def test_the_refusal_is_a_table_of_what_differs() -> None:
     with pytest.raises(UserError) as caught:
         check_fingerprint(saved, found, default_marks(stage()))
     rows = [line.split() for line in str(caught.value).splitlines()[1:-1]]
-    assert rows[0] == ["setting", "expected", "found", "fix"]
+    assert rows[0] == ["setting", "was", "asked", "fix"]
     assert ["train.optimizer.lr", "0.0001", "0.5", "train.optimizer.lr=0.0001"] in rows
     assert ["model.gone", "1", "(none)", "model.gone=1"] in rows
     assert ["model.new", "(none)", "2", "remove", "model.new"] in rows
