@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -33,6 +33,25 @@ def open_console(*, error: bool = False, width: int | None = None, terminal: boo
     """
     options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     return _PrintableConsole(stderr=error, width=width, force_terminal=terminal, **options)
+
+
+def columns_that_fit(
+    widths: Sequence[int], room: int | None, gap: int, droppable: Sequence[int]
+) -> list[int]:
+    """Which columns of a table to show, in their order, so that it fits.
+
+    Args:
+        widths: of all columns, in characters.
+        room: characters of a line; None = any number.
+        gap: characters between two columns.
+        droppable: columns that may be left out, those first that say least.
+    """
+    shown = list(range(len(widths)))
+    for column in droppable:
+        if room is None or sum(widths[c] for c in shown) + gap * (len(shown) - 1) <= room:
+            break
+        shown.remove(column)
+    return shown
 
 
 def cell(text: str, style: str = "") -> Text:

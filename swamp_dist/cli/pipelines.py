@@ -197,7 +197,7 @@ def _run_graph(graph: _GraphCommand) -> ExitCode:
 
     log_to_console()
     try:
-        with live_view(open_console(error=True)) as report:
+        with live_view(open_console(error=True), at_once=graph.settings.concurrency) as report:
             ends = run_pipeline(graph.settings, graph.folder, report, cluster=graph.cluster)
     except KeyboardInterrupt:
         if graph.keeps_jobs:

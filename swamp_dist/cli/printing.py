@@ -37,11 +37,10 @@ def print_table(built: Any, markdown: bool) -> None:
             show(grid)
 
 
-def show(renderable: Any) -> None:
-    """Print a rich renderable."""
+def show(renderable: Any, width: int = 160) -> None:
+    """Print a rich renderable; `width`: columns in a pipe, which has none of its own."""
     console = open_console()
-    # Piped output has no width of its own; 80 columns would cut the descriptions to slivers.
-    (console if console.is_terminal else open_console(width=160)).print(renderable)
+    (console if console.is_terminal else open_console(width=width)).print(renderable)
 
 
 def say(text: str, error: bool = False, end: str = "\n") -> None:

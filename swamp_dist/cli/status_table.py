@@ -8,6 +8,7 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 
 from swamp_dist.console import block, cell
+from swamp_dist.monitor.overview import Overview, headline, overview
 from swamp_dist.monitor.status import RunStatus
 from swamp_dist.monitor.survey import Group
 from swamp_dist.monitor.table import runs_table
@@ -16,14 +17,23 @@ _LONGEST, _END = 900, 300
 """Letters of a reason, and those of its end, where the fix stands; the rest is in the run's log."""
 
 
-def status_grid(groups: Sequence[Group], scheduler_error: str) -> RenderableType:
-    """One table per group, its reasons and alarms beneath; a warning where no scheduler could be asked."""
+def status_grid(
+    groups: Sequence[Group], scheduler_error: str, room: int | None = None, rows: int | None = None
+) -> RenderableType:
+    """One table per group, its reasons and alarms beneath; a warning where no scheduler could be asked.
+
+    Args:
+        room: characters of a line; None = any number.
+        rows: runs that a live view has room for; None shows all, in the order of their group.
+    """
     parts: list[RenderableType] = []
     for group in groups:
+        shown = Overview(group.runs, "") if rows is None else overview(group.runs, rows // len(groups))
         parts.append(cell(_title(group), "bold"))
-        parts.append(runs_table(group.runs))
-        parts += [cell(line) for line in _reasons(group.runs)]
-        parts += [cell(line, "yellow") for line in _alarms(group.runs)]
+        parts.append(runs_table(shown.shown, room))
+        parts += [cell(shown.folded, "dim")] if shown.folded else []
+        parts += [cell(line) for line in _reasons(shown.shown)]
+        parts += [cell(line, "yellow") for line in _alarms(shown.shown)]
     if scheduler_error:
         parts.append(block(f"the scheduler could not be asked: {scheduler_error}", "yellow"))
     return Stack(*parts)
@@ -31,13 +41,13 @@ def status_grid(groups: Sequence[Group], scheduler_error: str) -> RenderableType
 
 def _title(group: Group) -> str:
     if not group.pipeline:
-        return str(group.path)
+        return str(group.path) if len(group.runs) < 2 else f"{group.path}: {headline(group.runs)}"
     drivers = {"alive": "running", "suspended": "suspended", "elsewhere": "driven on another host"}
     how = drivers.get(group.driver or "", "")
     if not how:
         finished = all(run.state == "done" for run in group.runs)
         how = "done" if finished else "not running; the same command continues it"
-    return f"{group.path} (pipeline, {how})"
+    return f"{group.path} (pipeline, {how}): {headline(group.runs)}"
 
 
 def _reasons(runs: Sequence[RunStatus]) -> Iterator[str]:

@@ -19,6 +19,10 @@ from swamp_dist.errors import ExitCode, UserError
 _RUNS = Path("runs")
 _LOOK_SECONDS = 2.0
 _LIVE_SECONDS = 1.0
+_PIPE_WIDTH = 2000
+"""Columns where nobody's terminal sets them: lines stay whole for those who search them."""
+_FEWEST_ROWS, _LINES_AROUND = 3, 5
+"""Runs that a live view shows at least, and lines of a group beside its runs."""
 
 
 @app.command(epilog="Examples:  swamp status  |  swamp status runs/smoke --watch  |  swamp status --json")
@@ -52,7 +56,8 @@ def status(
     elif watch:
         _watch(folders, stalled_after)
     else:
-        show(status_grid(groups, error))
+        console = open_console()
+        show(status_grid(groups, error, console.width if console.is_terminal else None), width=_PIPE_WIDTH)
 
 
 def _watch(folders: list[Path], stalled_after: float) -> None:
@@ -66,7 +71,8 @@ def _watch(folders: list[Path], stalled_after: float) -> None:
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             groups, error = survey(folders, stalled_after)
-            live.update(status_grid(groups, error), refresh=True)
+            rows = max(_FEWEST_ROWS, console.height - _LINES_AROUND * len(groups))
+            live.update(status_grid(groups, error, console.width, rows), refresh=True)
             driven = any(group.driver == "alive" for group in groups)
             if not driven and not any(run.state in LIVE for group in groups for run in group.runs):
                 return

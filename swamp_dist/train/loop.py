@@ -72,8 +72,7 @@ def train(run: TrainRun, progress: Progress) -> Progress:
     _stop_by_alarm(run, progress)
     if _out_of_patience(run, progress):  # killed before its result, or asked for more
         logger.info(
-            "nothing more is trained: %d validations without a better one, which train.validate_on.early_stop "
-            "ends a run by",
+            "nothing more is trained: no better validation among the last %d (train.validate_on.early_stop)",
             progress.stale,
         )
         return progress
