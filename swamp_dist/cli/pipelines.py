@@ -16,12 +16,11 @@ from swamp_dist.cli.printing import log_to_console, print_table, say
 from swamp_dist.config import (
     ClusterSettings,
     PipelineSettings,
-    Settings,
     SweepSettings,
 )
 from swamp_dist.console import open_console
 from swamp_dist.errors import ExitCode, UserError
-from swamp_dist.loading import kind_of, load, load_cluster
+from swamp_dist.loading import load, load_cluster
 
 if TYPE_CHECKING:
     from swamp_dist.pipelines.run import StageEnd
@@ -120,37 +119,6 @@ def sweep(
     for plot in plot_curves(curves(settings, folder), settings.metrics[0], folder / "plots"):
         say(f"plot:        {plot}")
     raise typer.Exit(code)
-
-
-@app.command(epilog="Examples:  swamp table jobs/pipelines/smoke.yaml  |  swamp table runs/one runs/two")
-def table(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="PIPELINE | RUN_DIR...", help="A pipeline file, or run folders.")
-    ],
-    run_dir: Annotated[
-        Path | None, typer.Option(help="With a pipeline: its folder. Default: runs/NAME.")
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-) -> None:
-    """Print the results of finished runs."""
-    from swamp_dist.pipelines import tables
-
-    if len(sources) == 1 and not sources[0].is_dir():
-        settings = _graph(sources[0])
-        built = tables.pipeline_tables(settings, run_dir or Path("runs") / settings.name)
-    else:
-        built = [tables.runs_table(sources)]
-    for each in built:
-        print_table(each, markdown)
-
-
-def _graph(file: Path) -> PipelineSettings:
-    kind: type[Settings] = kind_of(file)
-    if kind is not SweepSettings:
-        return load(file, PipelineSettings)
-    from swamp_dist.pipelines.sweep import sweep_pipeline
-
-    return sweep_pipeline(load(file, SweepSettings))
 
 
 def _run_pipeline(

@@ -16,6 +16,9 @@ from swamp_dist.console import block, open_console
 from swamp_dist.loading import Setting
 from swamp_dist.printable import log_lines_to, printable
 
+PIPE_WIDTH = 2000
+"""Columns where nobody's terminal sets them: lines stay whole for those who search them."""
+
 
 def show_settings(title: str, settings: Sequence[Setting]) -> None:
     """Print settings as a table, or as a list where the terminal is narrow."""
@@ -28,13 +31,13 @@ def show_settings(title: str, settings: Sequence[Setting]) -> None:
 
 def print_table(built: Any, markdown: bool) -> None:
     """Print a table of results."""
-    from swamp_dist.evaluate.render import to_markdown, to_rich
+    from swamp_dist.cli.results_table import fitted
+    from swamp_dist.evaluate.render import to_markdown
 
     if markdown:
         say(to_markdown(built))
     else:
-        for grid in to_rich(built):
-            show(grid)
+        show(fitted(built, open_console()), width=PIPE_WIDTH)
 
 
 def show(renderable: Any, width: int = 160) -> None:

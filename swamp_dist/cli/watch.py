@@ -12,15 +12,13 @@ import typer
 from rich.live import Live
 
 from swamp_dist.cli.app import app
-from swamp_dist.cli.printing import say, show
+from swamp_dist.cli.printing import PIPE_WIDTH, say, show
 from swamp_dist.console import open_console
 from swamp_dist.errors import ExitCode, UserError
 
 _RUNS = Path("runs")
 _LOOK_SECONDS = 2.0
 _LIVE_SECONDS = 1.0
-_PIPE_WIDTH = 2000
-"""Columns where nobody's terminal sets them: lines stay whole for those who search them."""
 _FEWEST_ROWS, _LINES_AROUND = 3, 5
 """Runs that a live view shows at least, and lines of a group beside its runs."""
 
@@ -57,7 +55,7 @@ def status(
         _watch(folders, stalled_after)
     else:
         console = open_console()
-        show(status_grid(groups, error, console.width if console.is_terminal else None), width=_PIPE_WIDTH)
+        show(status_grid(groups, error, console.width if console.is_terminal else None), width=PIPE_WIDTH)
 
 
 def _watch(folders: list[Path], stalled_after: float) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from swamp_dist.config import PipelineSettings, TableRow, TableSettings
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.choose import chosen_metrics
 from swamp_dist.evaluate.results import metric_names, read_result
 from swamp_dist.evaluate.table import ResultTable, build_table
 from swamp_dist.file_names import RESULT_FILE
@@ -35,11 +37,14 @@ def pipeline_tables(settings: PipelineSettings, run_dir: Path) -> list[ResultTab
     return [build_table(_with_note(table, left_out), results) for table in settings.tables]
 
 
-def runs_table(folders: Sequence[Path]) -> ResultTable:
+def runs_table(folders: Sequence[Path], metrics: Sequence[str] = ()) -> ResultTable:
     """A row for every run in the folders (a folder of runs counts as all of them), first evaluation only.
 
+    Args:
+        metrics: which to show, as `chosen_metrics` takes them; none chooses recalls, median rank and mAP.
+
     Raises:
-        UserError: a folder holds no finished run.
+        UserError: a folder holds no finished run, or a metric is not a figure of them.
     """
     runs = [run for folder in folders for run in _runs(folder)]
     left_out: list[str] = []
@@ -49,16 +54,20 @@ def runs_table(folders: Sequence[Path]) -> ResultTable:
         raise UserError("\n".join(left_out))
     evaluated = [r for (r,) in results.values() if r.evaluations]
     if not evaluated:
-        raise UserError(f"nothing was evaluated in {', '.join(map(str, runs))}: add `evaluate:` to the job")
+        raise UserError(
+            f"nothing was evaluated in {', '.join(map(str, runs))}: their jobs have no `evaluate:`.\n"
+            f"What they validated by: swamp status {' '.join(shlex.quote(str(each)) for each in folders)}"
+        )
     found = dict.fromkeys(n for r in evaluated for n in metric_names(r.evaluations[0].metrics))
-    metrics = tuple(n for n in found if n.split("/")[2] in _SHOWN and n.split("/")[1] != "mean")
+    usual = tuple(n for n in found if n.split("/")[2] in _SHOWN and n.split("/")[1] != "mean")
+    shown_metrics = chosen_metrics(metrics, tuple(found), "these runs") if metrics else usual
     rows = tuple(TableRow(label=r.name, stage=key) for key, (r,) in results.items() if r.evaluations)
     if len({row.label for row in rows}) < len(rows):
         rows = tuple(row.model_copy(update={"label": row.stage}) for row in rows)
     shown: dict[str, Sequence[StageResult | None]] = {
         row.stage: results[row.stage] for row in rows if row.stage
     }
-    return build_table(_with_note(TableSettings(metrics=metrics, rows=rows), left_out), shown)
+    return build_table(_with_note(TableSettings(metrics=shown_metrics, rows=rows), left_out), shown)
 
 
 def _result(folder: Path, left_out: list[str]) -> StageResult | None:
