@@ -171,6 +171,18 @@ def sections(annotation: Any) -> tuple[type[Settings], ...]:
     return tuple(s for member in _unwrapped(annotation) for s in sections(member))
 
 
+def unions(
+    annotation: Any, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[type[Settings], ...]]]:
+    """Every section that has several kinds, with their classes; none inside free sections and lists."""
+    members = sections(annotation)
+    if len(members) > 1:
+        yield prefix, members
+    for section in members[:1] if len(members) == 1 else ():
+        for name, field in section.model_fields.items():
+            yield from unions(field.annotation, (*prefix, name))
+
+
 def keys(annotation: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every key below an annotation; NAME and 0 stand for the keys of free sections and lists."""
     for section in sections(annotation):

@@ -21,8 +21,9 @@ from swamp_dist.config import (
 from swamp_dist.config.backends import backend_names, cluster_class
 from swamp_dist.entry_groups import GROUPED, expand_groups
 from swamp_dist.errors import UserError
-from swamp_dist.explaining import Problem, explain, nearest, screen
+from swamp_dist.explaining import Problem, explain, nearest, screen, unions
 from swamp_dist.input_paths import resolve_paths
+from swamp_dist.origins import file_of
 from swamp_dist.yaml_tree import YamlTree, override, read_tree, to_yaml
 
 S = TypeVar("S", bound=Settings)
@@ -106,6 +107,7 @@ def plain_values(values: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _checked(tree: YamlTree, problems: list[Problem], kind: type[S], title: str) -> S:
+    _drop_inherited(tree, kind)
     settings, mistakes = _validate(tree, kind)
     problems += mistakes
     if settings is not None:
@@ -128,6 +130,26 @@ def load_dumped(path: Path, kind: type[S]) -> S:
     return settings
 
 
+def _drop_inherited(tree: YamlTree, kind: type[Settings]) -> None:
+    """Drop keys of a `base` in a section that was given another `kind` since, where that kind lacks them."""
+    for section, members in unions(kind):
+        values = _section(tree.values, section)
+        own = next((m for m in members if values.get("kind") == m.model_fields["kind"].default), None)
+        if own is None:
+            continue
+        said = file_of(tree.origin.get((*section, "kind"), ""))
+        for key in [key for key in values if key not in own.model_fields]:
+            inherited = file_of(tree.origin.get((*section, key), "")) != said
+            if inherited and any(key in member.model_fields for member in members):
+                del values[key]
+
+
+def _section(values: Any, path: Sequence[str]) -> dict[str, Any]:
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
 def _validate(tree: YamlTree, kind: type[S]) -> tuple[S | None, list[Problem]]:
     """The settings of a tree, or else what is wrong with it."""
     try:
@@ -140,6 +162,7 @@ def _validate(tree: YamlTree, kind: type[S]) -> tuple[S | None, list[Problem]]:
 def _whole_tree(path: Path, kind: type[Settings], overrides: Sequence[str]) -> tuple[YamlTree, list[Problem]]:
     """The tree of a file and its overrides, a pipeline's groups written out, and what is wrong so far."""
     tree = read_tree(path)
+    _refuse_other_kind(path, tree.values, kind)
     if kind is not PipelineSettings:
         return tree, [problem for text in overrides for problem in override(tree, text)]
     # An override of `values` decides what groups stand for; one of `stages` names a stage written out.
@@ -149,6 +172,32 @@ def _whole_tree(path: Path, kind: type[Settings], overrides: Sequence[str]) -> t
     if mistakes:  # what the settings would make of half-written entries tells nothing
         raise UserError(screen(str(path), [*problems, *mistakes]))
     return written_out, problems + [problem for text in late for problem in override(written_out, text)]
+
+
+_MARKS: Mapping[type[Settings], tuple[str, str, str]] = {
+    ClusterSettings: ("backend", "cluster file", "swamp submit JOB --cluster {}"),
+    SweepSettings: ("vary", "sweep", "swamp sweep {}"),
+    PipelineSettings: ("stages", "pipeline", "swamp pipeline {}"),
+    ShardSettings: ("source", "shard recipe", "swamp shards build {}"),
+    StageSettings: ("data", "job", "swamp run {}"),
+}
+"""Of every kind of file the key that only it has, what people call it, and the command that takes it."""
+
+
+def _refuse_other_kind(path: Path, values: Mapping[str, Any], kind: type[Settings]) -> None:
+    """Say which command takes a file that is of another kind than was asked for.
+
+    Raises:
+        UserError: it is.
+    """
+    wanted = next((known for known in _MARKS if issubclass(kind, known)), None)
+    if wanted is None or _MARKS[wanted][0] in values:
+        return
+    for mark, word, command in _MARKS.values():
+        if mark in values:
+            raise UserError(
+                f"{path}: this is a {word}; a {_MARKS[wanted][1]} was expected.\nFix: {command.format(path)}"
+            )
 
 
 def load_cluster(path: Path, overrides: Sequence[str] = ()) -> ClusterSettings:
@@ -161,6 +210,7 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> ClusterSettings:
 
 
 def _cluster_kind(path: Path, values: Mapping[str, Any]) -> type[ClusterSettings]:
+    _refuse_other_kind(path, values, ClusterSettings)
     backend, names = values.get("backend"), backend_names()
     if isinstance(backend, str) and backend in names:
         return cluster_class(backend)

@@ -126,7 +126,7 @@ def run_here(
     if stage is not None:
         refuse_what_does_not_fit(settings, ranks, room_here(ranks))
         warn(settings)
-        for line in go_on(folder, stage):
+        for line in go_on(folder, settings, stage):
             report(line)
         folder.write_stage(settings)
     return open_backend(LocalCluster(ranks=ranks)).run(StageRef(settings.name, folder), report)

@@ -128,7 +128,7 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> YamlTree:
         raise UserError(f"{path}: base files form a circle:\n  {chain}")
     if len(seen) >= MOST_FILES:
         raise UserError(f"{path}: more than {MOST_FILES} files are each the base of the one before")
-    tree = _parse(path)
+    tree = _parse(path, seen[-1] if seen else None)
     base = tree.values.pop("base", None)
     if base is None:
         return tree
@@ -151,8 +151,9 @@ def read_values(path: Path, most_bytes: int, most_values: int) -> dict[str, Any]
     return values
 
 
-def _parse(path: Path) -> YamlTree:
-    node, values = _document(path, MOST_BYTES, MOST_VALUES)
+def _parse(path: Path, asked_by: Path | None) -> YamlTree:
+    """`asked_by`: the file whose `base` this one is."""
+    node, values = _document(path, MOST_BYTES, MOST_VALUES, asked_by)
     origin, problems = _lines(node, path)
     for earlier in rename(values, origin):
         both = f"this is the earlier name of {'.'.join(present_name(earlier))}, which is given too: remove it"
@@ -162,27 +163,42 @@ def _parse(path: Path) -> YamlTree:
     return YamlTree(values, origin)
 
 
-def _document(path: Path, most_bytes: int, most_values: int) -> tuple[Any, dict[str, Any]]:
+def _document(
+    path: Path, most_bytes: int, most_values: int, asked_by: Path | None = None
+) -> tuple[Any, dict[str, Any]]:
     """The tree of a file's nodes (None of an empty one) and its values."""
-    text = _text(path, most_bytes)
+    text = _text(path, most_bytes, asked_by)
     try:
         loader = _Loader(text, most_values)
         node = loader.get_single_node()
         values = loader.construct_document(node) if node else {}
     except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        said = str(error).replace('"<unicode string>"', str(path))
+        raise UserError(f"{path} is not valid YAML: {said}{_tab_hint(text)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return node, values
 
 
-def _text(path: Path, most_bytes: int) -> str:
+def _tab_hint(text: str) -> str:
+    """The fix where a line is indented by a tab, as YAML allows none."""
+    indents = (line[: len(line) - len(line.lstrip())] for line in text.splitlines())
+    at = next((number for number, indent in enumerate(indents, 1) if "\t" in indent), 0)
+    return f"\nFix: line {at} begins with a tab; indent with blanks" if at else ""
+
+
+def _text(path: Path, most_bytes: int, asked_by: Path | None) -> str:
     try:
         return read_plain_file(path, most_bytes).decode("utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist.{_near_files(path)}") from None
+        asked = f"\nIt is the `base:` of {_from_here(asked_by)}, relative to that file." if asked_by else ""
+        raise UserError(f"{path} does not exist.{_near_files(path)}{asked}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _near_files(path: Path) -> str:

@@ -148,7 +148,7 @@ def test_show_works_for_pipelines() -> None:
         (["pipeline", "two.yaml"], "no shards in data/tiny"),
         (["smoke"], "jobs/pipelines/smoke.yaml does not exist"),
         (["table", "runs"], "runs does not exist"),
-        (["shards", "build", "job.yaml"], "source"),
+        (["shards", "build", "job.yaml"], "this is a job; a shard recipe was expected"),
     ],
 )
 def test_mistakes_are_one_message_and_code_2(arguments: list[str], said: str) -> None:
@@ -178,7 +178,7 @@ def test_run_writes_the_stage_and_passes_the_code_on(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(RunDirHeld("held by process 3"), ExitCode.HELD), (KeyboardInterrupt(), ExitCode.INTERRUPTED)],
+    [(RunDirHeld("held by process 3"), ExitCode.HELD), (KeyboardInterrupt(), ExitCode.REQUEUE)],
 )
 def test_other_endings_have_their_codes(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, code: ExitCode

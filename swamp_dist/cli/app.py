@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import UsageError as _UsageError  # typer names no public one
 from typer.core import TyperGroup
 
 import swamp_dist
+from swamp_dist.cli.hints import with_hint
 from swamp_dist.cli.printing import refuse, say
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
+
+CONTINUED = frozenset({"run", "pipeline", "smoke", "sweep", "shards"})
+"""Verbs whose same command goes on where it was interrupted."""
 
 
 class _Verbs(TyperGroup):
@@ -18,6 +23,9 @@ class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            error.message = with_hint(error.message, _typed(ctx))
+            raise
         except UserError as error:
             refuse(str(error))
             raise typer.Exit(
@@ -29,14 +37,21 @@ class _Verbs(TyperGroup):
             refuse(system_error(error))
             raise typer.Exit(ExitCode.USER_MISTAKE) from None
         except KeyboardInterrupt:
-            say("interrupted; the same command continues", error=True)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            code = ExitCode.REQUEUE if ctx.invoked_subcommand in CONTINUED else ExitCode.INTERRUPTED
+            word = "stopped with its progress saved; the same command continues"
+            say(word if code == ExitCode.REQUEUE else "interrupted", error=True)
+            raise typer.Exit(code) from None
+
+
+def _typed(ctx: Any) -> str:
+    """The verb of a command line that could not be understood; empty where it is no verb."""
+    return str(ctx.invoked_subcommand or "")
 
 
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Distributed training for cross-modal retrieval with SwAMP.\n\n"
@@ -45,7 +60,7 @@ app = typer.Typer(
     "[bold]swamp show jobs/FILE.yaml[/] explains every setting of a file.\n\n"
     "Exit codes: 0 done, 2 a mistake in what was asked, 3 the run folder is held by another run, "
     "75 progress saved and to be started again (Ctrl-C once, SIGTERM, SIGUSR2, a closed terminal), "
-    "130 killed by a second Ctrl-C, 1 anything else.",
+    "130 killed by a second Ctrl-C, or a verb ended by Ctrl-C that has nothing to save, 1 anything else.",
 )
 
 

@@ -73,7 +73,7 @@ def submit(
     if dry_run:
         say("\n".join([backend.describe(ref), *unknown]))
         return
-    for line in go_on(folder, stage):
+    for line in go_on(folder, settings, stage):
         say(line)
     write_submission(settings, where, folder, stage.manifest.hash, sys.argv, stage.blend_hashes)
     _conclude(backend, ref)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from swamp_dist.errors import ExitCode, UserError
 _RUNS = Path("runs")
 _LOOK_SECONDS = 2.0
 _LIVE_SECONDS = 1.0
+_MOST_NAMED = 8
 _FEWEST_ROWS, _LINES_AROUND = 3, 5
 """Runs that a live view shows at least, and lines of a group beside its runs."""
 
@@ -91,9 +93,7 @@ def logs(
 
     folder = RunDir(run)
     if not folder.logs.is_dir():
-        raise UserError(
-            f"{run} is no run folder: it has no logs/.\nFix: name a folder that `swamp status` lists."
-        )
+        raise UserError(_no_logs(run))
     found = find_logs(folder, rank)
     for log in found:
         if len(found) > 1 or log.what != "rank 0":
@@ -105,6 +105,27 @@ def logs(
         )
         for line in shown:
             say(line)
+
+
+def _no_logs(run: Path) -> str:
+    """Why a folder has no log to show, with the folders that have."""
+    from swamp_dist.monitor.overview import overview
+    from swamp_dist.monitor.survey import survey
+
+    said = f"{run} is no run folder: it has no logs/.\nFix: name a folder that `swamp status` lists."
+    try:
+        groups, _ = survey([run])
+    except UserError:
+        return said
+    inside = [each for group in groups for each in overview(group.runs).shown if each.run_dir != run]
+    named = [f"  swamp logs {shlex.quote(str(each.run_dir))}  ({each.state})" for each in inside]
+    if not named:
+        return said
+    what = "a pipeline" if groups[0].pipeline else "a folder of runs"
+    more = (
+        f"\n  ... and {len(named) - _MOST_NAMED} more: swamp status {run}" if len(named) > _MOST_NAMED else ""
+    )
+    return f"{run} is the folder of {what}: name one of its runs:\n" + "\n".join(named[:_MOST_NAMED]) + more
 
 
 def _liveness(run: Path) -> Any:

@@ -42,7 +42,7 @@ class ScheduleSettings(Settings):
     """Epochs between two factors of `step`."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the peak that `cosine` ends at."""
-    extend: Literal["hold", "replan"] = "hold"
+    extend: Annotated[Literal["hold", "replan"], SAME_RESULT] = "hold"
     """What `cosine` does where a run goes on with more `epochs` than it was begun with: `hold` stays at the
     end of its schedule, `replan` lays the schedule over all epochs from where the run goes on."""
 

@@ -12,7 +12,7 @@ from swamp_dist.config.own_tars import import_hint
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.evaluate.table import build_table
-from swamp_dist.file_names import MANIFEST_FILE, checkpoint_of, run_of
+from swamp_dist.file_names import MANIFEST_FILE, checkpoint_of
 from swamp_dist.loading import load
 from swamp_dist.origins import said_where
 from swamp_dist.pipelines.matrix import cells, substitute
@@ -219,8 +219,8 @@ def _missing_inputs(plan: PipelinePlan) -> list[str]:
                 )
         made = {p.resolve() for p in run_dirs_before(stage, by_key)}
         for key, path in starting_points(stage.settings):
-            run = run_of(path).resolve()
-            exists = path.exists() or checkpoint_of(path) is not None or run in made
+            exists = path.exists() or path.resolve() in made or path.resolve().parent in made
+            exists |= checkpoint_of(path) is not None
             if not exists:
                 problems.append(
                     f"stage {stage.name}: {key} = {path} does not exist and no stage before it makes it.\n"

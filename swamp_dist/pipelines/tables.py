@@ -91,6 +91,11 @@ def _runs(folder: Path) -> list[Path]:
     if (folder / RESULT_FILE).is_file():
         return [folder]
     found = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{RESULT_FILE}"))
+    if not found and not folder.is_dir():
+        raise UserError(f"{folder} does not exist: expected run folders, or a pipeline or sweep file.")
     if not found:
-        raise UserError(f"{folder} holds no finished run: no {RESULT_FILE} in it or in its folders")
+        raise UserError(
+            f"{folder} holds no finished run: no {RESULT_FILE} in it or in its folders.\n"
+            f"What is in it: swamp status {shlex.quote(str(folder))}. To start a run: swamp run JOB"
+        )
     return found

@@ -16,9 +16,6 @@ from swamp_dist.train.fingerprint import EPOCHS
 if TYPE_CHECKING:
     from swamp_dist.stage.resolve import ResolvedStage  # which imports this module
 
-EXTEND = "train.schedule.extend"
-"""Says something only while a run is made longer: a finished stage is the same whatever stands there."""
-
 
 @dataclass(frozen=True)
 class Longer:
@@ -51,16 +48,17 @@ def check_checkpoints(run_dir: RunDir) -> None:
         )
 
 
-def go_on(run_dir: RunDir, stage: ResolvedStage) -> list[str]:
+def go_on(run_dir: RunDir, settings: StageSettings, stage: ResolvedStage) -> list[str]:
     """Make ready a run that `open_run` has let pass: the result of one that is trained for longer is set
     aside, and its weights with it. What there is to say of more epochs; [] where they are those of before.
 
     Raises:
         OSError: the folder may not be written.
     """
-    longer, training = more_epochs(run_dir, stage.settings), stage.training
-    if longer is None or training is None or not step_folders(run_dir.checkpoints):
+    longer = more_epochs(run_dir, settings)
+    if longer is None or stage.training is None or not step_folders(run_dir.checkpoints):
         return []
+    training = stage.training
     planned = training.fingerprint.get(EPOCHS, longer.asked)
     told = [schedule_told(longer, training.settings, planned if isinstance(planned, int) else longer.asked)]
     result = run_dir.read_result()

@@ -13,7 +13,7 @@ from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
 from swamp_dist.runs.provenance import weights_sha256
 from swamp_dist.settings import is_below, same_result_keys
-from swamp_dist.stage.longer import EXTEND, check_checkpoints, more_epochs
+from swamp_dist.stage.longer import check_checkpoints, more_epochs
 from swamp_dist.stage.resolve import ResolvedStage, resolve
 from swamp_dist.train.weights_record import RESTORE, check_sha256, say_unchecked
 
@@ -137,7 +137,7 @@ def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = F
         return result is not None
     made = _values(load_dumped(run_dir.stage_yaml, StageSettings))
     asked = _values(settings)
-    keys = [key for key in sorted({*made, *asked} - {EXTEND}) if made.get(key) != asked.get(key)]
+    keys = [key for key in sorted({*made, *asked}) if made.get(key) != asked.get(key)]
     goes_on = keys == ["train.epochs"] and more_epochs(run_dir, settings) is not None
     if longer and goes_on:
         check_checkpoints(run_dir)

@@ -35,7 +35,6 @@ def fingerprint(
     if settings.train is None:
         raise ValueError("a stage without training has no checkpoints")
     train = settings.train.model_dump(mode="json", include={"optimizer", "schedule"})
-    del train["schedule"]["extend"]  # decides with which epochs a longer run goes on: those are kept
     if settings.train.schedule.kind == "cosine":
         train["epochs"] = settings.train.epochs
     no_clips = {"clips"} if settings.data.clips is None else set()
