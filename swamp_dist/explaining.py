@@ -67,6 +67,13 @@ def screen(title: str, problems: Sequence[Problem]) -> str:
     return "\n".join(lines)
 
 
+def tab_hint(text: str) -> str:
+    """The fix where a line is indented by a tab, as YAML allows none."""
+    indents = (line[: len(line) - len(line.lstrip())] for line in text.splitlines())
+    at = next((number for number, indent in enumerate(indents, 1) if "\t" in indent), 0)
+    return f"\nFix: line {at} begins with a tab; indent with blanks" if at else ""
+
+
 def _dotted(key: tuple[str, ...]) -> str:
     text = ".".join(key)
     return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}..."

@@ -27,6 +27,7 @@ NAME_RULE = (
     "digit or _"
 )
 """What `name_problem` asks of a name."""
+_BUILD_NOTE = ".build.json"
 _STEP = re.compile("step-([0-9]+)")
 _NAME = re.compile(r"\w[\w.+=,@-]*( [\w.+=,@-]+)*")
 _INVISIBLE = "\u115f\u1160\u3164\uffa0"
@@ -72,6 +73,16 @@ def run_of(source: Path) -> Path:
         return folder.parent.parent
     inside = source if source.is_dir() else source.parent
     return inside.parent if inside.name == CHECKPOINTS else inside
+
+
+def build_note_file(out: Path) -> Path:
+    """What a running build of the set at `out` leaves beside it."""
+    return out.parent / f".{out.name}{_BUILD_NOTE}"
+
+
+def is_build_note(path: Path) -> bool:
+    """Whether a path is that of `build_note_file` of some set."""
+    return path.name.startswith(".") and path.name.endswith(_BUILD_NOTE)
 
 
 def name_problem(name: str) -> str | None:

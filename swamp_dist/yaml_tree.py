@@ -8,6 +8,7 @@ in PyYAML's YAML 1.1. Overrides and `base` merge section by section; lists and v
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import yaml
 
 from swamp_dist.earlier_names import present_name, rename
 from swamp_dist.errors import UserError
-from swamp_dist.explaining import Problem, nearest, screen, shortened
+from swamp_dist.explaining import Problem, nearest, screen, shortened, tab_hint
 from swamp_dist.origins import ARGUMENT, FileText
 from swamp_dist.plain_files import read_plain_file
 from swamp_dist.printable import control_problem
@@ -31,8 +32,7 @@ MOST_VALUES = 20_000
 """Sections, lists and values of a file."""
 MOST_FILES = 30
 """Files that are each the `base` of the one before."""
-MOST_LETTERS = 10_000
-"""Of one KEY=VALUE of a command line."""
+MOST_LETTERS = 10_000  # of one KEY=VALUE of a command line
 _INDEX = re.compile("[0-9]{1,9}")
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -174,31 +174,22 @@ def _document(
         values = loader.construct_document(node) if node else {}
     except (yaml.YAMLError, TypeError, ValueError) as error:
         said = str(error).replace('"<unicode string>"', str(path))
-        raise UserError(f"{path} is not valid YAML: {said}{_tab_hint(text)}") from None
+        raise UserError(f"{path} is not valid YAML: {said}{tab_hint(text)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return node, values
-
-
-def _tab_hint(text: str) -> str:
-    """The fix where a line is indented by a tab, as YAML allows none."""
-    indents = (line[: len(line) - len(line.lstrip())] for line in text.splitlines())
-    at = next((number for number, indent in enumerate(indents, 1) if "\t" in indent), 0)
-    return f"\nFix: line {at} begins with a tab; indent with blanks" if at else ""
 
 
 def _text(path: Path, most_bytes: int, asked_by: Path | None) -> str:
     try:
         return read_plain_file(path, most_bytes).decode("utf-8")
     except FileNotFoundError:
-        asked = f"\nIt is the `base:` of {_from_here(asked_by)}, relative to that file." if asked_by else ""
+        asked = (
+            f"\nIt is the `base:` of {os.path.relpath(asked_by)}, relative to that file." if asked_by else ""
+        )
         raise UserError(f"{path} does not exist.{_near_files(path)}{asked}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _near_files(path: Path) -> str:

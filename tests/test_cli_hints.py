@@ -85,7 +85,7 @@ def test_a_missing_base_names_the_file_that_asked(tmp_path: Path, monkeypatch: p
     Path("mine.yaml").write_text("base: gone/base.yaml\nname: x\n")
     said = told(swamp("show", "mine.yaml"))
     assert "gone/base.yaml does not exist" in said
-    assert "It is the `base:` of mine.yaml" in said
+    assert "It is the `base:` of mine.yaml, relative to it" in said
 
 
 def test_another_kind_over_a_base_leaves_its_keys_behind(

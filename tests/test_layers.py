@@ -22,6 +22,7 @@ LAYERS = [
         "earlier_names",
         "npy_files",
         "printable",
+        "long_work",
         "console",
         "bounds",
         "plain_files",

@@ -25,6 +25,7 @@ from swamp_dist.backends.rank_process import (
 )
 from swamp_dist.config import ClusterSettings
 from swamp_dist.errors import ExitCode, UserError, system_error
+from swamp_dist.long_work import FIRST_SECONDS
 from swamp_dist.printable import log_lines_to
 from swamp_dist.runs.events import stopped_by_alarm
 from swamp_dist.runs.folder import RunDir
@@ -187,9 +188,14 @@ def _watch(
     seen: Sequence[int],
 ) -> int:
     """Wait for all ranks; after the first failure end the others. `seen`: signals passed on so far."""
+    began, told = time.monotonic(), False
     while not (failed := _failed(starts)):
         if all(r.poll() == 0 for r in starts):
             return ExitCode.DONE
+        if not told and time.monotonic() - began > FIRST_SECONDS:
+            told = True
+            if any(event["event"] == "starting" for event in folder.read_events()[-1:]):
+                report(f"starting ranks ({len(starts)}): they load their libraries and meet")
         time.sleep(_POLL_SECONDS)
     # A crash reaches its peers within milliseconds: wait a moment to find the one that began it.
     codes = set(failed.values())

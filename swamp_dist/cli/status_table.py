@@ -8,6 +8,7 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 
 from swamp_dist.console import block, cell
+from swamp_dist.monitor.builds import BuildStatus
 from swamp_dist.monitor.overview import Overview, headline, overview
 from swamp_dist.monitor.status import RunStatus
 from swamp_dist.monitor.survey import Group
@@ -18,15 +19,20 @@ _LONGEST, _END = 900, 300
 
 
 def status_grid(
-    groups: Sequence[Group], scheduler_error: str, room: int | None = None, rows: int | None = None
+    groups: Sequence[Group],
+    scheduler_error: str,
+    room: int | None = None,
+    rows: int | None = None,
+    builds: Sequence[BuildStatus] = (),
 ) -> RenderableType:
     """One table per group, its reasons and alarms beneath; a warning where no scheduler could be asked.
 
     Args:
         room: characters of a line; None = any number.
         rows: runs that a live view has room for; None shows all, in the order of their group.
+        builds: of shard sets, which stand first.
     """
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [cell(build.line, "cyan") for build in builds]
     for group in groups:
         shown = Overview(group.runs, "") if rows is None else overview(group.runs, rows // len(groups))
         parts.append(cell(_title(group), "bold"))

@@ -44,25 +44,34 @@ def status(
     Nothing is touched.
     """
     from swamp_dist.cli.status_table import status_grid
+    from swamp_dist.monitor.builds import live_builds
     from swamp_dist.monitor.survey import survey
 
     folders = runs or [_RUNS]
-    groups, error = survey(folders, stalled_after)
+    builds = live_builds(folders)
+    only_builds = builds and not runs and not _RUNS.is_dir()  # they come before any run
+    groups, error = ([], "") if only_builds else survey(folders, stalled_after)
     if as_json:
         if watch:
             raise UserError("--json and --watch exclude each other: expected one of them")
-        described = {"scheduler_error": error, "groups": [asdict(group) for group in groups]}
+        described = {
+            "scheduler_error": error,
+            "groups": [asdict(group) for group in groups],
+            "builds": [asdict(build) for build in builds],
+        }
         say(json.dumps(described, default=str, indent=1))
     elif watch:
         _watch(folders, stalled_after)
     else:
         console = open_console()
-        show(status_grid(groups, error, console.width if console.is_terminal else None), width=PIPE_WIDTH)
+        room = console.width if console.is_terminal else None
+        show(status_grid(groups, error, room, builds=builds), width=PIPE_WIDTH)
 
 
 def _watch(folders: list[Path], stalled_after: float) -> None:
     """Draw again and again; ends by itself once nothing is live."""
     from swamp_dist.cli.status_table import status_grid
+    from swamp_dist.monitor.builds import live_builds
     from swamp_dist.monitor.state import LIVE
     from swamp_dist.monitor.survey import survey
 
@@ -72,9 +81,10 @@ def _watch(folders: list[Path], stalled_after: float) -> None:
         while True:
             groups, error = survey(folders, stalled_after)
             rows = max(_FEWEST_ROWS, console.height - _LINES_AROUND * len(groups))
-            live.update(status_grid(groups, error, console.width, rows), refresh=True)
-            driven = any(group.driver == "alive" for group in groups)
-            if not driven and not any(run.state in LIVE for group in groups for run in group.runs):
+            builds = live_builds(folders)
+            live.update(status_grid(groups, error, console.width, rows, builds), refresh=True)
+            busy = bool(builds) or any(group.driver == "alive" for group in groups)
+            if not busy and not any(run.state in LIVE for group in groups for run in group.runs):
                 return
             time.sleep(_LOOK_SECONDS)
 

@@ -34,6 +34,8 @@ _RIGHT = ("step", "speed", "left", "restarts", "last", "best")
 _LEAST_TELLING = ("after", "metric", "last", "speed", "restarts", "left", "best", "step")
 """What is left out first where a line has no room."""
 _GAP = 2
+_LONGEST = 80
+"""Letters of a metric's name."""
 
 
 def runs_table(runs: Sequence[RunStatus], room: int | None = None) -> RenderableType:
@@ -47,7 +49,7 @@ def runs_table(runs: Sequence[RunStatus], room: int | None = None) -> Renderable
     """
     folder = common_folder([run.key for run in runs])
     rows = [(run.key.removeprefix(folder), run.state, *_figures(run, folder)) for run in runs]
-    metrics = list(dict.fromkeys(run.outcome.metric for run in runs if run.outcome.metric))
+    metrics = list(dict.fromkeys(_shortened(run.outcome.metric) for run in runs if run.outcome.metric))
     used = [c for c in range(len(_HEADINGS)) if c < 2 or any(row[c] for row in rows)]
     widths = [max(len(x) for x in (_HEADINGS[c], *(row[c] for row in rows))) for c in used]
     droppable = [used.index(c) for name in _LEAST_TELLING if (c := _HEADINGS.index(name)) in used]
@@ -76,12 +78,17 @@ def _figures(run: RunStatus, folder: str) -> Iterator[str]:
     yield "" if run.seconds_per_step is None else speed(run.seconds_per_step)
     yield "" if run.seconds_left is None else duration(run.seconds_left)
     yield str(run.restarts) if run.restarts else ""
-    yield run.outcome.metric
+    yield _shortened(run.outcome.metric)
     yield "" if run.outcome.last is None else f"{run.outcome.last:.2f}"
     at = f" @{run.outcome.best_step}" if run.outcome.best_step is not None else ""
     yield "" if run.outcome.best is None else f"{run.outcome.best:.2f}{at}"
     waits = run.state in ("waiting", "blocked", "queued")
     yield ", ".join(_short(key.removeprefix(folder), run.key) for key in run.after) if waits else ""
+
+
+def _shortened(metric: str) -> str:
+    """A metric whose split has a name without end, with both its ends."""
+    return metric if len(metric) <= _LONGEST else f"{metric[: _LONGEST - 45]}...{metric[-40:]}"
 
 
 def speed(seconds_per_step: float) -> str:

@@ -21,6 +21,7 @@ from swamp_dist.data.manifest import MANIFEST_FILE, load_manifest
 from swamp_dist.errors import UserError
 from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.plan import PlannedShards, PlannedStage, plan_pipeline
+from swamp_dist.pipelines.raw_data import check_raw_data
 from swamp_dist.pipelines.run import check_folders, check_stages
 from swamp_dist.prepare.build import build_shards
 from swamp_dist.prepare.jobs import submit_build
@@ -64,6 +65,7 @@ def hand_over(
     plan, folder = plan_pipeline(settings, run_dir), RunDir(run_dir)
     with folder.hold(job_lives(folder)):
         check_folders(plan, job_finder(backend), follows=True)
+        check_raw_data(plan)
         check_stages(plan, backend.world_size, room_on(cluster))
         for text in pipeline_warnings(plan):
             logger.warning(text)

@@ -30,6 +30,7 @@ from swamp_dist.monitor.status import RunStatus, look
 from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.live_view import Report, pending_status
 from swamp_dist.pipelines.plan import PipelinePlan, PlannedStage, plan_pipeline, run_dirs_before
+from swamp_dist.pipelines.raw_data import check_raw_data
 from swamp_dist.pipelines.task import (
     Runner,
     StageExit,
@@ -39,6 +40,7 @@ from swamp_dist.pipelines.task import (
     stage_task,
 )
 from swamp_dist.prepare.jobs import build_by_jobs
+from swamp_dist.progress import WorkProgress
 from swamp_dist.runs.events import job_id, reason_line
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import note_build, write_graph
@@ -106,7 +108,8 @@ def run_pipeline(
         check_folders(plan, job_finder(backend), follows=isinstance(backend, JobBackend))
         if cluster is not None and isinstance(backend, JobBackend):
             folder.write_cluster(cluster)
-        write_graph(plan.run_dir, plan.nodes)
+        write_graph(plan.run_dir, plan.nodes, shards=[each.out for each in plan.shards])
+        check_raw_data(plan)
         if build is None and isinstance(backend, BuildBackend):
             wanted = [(each.settings, each.out) for each in plan.shards]
             build_by_jobs(wanted, backend, partial(note_build, run_dir))
@@ -173,7 +176,8 @@ def check_folders(plan: PipelinePlan, find_job: FindJob, *, follows: bool) -> No
 def _build_shards(settings: ShardSettings, out: Path) -> None:
     from swamp_dist.prepare.build import build_shards
 
-    build_shards(settings, out)
+    with WorkProgress(settings.name, "{done} of {total} shards", line_seconds=5.0) as progress:
+        build_shards(settings, out, report=progress.show)
 
 
 def _build_missing(plan: PipelinePlan, build: Build) -> None:

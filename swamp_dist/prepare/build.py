@@ -28,8 +28,10 @@ from swamp_dist.data.writer import building_alone, find_existing, finish_set
 from swamp_dist.encoders.vocabulary import read_vocabulary
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import VOCABULARY_FILE
+from swamp_dist.long_work import told_while
 from swamp_dist.prepare import vocabulary as caption_vocabulary
 from swamp_dist.prepare import words as caption_words
+from swamp_dist.prepare.build_note import noted_build
 from swamp_dist.prepare.raw_data import (
     FileSources,
     RawData,
@@ -91,12 +93,15 @@ def build_shards(
         existing = _existing(settings, out, force)
         if existing is not None:
             return existing
-        build = _open(settings, out)
-        builder = _builder(build, workers or BuildWorkers())
-        manifest, _ = finish_set(
-            build.staging, build.plan, build.policy, builder, report, build.raw.published, build.words,
-            build.vocabulary,
-        )  # fmt: skip
+        with noted_build(out, report) as report:
+            with told_while(logger, f"opening the raw data of {settings.name}"):
+                build = _open(settings, out)
+            builder = _builder(build, workers or BuildWorkers())
+            with told_while(logger, f"building the shards of {settings.name}"):
+                manifest, _ = finish_set(
+                    build.staging, build.plan, build.policy, builder, report, build.raw.published,
+                    build.words, build.vocabulary,
+                )  # fmt: skip
     return manifest
 
 
@@ -118,7 +123,8 @@ def build_part(
     settings = _pin(settings, out)
     if _existing(settings, out, force) is not None:
         return
-    build = _open(settings, out)
+    with told_while(logger, f"opening the raw data of {settings.name}"):
+        build = _open(settings, out)
     chosen = part_units(build.plan, part)
     builder = _builder(build, workers or BuildWorkers())
     try:

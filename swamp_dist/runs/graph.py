@@ -24,13 +24,19 @@ class GraphNode:
     after: tuple[str, ...]
 
 
-def write_graph(folder: Path, nodes: Sequence[GraphNode], jobs: Mapping[str, str] | None = None) -> None:
+def write_graph(
+    folder: Path,
+    nodes: Sequence[GraphNode],
+    jobs: Mapping[str, str] | None = None,
+    shards: Sequence[Path] = (),
+) -> None:
     """Leave the graph of a planned pipeline in its folder; jobs and builds that it names already stay.
 
     Args:
         nodes: every stage, after those it waits for.
         jobs: of a graph that the scheduler holds, the job of each stage handed over so far; empty for one
             that is done.
+        shards: folders of the shard sets that it builds.
     """
     submitted = _read_jobs(folder) | dict(jobs or {})
     stages = [
@@ -38,17 +44,19 @@ def write_graph(folder: Path, nodes: Sequence[GraphNode], jobs: Mapping[str, str
         | ({"job": job} if (job := submitted.get(stage.key)) else {})
         for stage in nodes
     ]
-    _write(folder, stages, read_builds(folder))
+    named = [str(out) for out in shards] or read_shards(folder)
+    _write(folder, stages, read_builds(folder), named)
 
 
 def note_build(folder: Path, job: str) -> None:
     """Add a job that this pipeline submitted to build a shard set: `swamp cancel` ends it with the stages."""
     stages = _read(folder)["stages"]
-    _write(folder, stages, list(dict.fromkeys([*read_builds(folder), job])))
+    _write(folder, stages, list(dict.fromkeys([*read_builds(folder), job])), read_shards(folder))
 
 
-def _write(folder: Path, stages: Sequence[object], builds: Sequence[str]) -> None:
+def _write(folder: Path, stages: Sequence[object], builds: Sequence[str], shards: Sequence[str]) -> None:
     graph = {"stages": stages} | ({"builds": builds} if builds else {})
+    graph |= {"shards": shards} if shards else {}
     write_atomically(RunDir(folder).graph_json, json.dumps(graph, indent=1) + "\n")
 
 
@@ -69,6 +77,14 @@ def read_builds(folder: Path) -> list[str]:
     """Jobs that were submitted to build the shard sets of a pipeline folder; [] where there are none."""
     try:
         return [str(job) for job in _read(folder)["builds"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def read_shards(folder: Path) -> list[str]:
+    """Folders of the shard sets that a pipeline builds; [] where none is noted."""
+    try:
+        return [str(out) for out in _read(folder)["shards"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from swamp_dist.errors import UserError
+from swamp_dist.long_work import told_while
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ def _download(package: Package, folder: Path) -> Path:
     inbox = folder / "archive"
     inbox.mkdir()
     command = _npm_command(package) if package.registry == "npm" else _pip_command(package)
-    _run(package, command, inbox)
+    with told_while(log, f"fetching {package.registry} {package.name} {package.version}"):
+        _run(package, command, inbox)
     archives = [path for path in inbox.iterdir() if path.suffix in (".tgz", ".whl")]
     if len(archives) != 1:
         found = sorted(path.name for path in inbox.iterdir())

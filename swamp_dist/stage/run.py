@@ -19,6 +19,7 @@ from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.figures import figures_line
+from swamp_dist.long_work import told_while
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
 from swamp_dist.records import Alarm, EvaluationResult, StageResult, StepReport
@@ -166,12 +167,13 @@ def _train(
     """Train to the end and write the selected weights."""
     settings = training.settings
     is_fresh = on_main(world, lambda: not step_folders(run_dir.checkpoints))
-    model, began_with = _initial_model(stage, training, world, is_fresh)
+    with told_while(logger, "preparing model, data and engine"):
+        model, began_with = _initial_model(stage, training, world, is_fresh)
 
-    # Stream, engine and objective, in their state at the newest checkpoint.
-    stream = build_stream(stage, training, world)
-    engine = build_engine(stage, training, model, world)
-    objective = build_stage_objective(stage, training, world)
+        # Stream, engine and objective, in their state at the newest checkpoint.
+        stream = build_stream(stage, training, world)
+        engine = build_engine(stage, training, model, world)
+        objective = build_stage_objective(stage, training, world)
     logger.info(_opening_line(stage, training, engine))
     planned = training.fingerprint.get(EPOCHS, settings.epochs)
     if planned != settings.epochs:
@@ -193,6 +195,7 @@ def _train(
         validate = stack.enter_context(open_validation(stage, training, engine, world))
         progress = resume(state)
         metrics = stack.enter_context(contextlib.closing(open_metrics(run_dir.path, world, progress.step)))
+        first_is_done = stack.enter_context(told_while(logger, "the first step"))
 
         # The loop.
         run = TrainRun(
@@ -202,7 +205,7 @@ def _train(
             validate=validate,
             keys_of=lambda ids: training.blend.keys(ids.cpu().numpy()),
             stop_requested=stop_requested,
-            on_step=partial(_show_step, bar),
+            on_step=partial(_show_step, bar, first_is_done),
             on_commit=lambda now, seconds: note_commit(run_dir, world, now, seconds),
             on_alarm=lambda alarm: note_alarm(run_dir, world, alarm),
         )
@@ -248,7 +251,10 @@ def _take_over(model: DualEncoder, settings: TrainSettings, source: Path) -> tup
     return weights.sha256, taken
 
 
-def _show_step(bar: WorkProgress, step: int, total: int, report: StepReport | None) -> None:
+def _show_step(
+    bar: WorkProgress, first_is_done: Callable[[], None], step: int, total: int, report: StepReport | None
+) -> None:
+    first_is_done()
     bar.show(step, total, None if report is None else f"loss {report.figures['loss/total']:.4f}")
 
 
@@ -276,6 +282,7 @@ def _evaluate_all(
     for each in stage.settings.evaluate:
         if agree(stop_requested(), world):
             raise Preempted(steps)
-        evaluations.append(evaluate(stage, model, each, world))
+        with told_while(logger, f"evaluating on {each.split}"):
+            evaluations.append(evaluate(stage, model, each, world))
         logger.info("evaluation on %s: %s", each.split, figures_line(evaluations[-1]))
     return tuple(evaluations)

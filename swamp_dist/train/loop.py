@@ -14,6 +14,7 @@ from swamp_dist.config import ValidateSettings
 from swamp_dist.data.stream import PairStream
 from swamp_dist.evaluate.figures import figures_line
 from swamp_dist.evaluate.retrieval import better, metric_value
+from swamp_dist.long_work import told_while
 from swamp_dist.objective.signs import signs
 from swamp_dist.records import Alarm, EvaluationResult, StepReport
 from swamp_dist.train.alarms import StoppedByAlarm, after_step, alarm_line, in_grace
@@ -200,7 +201,7 @@ def _validate(run: TrainRun, wanted: ValidateSettings, progress: Progress) -> Pr
     """Evaluate, keep the weights if they are the best so far, and count how long they have not been."""
     state = run.state
     # Evaluate the weights as they are.
-    with state.engine.evaluating():
+    with told_while(logger, f"validating on {wanted.split}"), state.engine.evaluating():
         evaluation = run.validate()
     with _writing_after(progress.step):
         run.metrics.evaluation(wanted.split, evaluation, progress.step)

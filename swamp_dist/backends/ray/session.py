@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from swamp_dist.backends.ray.resources import OBJECT_STORE_BYTES, RayUnready
+from swamp_dist.long_work import told_while
 from swamp_dist.stop_requests import listen
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def ray_session(address: str | None, *, tasks_wait: bool, **size: Any) -> Iterat
         stack.callback(ray.shutdown)
         if not address:
             stack.enter_context(_on_loopback())
-        _start(ray, address, {} if address else own)
+        with told_while(logger, "starting Ray" if not address else f"connecting to the Ray at {address}"):
+            _start(ray, address, {} if address else own)
         yield ray
 
 
