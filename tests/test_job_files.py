@@ -19,6 +19,7 @@ from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.loading import dump, kind_of, load, load_dumped
 from swamp_dist.pipelines.plan import plan_pipeline
 from swamp_dist.pipelines.sweep import points, sweep_pipeline
+from swamp_dist.stage.advice import stage_warnings
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p.relative_to(ROOT) for folder in ("jobs", "shards") for p in (ROOT / folder).rglob("*.yaml"))
@@ -99,3 +100,14 @@ def test_sweep_resolves_to_stages_that_load(file: Path, tmp_path: Path) -> None:
     settings = load(file, SweepSettings)
     plan = plan_pipeline(sweep_pipeline(settings), tmp_path)
     assert len(plan.stages) == len(settings.seeds) * len(points(settings))
+
+
+@pytest.mark.parametrize("file", [*STAGES, *PIPELINES, *SWEEPS], ids=str)
+def test_shipped_examples_warn_of_nothing_that_they_do_not_explain(file: Path, tmp_path: Path) -> None:
+    stages = [load(file, StageSettings)] if file in STAGES else []
+    if file not in STAGES:
+        graph = (
+            load(file, PipelineSettings) if file in PIPELINES else sweep_pipeline(load(file, SweepSettings))
+        )
+        stages = [stage.settings for stage in plan_pipeline(graph, tmp_path).stages]
+    assert not {text for stage in stages for text in stage_warnings(stage)}

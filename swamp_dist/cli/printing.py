@@ -61,11 +61,13 @@ def say_prose(text: str, error: bool = False) -> None:
 
 
 def warn_of(settings: StageSettings) -> None:
-    """Print what may well go wrong with a stage."""
-    from swamp_dist.stage.advice import stage_warnings
+    """Print what may well go wrong with a stage, and what is known of it."""
+    from swamp_dist.stage.advice import known_notes, stage_warnings
 
     for text in stage_warnings(settings):
         say_prose(f"warning: {text}", error=True)
+    for text in known_notes(settings):
+        say_prose(text, error=True)
 
 
 def refuse(message: str) -> None:

@@ -54,6 +54,7 @@ from swamp_dist.config.sources import VideoFeatureSettings as VideoFeatureSettin
 from swamp_dist.config.sources import YouCook2Source as YouCook2Source
 from swamp_dist.config.stage import EvaluateSettings as EvaluateSettings
 from swamp_dist.config.stage import StageSettings as StageSettings
+from swamp_dist.config.stage import WarningName as WarningName
 from swamp_dist.config.sweep import SweepSettings as SweepSettings
 from swamp_dist.config.training import AlarmSettings as AlarmSettings
 from swamp_dist.config.training import CheckpointSettings as CheckpointSettings

@@ -15,6 +15,9 @@ from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
+WarningName = Literal["plateau", "stale_queue", "high_floor"]
+"""Names of the warnings of `objective/advice.py`."""
+
 
 class EvaluateSettings(Settings):
     """Retrieval on one split with the selected weights."""
@@ -54,6 +57,10 @@ class StageSettings(Settings):
     evaluate: tuple[EvaluateSettings, ...] = ()
     """Evaluations after training, in order."""
     engine: EngineSettings = EngineSettings()
+    known_warnings: Annotated[dict[WarningName, str], SAME_RESULT] = {}
+    """Warnings that are known of this job, each with the reason why it is as it is: the reason is told in
+    place of the warning. `plateau`: hardest negatives without a warm-up; `stale_queue`: a queue of more than
+    half of the items; `high_floor`: a temperature at which the SwAMP loss stays above 1."""
 
     @property
     def shard_sets(self) -> dict[Path, Path | None]:

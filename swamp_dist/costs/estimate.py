@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swamp_dist.config import SizedCluster
+from swamp_dist.costs.memory import PROCESS_BYTES
 from swamp_dist.costs.table import WholeCost, binary, operations, whole_cost
 from swamp_dist.progress import duration
 from swamp_dist.runs.events import last_rows, row_seconds
@@ -31,8 +32,9 @@ def estimate(stage: ResolvedStage, cluster: SizedCluster, run_dir: RunDir) -> It
     yield "steps", f"{training.total_steps} ({epochs})"
     yield from (("blend", line) for line in blend_lines(training))
     cost = whole_cost(settings, stage.embedding_dim, stage.inputs, stage.world_size, cluster.on_gpu)
-    parts = ", ".join(f"{name} {binary(size)}" for name, size in cost.memory.items())
-    yield "memory", f"{binary(sum(cost.memory.values()))} per rank{_missing_note(cost)} ({parts})"
+    memory = {**cost.memory, **({} if cluster.on_gpu else {"process": PROCESS_BYTES})}
+    parts = ", ".join(f"{name} {binary(size)}" for name, size in memory.items())
+    yield "memory", f"{binary(sum(memory.values()))} per rank{_missing_note(cost)} ({parts})"
     yield (
         "work",
         f"{operations(sum(cost.flops.values()))} and {binary(sum(cost.sent.values()))} sent, per step and "

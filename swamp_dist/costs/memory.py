@@ -17,6 +17,9 @@ from swamp_dist.records import InputSpec
 from swamp_dist.train.weights_header import stage_embedding_dim
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+PROCESS_BYTES = 450 * 2**20
+"""Python, torch and DeepSpeed in the memory of a rank on a CPU, whatever it trains: the peak of the resident
+set of a rank with 27,424 parameters, torch 2.13.0. What CUDA's context takes of a GPU is not counted."""
 MOST_OF_A_GPU = 512 * 2**30
 """No GPU has more; what the one of a rank has is not asked without torch."""
 MOST_OF_A_RANK = 64 * 2**40
@@ -30,6 +33,8 @@ class Room:
     bytes: int
     what: str
     """For people: `2 ranks share the 15.6 GiB of this machine`."""
+    process: int = 0
+    """Bytes of it that the rank's process takes before it holds a tensor."""
 
 
 def room_here(ranks: int) -> Room:
@@ -40,7 +45,7 @@ def room_here(ranks: int) -> Room:
     limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else ""
     whole = min(whole, int(limit)) if limit.isdecimal() else whole
     share = "1 rank has" if ranks == 1 else f"{ranks} ranks share"
-    return Room(whole // ranks, f"{share} the {binary(whole)} of this machine")
+    return Room(whole // ranks, f"{share} the {binary(whole)} of this machine", PROCESS_BYTES)
 
 
 def room_on(cluster: ClusterSettings) -> Room:
@@ -50,7 +55,8 @@ def room_on(cluster: ClusterSettings) -> Room:
     if cluster.on_gpu:
         return _ON_A_GPU
     if cluster.memory_per_rank is not None:
-        return Room(cluster.memory_per_rank, f"the cluster file gives it {binary(cluster.memory_per_rank)}")
+        given = cluster.memory_per_rank
+        return Room(given, f"the cluster file gives it {binary(given)}", PROCESS_BYTES)
     return Room(MOST_OF_A_RANK, f"no machine has {binary(MOST_OF_A_RANK)}")
 
 
@@ -71,7 +77,7 @@ def memory_problem(settings: StageSettings, world_size: int, room: Room) -> str 
             return None
     else:
         embedding_dim = settings.model.embedding_dim
-    parts = _parts(settings, embedding_dim, world_size)
+    parts = {**_parts(settings, embedding_dim, world_size), "process": room.process}
     needed = sum(parts.values())
     if needed <= room.bytes:
         return None

@@ -8,7 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, QueueSettings, SwampSettings
+from swamp_dist.config import (
+    ContrastiveSettings,
+    ObjectiveSettings,
+    QueueSettings,
+    SwampSettings,
+    WarningName,
+)
 from swamp_dist.objective.placement import queue_capacity
 
 _LARGEST_FLOOR = 1.0
@@ -18,7 +24,14 @@ _WARM_UP_EPOCHS = 10
 def objective_warnings(
     settings: ObjectiveSettings, batch_pairs: int, items: int | None, epoch_steps: int | None
 ) -> list[str]:
-    """What may well go wrong, most serious first.
+    """The texts of `named_warnings`."""
+    return [text for _, text in named_warnings(settings, batch_pairs, items, epoch_steps)]
+
+
+def named_warnings(
+    settings: ObjectiveSettings, batch_pairs: int, items: int | None, epoch_steps: int | None
+) -> list[tuple[WarningName, str]]:
+    """What may well go wrong, most serious first, each with the name that `known_warnings` of a job uses.
 
     Args:
         settings: of the objective.
@@ -26,12 +39,13 @@ def objective_warnings(
         items: of the training split, the unit that is drawn; None where it is not known.
         epoch_steps: steps of an epoch; None where they are not known.
     """
-    found: list[str] = []
+    found: list[tuple[WarningName, str]] = []
     if settings.contrastive.weight > 0:
-        found += _plateau(settings.contrastive, epoch_steps)
+        found += [("plateau", text) for text in _plateau(settings.contrastive, epoch_steps)]
     if settings.swamp.weight > 0:
-        found += _stale_queue(settings.swamp.queue, batch_pairs, items)
-        found += _high_floor(settings.swamp)
+        stale = _stale_queue(settings.swamp.queue, batch_pairs, items)
+        found += [("stale_queue", text) for text in stale]
+        found += [("high_floor", text) for text in _high_floor(settings.swamp)]
     return found
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from swamp_dist.config import StageSettings
+from swamp_dist.config import StageSettings, WarningName
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
-from swamp_dist.objective.advice import objective_warnings
+from swamp_dist.objective.advice import named_warnings
 
 
 def stage_warnings(settings: StageSettings) -> list[str]:
-    """Warnings with their numbers and the fix; [] for a stage that does not train.
+    """Warnings with their numbers and the fix but for known ones; [] for a stage that does not train.
 
     Where the shard set is not there yet, nothing is said that depends on its size.
     """
+    return [text for name, text in _warnings(settings) if name not in settings.known_warnings]
+
+
+def known_notes(settings: StageSettings) -> list[str]:
+    """Why the settings are kept that a known warning is about, one line each."""
+    names = [name for name, _ in _warnings(settings) if name in settings.known_warnings]
+    return [f"known warning {name}: {settings.known_warnings[name]}" for name in names]
+
+
+def _warnings(settings: StageSettings) -> list[tuple[WarningName, str]]:
     if settings.train is None:
         return []
     data, entries = settings.data, _entries(settings)
@@ -20,7 +30,7 @@ def stage_warnings(settings: StageSettings) -> list[str]:
     # With clips, a caption of a video is what is drawn, and how many there are no manifest says.
     items = None if data.clips is not None else entries
     steps = None if entries is None else entries // data.entries
-    return objective_warnings(settings.objective, pairs, items, steps)
+    return named_warnings(settings.objective, pairs, items, steps)
 
 
 def _entries(settings: StageSettings) -> int | None:

@@ -9,7 +9,15 @@ from typer.testing import CliRunner
 from swamp_dist import cli
 from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
 from swamp_dist.costs import memory
-from swamp_dist.costs.memory import MOST_OF_A_GPU, MOST_OF_A_RANK, Room, memory_problem, room_here, room_on
+from swamp_dist.costs.memory import (
+    MOST_OF_A_GPU,
+    MOST_OF_A_RANK,
+    PROCESS_BYTES,
+    Room,
+    memory_problem,
+    room_here,
+    room_on,
+)
 from swamp_dist.costs.table import known_inputs, whole_cost
 from tests.end_to_end.command import write_job
 
@@ -53,7 +61,7 @@ def test_what_a_rank_can_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     one = room_here(1)
     assert room_on(LocalCluster(ranks=4)).bytes == one.bytes // 4
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
-    assert room_here(2) == Room(GIB // 2, "2 ranks share the 1.0 GiB of this machine")
+    assert room_here(2) == Room(GIB // 2, "2 ranks share the 1.0 GiB of this machine", PROCESS_BYTES)
     (tmp_path / "memory.max").write_text("max\n")
     assert room_here(1) == one
     assert room_on(SlurmCluster(memory_gb=8, tasks_per_node=4)).bytes == 2 * GIB
@@ -88,3 +96,17 @@ def test_a_pipeline_refuses_what_does_not_fit(
     done = CliRunner().invoke(cli.app, ["pipeline", "p.yaml"])
     assert done.exit_code == 2
     assert "one: stage tiny needs" in done.stderr
+
+
+def test_the_process_of_a_rank_counts_beside_its_tensors(
+    tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = stage(tiny_shards, embedding_dim=512)
+    tensors = sum(whole_cost(settings, 512, known_inputs(settings), 1).memory.values())
+    assert memory_problem(settings, 1, Room(tensors + PROCESS_BYTES, "enough", PROCESS_BYTES)) is None
+    problem = memory_problem(settings, 1, Room(tensors + PROCESS_BYTES - 1, "it has less", PROCESS_BYTES))
+    assert problem is not None
+    assert "process 450 MiB" in problem
+    monkeypatch.setattr(memory, "has_gpu", lambda: False)
+    assert room_here(1).process == PROCESS_BYTES
+    assert room_on(SlurmCluster(memory_gb=8, tasks_per_node=4)).process == PROCESS_BYTES

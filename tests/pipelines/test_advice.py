@@ -42,3 +42,17 @@ def test_stages_that_are_done_or_well_set_are_not_told_of(
         RunDir(stage.run_dir).result_json.write_text(json.dumps(RESULT | {"name": "demo"}))
     (told,) = pipeline_warnings(plan)
     assert told.startswith(f"{plan.stages[0].key}: objective.swamp")
+
+
+def test_a_known_warning_gives_its_reason_in_place_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = pipeline_files(tmp_path)
+    reason = "known_warnings={high_floor: as published}"
+    known = settings.model_copy(update={"overrides": (*settings.overrides, reason)})
+    (told,) = pipeline_warnings(plan_pipeline(known, Path("runs")))
+    assert told.endswith("known warning high_floor: as published")
+    other = settings.model_copy(update={"overrides": ("known_warnings={plateau: no such thing here}",)})
+    (told,) = pipeline_warnings(plan_pipeline(other, Path("runs")))
+    assert "objective.swamp: with prototypes = 500" in told
