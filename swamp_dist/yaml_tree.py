@@ -184,9 +184,7 @@ def _text(path: Path, most_bytes: int, asked_by: Path | None) -> str:
     try:
         return read_plain_file(path, most_bytes).decode("utf-8")
     except FileNotFoundError:
-        asked = (
-            f"\nIt is the `base:` of {os.path.relpath(asked_by)}, relative to that file." if asked_by else ""
-        )
+        asked = f"\nIt is the `base:` of {os.path.relpath(asked_by)}, relative to it." if asked_by else ""
         raise UserError(f"{path} does not exist.{_near_files(path)}{asked}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
