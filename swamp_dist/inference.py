@@ -19,6 +19,7 @@ from swamp_dist.data.inputs import input_spec, input_specs, uses_words
 from swamp_dist.data.manifest import Manifest, load_manifest
 from swamp_dist.data.memory_items import OBJECTS, Items, item_objects
 from swamp_dist.data.reader import open_reader
+from swamp_dist.data.vocabulary import with_vocabulary
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
 from swamp_dist.errors import UserError
@@ -239,6 +240,7 @@ def load_model(
     loaded = load_weights(weights)  # first, as it says best what is wrong with the file
     settings = settings.model_copy(update={"model": _with_dim(settings.model, weights)})
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
+    settings = settings.model_copy(update={"model": with_vocabulary(settings.model, manifest)})
     check_unit_parts(weights, "weights", settings.model)
     check_set_marks(weights, "weights", settings.model)
     _check_words(weights, manifest, settings)

@@ -10,7 +10,7 @@ import psutil
 
 from swamp_dist.backends.rank_process import has_gpu
 from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
-from swamp_dist.costs.table import binary, known_inputs, whole_cost
+from swamp_dist.costs.table import binary, known_inputs, whole_cost, with_known_vocabulary
 from swamp_dist.errors import UserError
 from swamp_dist.model.costs import FLOAT
 from swamp_dist.records import InputSpec
@@ -104,6 +104,7 @@ def refuse_what_does_not_fit(settings: StageSettings, world_size: int, room: Roo
 def _parts(settings: StageSettings, embedding_dim: int, world_size: int) -> Mapping[str, int]:
     """Bytes per rank by part; of a stage that only evaluates, the weights alone."""
     try:
+        settings = with_known_vocabulary(settings)
         inputs = known_inputs(settings)
     except UserError:  # encoders and fields that do not fit are told when the model is built
         inputs = None

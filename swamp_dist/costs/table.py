@@ -30,6 +30,7 @@ def cost_table(settings: Settings, nodes: int, gpus_per_node: int) -> Table:
     """
     if not isinstance(settings, StageSettings) or settings.train is None:
         raise UserError("--cost is for a job that trains: this file has no `train` section of a stage")
+    settings = with_known_vocabulary(settings)
     sizes, inputs = world_sizes(settings, nodes, gpus_per_node), known_inputs(settings)
     embedding_dim = stage_embedding_dim(settings)
     return _table(settings, [whole_cost(settings, embedding_dim, inputs, size) for size in sizes])
@@ -118,6 +119,21 @@ def _fit(settings: StageSettings, inputs: tuple[InputSpec, InputSpec]) -> bool:
     sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
     fit = all(encoder.input_problem(spec) is None for encoder, spec in sides)
     return fit and settings.model.sets_problem(inputs) is None
+
+
+def with_known_vocabulary(settings: StageSettings) -> StageSettings:
+    """The stage with the vocabulary of its shard set where an encoder takes that and the set is built.
+
+    Raises:
+        UserError: the set is damaged.
+    """
+    if not (settings.data.shards / MANIFEST_FILE).is_file():
+        return settings
+    from swamp_dist.data.manifest import load_manifest  # imports numpy
+    from swamp_dist.data.vocabulary import with_vocabulary
+
+    model = with_vocabulary(settings.model, load_manifest(settings.data.shards))
+    return settings.model_copy(update={"model": model})
 
 
 def known_inputs(settings: StageSettings) -> tuple[InputSpec, InputSpec] | None:

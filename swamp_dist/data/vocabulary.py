@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swamp_dist.config import VocabularyBuildSettings
+from swamp_dist.config import GruSettings, ModelSettings, VocabularyBuildSettings
 from swamp_dist.data.manifest import Manifest, VocabularyRecord
 from swamp_dist.encoders.vocabulary import Vocabulary, read_vocabulary
 from swamp_dist.errors import UserError
@@ -37,3 +37,22 @@ def vocabulary_path(manifest: Manifest) -> Path | None:
             "Fix: copy the whole set again, or build it again."
         )
     return path
+
+
+def with_vocabulary(model: ModelSettings, manifest: Manifest) -> ModelSettings:
+    """The encoders with the file of the set's vocabulary where they ask for that of the set; as they are
+    where the set has none, which the encoder refuses.
+
+    Raises:
+        UserError: as `vocabulary_path`.
+    """
+    asking = {
+        side: encoder
+        for side, encoder in (("a", model.a), ("b", model.b))
+        if isinstance(encoder, GruSettings) and encoder.vocabulary == "set"
+    }
+    path = vocabulary_path(manifest) if asking else None
+    if path is None:
+        return model
+    filled = {side: encoder.model_copy(update={"vocabulary": path}) for side, encoder in asking.items()}
+    return model.model_copy(update=filled)

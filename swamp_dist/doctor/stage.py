@@ -110,13 +110,15 @@ def checkpoint_bytes(settings: StageSettings) -> int:
     """Bytes of a first checkpoint: weights with their moments, and the queue."""
     from swamp_dist.data.inputs import input_specs
     from swamp_dist.data.manifest import load_manifest
+    from swamp_dist.data.vocabulary import with_vocabulary
     from swamp_dist.model.dual_encoder import build_dual_encoder
     from swamp_dist.train.weights_header import stage_embedding_dim, with_embedding_dim
 
     dim, swamp = stage_embedding_dim(settings), settings.objective.swamp
-    specs = input_specs(load_manifest(settings.data.shards, settings.data.recipe), settings.data)
+    manifest = load_manifest(settings.data.shards, settings.data.recipe)
+    specs = input_specs(manifest, settings.data)
     prototypes = swamp.prototypes if swamp.weight > 0 else None
-    encoders = with_embedding_dim(settings).model
+    encoders = with_vocabulary(with_embedding_dim(settings).model, manifest)
     model = build_dual_encoder(encoders, *specs, prototypes, swamp.normalize_prototypes, settings.seed)
     weights = sum(p.numel() for p in model.parameters()) * 4 * _ADAM_COPIES
     queue = swamp.queue.size * 2 * dim * 4 if swamp.weight > 0 else 0

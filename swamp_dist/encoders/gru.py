@@ -57,6 +57,10 @@ class GruSettings(HashedWordsEncoder):
         """`max_words`, and the marks around them."""
         return self._most_words if self.gives_sets(spec) else 1
 
+    def configured_input(self) -> InputSpec | None:
+        """Texts; unknown is how many words there are before the set is built whose vocabulary is taken."""
+        return None if self.vocabulary == "set" else super().configured_input()
+
     def tokenizer(self) -> Tokenizer:
         """`HashedWords`, or `VocabularyTokenizer`.
 

@@ -58,6 +58,6 @@ class HashedWordsEncoder(Encoder):
         """`HashedWords`."""
         return HashedWords(self.buckets, self.max_words)
 
-    def configured_input(self) -> InputSpec:
+    def configured_input(self) -> InputSpec | None:
         """Texts, whose length the settings bound."""
         return InputSpec((), kind="text")

@@ -16,6 +16,7 @@ from swamp_dist.data.inputs import input_specs
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.lanes import steps_per_epoch as epoch_steps
 from swamp_dist.data.manifest import Manifest, load_manifest
+from swamp_dist.data.vocabulary import with_vocabulary
 from swamp_dist.file_names import weights_file
 from swamp_dist.records import BatchPlan, InputSpec
 from swamp_dist.runs.folder import RunDir
@@ -57,7 +58,8 @@ class ResolvedStage:
     """A stage that may start on `world_size` ranks."""
 
     settings: StageSettings
-    """As given, with `model.embedding_dim` filled in from the starting weights where it was null."""
+    """As given, with `model.embedding_dim` filled in from the starting weights where it was null, and the
+    set's vocabulary where an encoder takes it."""
     embedding_dim: int
     manifest: Manifest
     inputs: tuple[InputSpec, InputSpec]
@@ -91,14 +93,21 @@ def resolve(settings: StageSettings, run_dir: RunDir, world_size: int) -> Resolv
             one message), or the run folder's newest checkpoint belongs to another training.
     """
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
-    refuse(settings, manifest, stage_problems(settings, manifest, world_size, absent=()))
+    filled = _filled(settings, manifest)
+    refuse(settings, manifest, stage_problems(filled, manifest, world_size, absent=()))
     embedding_dim, settings = stage_embedding_dim(settings), with_embedding_dim(settings)
     training = None
     if settings.train is not None:
         training = _resolve_training(settings, settings.train, manifest, world_size)
         training = _fit_newest_checkpoint(settings, run_dir, training)
     inputs = input_specs(manifest, settings.data)
+    # Not before: the training is marked by the manifest, which tells the vocabulary wherever the set lies.
+    settings = _filled(settings, manifest)
     return ResolvedStage(settings, embedding_dim, manifest, inputs, world_size, training)
+
+
+def _filled(settings: StageSettings, manifest: Manifest) -> StageSettings:
+    return settings.model_copy(update={"model": with_vocabulary(settings.model, manifest)})
 
 
 def check_before_weights(
@@ -120,7 +129,7 @@ def check_before_weights(
         resolve(settings, run_dir, world_size)
         return
     manifest = load_manifest(settings.data.shards, settings.data.recipe)
-    refuse(settings, manifest, stage_problems(settings, manifest, world_size, absent))
+    refuse(settings, manifest, stage_problems(_filled(settings, manifest), manifest, world_size, absent))
 
 
 def training_marks(
