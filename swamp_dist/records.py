@@ -261,6 +261,8 @@ class RetrievalMetrics:
     """P@k, percent."""
     map_at: Mapping[int, float] = field(default_factory=dict)
     """mAP@k, percent."""
+    folds: int = 1
+    """Blocks of entries that the figures are means over; queries and items are those of one."""
 
 
 @dataclass(frozen=True)

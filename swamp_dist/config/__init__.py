@@ -53,6 +53,7 @@ from swamp_dist.config.sources import SyntheticSplit as SyntheticSplit
 from swamp_dist.config.sources import VideoFeatureSettings as VideoFeatureSettings
 from swamp_dist.config.sources import YouCook2Source as YouCook2Source
 from swamp_dist.config.stage import EvaluateSettings as EvaluateSettings
+from swamp_dist.config.stage import FoldSettings as FoldSettings
 from swamp_dist.config.stage import StageSettings as StageSettings
 from swamp_dist.config.stage import WarningName as WarningName
 from swamp_dist.config.sweep import SweepSettings as SweepSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Count, Seed
 from swamp_dist.config.data import DataSettings
@@ -17,6 +17,15 @@ from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 WarningName = Literal["plateau", "stale_queue", "high_floor"]
 """Names of the warnings of `objective/advice.py`."""
+
+
+class FoldSettings(Settings):
+    """Consecutive blocks of a split's entries, each ranked by itself; figures are their means."""
+
+    count: Annotated[int, Field(ge=2, le=1000)] = 5
+    """Blocks."""
+    entries: Count = 1000
+    """Entries of a block; those beyond the last block are left out."""
 
 
 class EvaluateSettings(Settings):
@@ -31,6 +40,12 @@ class EvaluateSettings(Settings):
     (the published code's rule, which lets a collapsed model score well)."""
     precision_at: tuple[Count, ...] = ()
     """Cut-offs k of class-based precision P@k and mAP@k."""
+    median_rank: Literal["exact", "floor"] = "exact"
+    """Of an even number of ranks `exact` is the mean of the middle two; `floor` rounds it down, as the
+    published code of VSE++ and SCAN does."""
+    folds: FoldSettings | None = None
+    """Rank blocks of entries in the order of their keys: {count: 5, entries: 1000} on all 5,000 test images
+    is the 1K protocol of MS-COCO (Karpathy and Fei-Fei 2015). null ranks the whole split."""
     chunk: Count = 256
     """Items embedded at a time; part of the numbers' definition, not of the cluster."""
 

@@ -19,6 +19,15 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
     split = manifest.split(settings.split)
     if len(split) == 0:
         raise UserError(f"evaluate: split {settings.split!r} of {manifest.folder} has no entries.")
+    folds = settings.folds
+    if folds is not None and len(split) < folds.count * folds.entries:
+        others = [name for name, each in manifest.record.splits.items()
+                  if each.entries >= folds.count * folds.entries]  # fmt: skip
+        raise UserError(
+            f"evaluate.folds: {folds.count} blocks of {folds.entries:,} entries need "
+            f"{folds.count * folds.entries:,}; split {settings.split!r} of {manifest.folder} has "
+            f"{len(split):,}.\nFix: {_fold_fix(others)}"
+        )
     unlabelled = int((split.labels < 0).sum()) if "class" in settings.relevance else 0
     if unlabelled:
         raise UserError(
@@ -26,6 +35,12 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
             f"{settings.split!r} in {manifest.folder} have no class.\nFix: relevance = [pair], or a shard "
             "set with classes."
         )
+
+
+def _fold_fix(splits: list[str]) -> str:
+    if splits:
+        return f"evaluate on split {' or '.join(splits)}, or folds = null"
+    return "folds = null; on MS-COCO the 1K protocol takes the 5,000 images of testall"
 
 
 def check_single_pairing(data: DataSettings, split: str) -> None:

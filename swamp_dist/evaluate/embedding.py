@@ -51,6 +51,10 @@ class Embedded:
     label: Tensor
     """(n,) int64: class of that entry, -1 where it has none."""
 
+    def take(self, index: Tensor) -> Embedded:
+        """The items at these positions, (k,) int64."""
+        return Embedded(self.rows[index], self.entry[index], self.label[index])
+
 
 @dataclass(frozen=True)
 class EncodedSets:
@@ -59,6 +63,10 @@ class EncodedSets:
     rows: SetRows
     entry: Tensor
     label: Tensor
+
+    def take(self, index: Tensor) -> EncodedSets:
+        """As `Embedded.take`."""
+        return EncodedSets(self.rows.take(index), self.entry[index], self.label[index])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 A metric is named `<pair|class>/<a_to_b|b_to_a|mean>/<figure>`, for example pair/a_to_b/r_at_1; figures
 are r_at_1, r_at_5, r_at_10 and median_rank, for class relevance also map, p_at_K and map_at_K.
+`<pair|class>/both/rsum` is the sum of the three recalls of both directions.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ FORMAT = 1
 _MOST_BYTES = 2**24
 """Of result.json."""
 _DIRECTIONS = ("a_to_b", "b_to_a")
+_RECALLS = ("r_at_1", "r_at_5", "r_at_10")
+_RSUM = "both/rsum"
 _ALWAYS = ("r_at_1", "r_at_5", "r_at_10", "median_rank")
 
 
@@ -49,6 +52,8 @@ def named_metrics(metrics: Mapping[str, RetrievalMetrics], name: str) -> float:
     """The figure called `name` among metrics keyed `<pair|class>/<a_to_b|b_to_a>`."""
     check_metric_name(name, metric_names(metrics), "this evaluation")
     relevance, direction, figure = name.split("/")
+    if direction == "both":
+        return sum(_figures(metrics[f"{relevance}/{d}"])[name] for d in _DIRECTIONS for name in _RECALLS)
     directions = _DIRECTIONS if direction == "mean" else (direction,)
     values = [_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
     return sum(values) / len(values)
@@ -62,6 +67,7 @@ def metric_names(metrics: Mapping[str, RetrievalMetrics]) -> list[str]:
         figures = [f for f in next(iter(found.values()), {}) if all(f in each for each in found.values())]
         directions = [*found, *(["mean"] if len(found) == len(_DIRECTIONS) else [])]
         names += [f"{relevance}/{d}/{figure}" for d in directions for figure in figures]
+        names += [f"{relevance}/{_RSUM}"] if len(found) == len(_DIRECTIONS) else []
     return names
 
 
@@ -74,6 +80,7 @@ def promised_metrics(settings: EvaluateSettings) -> list[str]:
             cutoffs = settings.precision_at
             figures += ["map", *(f"p_at_{k}" for k in cutoffs), *(f"map_at_{k}" for k in cutoffs)]
         names += [f"{relevance}/{d}/{figure}" for d in ("a_to_b", "b_to_a", "mean") for figure in figures]
+        names.append(f"{relevance}/{_RSUM}")
     return names
 
 
@@ -229,6 +236,8 @@ def stage_results(run_dirs: Iterable[Path]) -> list[StageResult | None]:
 
 def _metrics_to_json(metrics: RetrievalMetrics) -> dict[str, Any]:
     values = dict(vars(metrics))
+    if metrics.folds == 1:  # results without folds stay as they were
+        del values["folds"]
     for name in ("precision_at", "map_at"):
         values[name] = {str(k): value for k, value in values[name].items()}
     return values

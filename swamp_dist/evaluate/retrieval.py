@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from swamp_dist.config import EvaluateSettings
+from swamp_dist.config import EvaluateSettings, FoldSettings
 from swamp_dist.data.field_inputs import FieldInputs, field_inputs
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import EntryReader
@@ -24,6 +26,7 @@ from swamp_dist.evaluate.embedding import (
     embed_split,
     encode_split,
 )
+from swamp_dist.evaluate.folds import blocks_of, entry_folds, mean_result
 from swamp_dist.evaluate.gallery import group_items, open_gallery
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
 from swamp_dist.evaluate.set_rows import PairScores, score_all
@@ -80,7 +83,26 @@ def evaluate_split(
     for embed, each in zip((embed_a, embed_b), made, strict=True):
         several = manifest.field(each.field).items
         sides.append(embed_split(embed, reader, each, num_entries, several, settings.chunk, world))
-    return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
+    keys = manifest.split(settings.split).keys(range(num_entries))
+
+    def evaluate(part_a: Tensor, part_b: Tensor) -> EvaluationResult:
+        return evaluate_embedded(sides[0].take(part_a), sides[1].take(part_b), settings, a, b, world)
+
+    if settings.folds is None:
+        return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
+    return _over_folds(evaluate, sides, keys, settings.folds)
+
+
+def _over_folds(
+    evaluate: Callable[[Tensor, Tensor], EvaluationResult],
+    sides: Sequence[Embedded | EncodedSets],
+    keys: Sequence[str],
+    folds: FoldSettings,
+) -> EvaluationResult:
+    """The mean of what `evaluate` says of the items of a and of b in every block of entries."""
+    block = entry_folds(keys, folds)
+    parts = zip(*(blocks_of(block, side.entry, folds.count) for side in sides), strict=True)
+    return mean_result([evaluate(part_a, part_b) for part_a, part_b in parts])
 
 
 def evaluate_set_split(
@@ -112,7 +134,29 @@ def evaluate_set_split(
         for encode, each in zip((encode_a, encode_b), inputs, strict=True)
     )
     scores = score_all(side_a.rows, side_b.rows, score, world)
-    return evaluate_scores(scores, side_a, side_b, settings, a, b, world)
+    keys = manifest.split(settings.split).keys(range(num_entries))
+    return evaluate_all_scores(scores, side_a, side_b, keys, settings, a, b, world)
+
+
+def evaluate_all_scores(
+    scores: Tensor,
+    side_a: Embedded | EncodedSets,
+    side_b: Embedded | EncodedSets,
+    keys: Sequence[str],
+    settings: EvaluateSettings,
+    a: str,
+    b: str,
+    world: World,
+) -> EvaluationResult:
+    """`evaluate_scores`, by blocks of entries where the settings say so; `keys` are those of all entries."""
+
+    def evaluate(part_a: Tensor, part_b: Tensor) -> EvaluationResult:
+        some = scores[part_a][:, part_b]
+        return evaluate_scores(some, side_a.take(part_a), side_b.take(part_b), settings, a, b, world)
+
+    if settings.folds is None:
+        return evaluate_scores(scores, side_a, side_b, settings, a, b, world)
+    return _over_folds(evaluate, (side_a, side_b), keys, settings.folds)
 
 
 def evaluate_scores(
@@ -208,7 +252,7 @@ def _figures(
     cutoffs = settings.precision_at if relevance == "class" else None
     raw = rank(query, groups, gallery_groups, cutoffs)
     num_items = len(gallery_groups)
-    found = ranking.figures(raw, num_items, settings.ties, cutoffs or ())
+    found = _published_median(ranking.figures(raw, num_items, settings.ties, cutoffs or ()), settings)
     return found, chance(num_items, ranking.relevant_counts(groups, gallery_groups).cpu(), cutoffs)
 
 
@@ -226,6 +270,12 @@ def _rank_queries(
         rows = slice(start, start + step)
         raw[rows] = rank_tile(rows)
     return sum_over_ranks(raw, world).cpu()
+
+
+def _published_median(figures: ranking.Figures, settings: EvaluateSettings) -> ranking.Figures:
+    if settings.median_rank == "exact":
+        return figures
+    return replace(figures, median_rank=float(math.floor(figures.median_rank)))
 
 
 def _metrics(

@@ -197,7 +197,7 @@ def _compare(
 
 
 _NAMES = {"r_at": "R", "p_at": "P", "map_at": "mAP"}
-_DIRECTIONS = {"a_to_b": "a->b", "b_to_a": "b->a", "mean": "both ways"}
+_DIRECTIONS = {"a_to_b": "a->b", "b_to_a": "b->a", "mean": "both ways", "both": ""}
 
 
 def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
@@ -208,9 +208,8 @@ def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
     name, _, cutoff = figure.rpartition("_")
     plain = {"median_rank": "MedR", "map": "mAP"}
     short = plain.get(figure) or (f"{_NAMES[name]}@{cutoff}" if name in _NAMES else figure)
-    return (
-        f"{relevance} {first.direction if first else _DIRECTIONS.get(direction, direction)} {short}".strip()
-    )
+    named = first.direction if first else _DIRECTIONS.get(direction, direction)
+    return " ".join(part for part in (relevance, named, short) if part)
 
 
 def _notes(

@@ -57,6 +57,13 @@ def numbered_keys(identities: Sequence[str]) -> list[str]:
     return keys
 
 
+def placed_keys(keys: Sequence[str]) -> list[str]:
+    """Keys that sort as the rows do, whose order a protocol may need, and differ where ids repeat:
+    000012_v_ID."""
+    digits = max(6, len(str(len(keys))))
+    return [f"{row:0{digits}d}_{key}" for row, key in enumerate(keys)]
+
+
 def is_held_out(group: str, share: float) -> bool:
     """Whether a video (or movie) belongs to the validation share: a keyed hash of its id, the same on
     every machine and for every list that it is in. A larger share contains every smaller one.

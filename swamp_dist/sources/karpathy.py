@@ -6,15 +6,15 @@ text. The first five count; some images of COCO have six or seven.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from swamp_dist.config import KarpathySource
 from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.plain_files import NotPlainError, parse_json, read_plain_file
 from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources.captions import Caption, kept_texts
-from swamp_dist.sources.entry_keys import entry_key
+from swamp_dist.sources.entry_keys import entry_key, placed_keys
 from swamp_dist.sources.image_files import image_path, read_image
 from swamp_dist.sources.raw_files import check_files
 
@@ -82,11 +82,17 @@ def open_splits(settings: KarpathySource) -> Mapping[str, RawSplit]:
         found[name][photo.key] = photo
     if empty := [name for name in wanted if not found[name]]:
         raise UserError(f"{settings.file}: no image in split {', '.join(empty)}.\nFix: source.splits")
-    splits = {name: Photos(settings, list(photos.values())) for name, photos in found.items()}
+    splits = {name: Photos(settings, _placed(photos.values())) for name, photos in found.items()}
     return {
         name: RawSplit([photo.key for photo in each.photos], each.read, each.all_texts)
         for name, each in splits.items()
     }
+
+
+def _placed(photos: Collection[Photo]) -> list[Photo]:
+    """With keys that sort as the file does: the folds of a protocol are blocks of it."""
+    keys = placed_keys([photo.key for photo in photos])
+    return [replace(photo, key=key) for photo, key in zip(photos, keys, strict=True)]
 
 
 def item_fields(settings: KarpathySource) -> frozenset[str]:

@@ -18,7 +18,7 @@ from swamp_dist.errors import BadEntry, UserError
 from swamp_dist.npy_files import NpyRows
 from swamp_dist.records import RawSplit, Sample
 from swamp_dist.sources.captions import Caption, kept_texts
-from swamp_dist.sources.entry_keys import numbered_keys
+from swamp_dist.sources.entry_keys import entry_key, placed_keys
 from swamp_dist.sources.raw_files import check_files
 
 REGIONS = "regions"
@@ -131,7 +131,9 @@ def _open_split(settings: ScanSource, name: str) -> Images:
     ids = _read_ids(settings, name, count)
     taken = count if name != "dev" or settings.dev_images is None else min(count, settings.dev_images)
     step = 1 if len(rows) == count else per
-    return Images(settings, name, captions, rows, step, numbered_keys(ids)[:taken], ids)
+    return Images(
+        settings, name, captions, rows, step, placed_keys([entry_key(each) for each in ids])[:taken], ids
+    )
 
 
 def _open_features(settings: ScanSource, name: str) -> NpyRows:

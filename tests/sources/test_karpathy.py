@@ -33,7 +33,7 @@ def test_an_image_is_an_entry_with_its_bytes_and_first_five_captions(tmp_path: P
     write_karpathy(tmp_path, {"train": 2, "val": 1, "test": 1}, per=7)
     splits = open_splits(source(tmp_path))
     assert {name: list(split.keys) for name, split in splits.items()} == {
-        "train": ["v_0", "v_1"], "dev": ["v_2"], "test": ["v_3"],
+        "train": ["000000_v_0", "000001_v_1"], "dev": ["000000_v_2"], "test": ["000000_v_3"],
     }  # fmt: skip
     sample = splits["train"].read(1)
     assert sample.fields == {"image": (tmp_path / "images" / "1.jpg").read_bytes()}
@@ -115,6 +115,6 @@ def test_an_image_that_does_not_decode_is_counted(tmp_path: Path) -> None:
     assert str(manifest.field("image")) == "image"
     coverage, _ = read_coverage(tmp_path / "toy")
     assert coverage is not None
-    assert coverage.splits["train"].skipped["image cut short"].first == ("v_2",)
+    assert coverage.splits["train"].skipped["image cut short"].first == ("000002_v_2",)
     with pytest.raises(UserError, match="v_2"):
         build_shards(recipe.model_copy(update={"on_missing": "fail"}), tmp_path / "other")

@@ -32,7 +32,7 @@ def samples(settings: ScanSource, split: str = "train") -> list[Sample]:
 def test_an_image_is_an_entry_with_its_regions_and_five_captions(tmp_path: Path, repeat: bool) -> None:
     features = write_scan(tmp_path, "train", 4, repeat=repeat)
     found = samples(source(tmp_path))
-    assert [sample.key for sample in found] == [f"v_{1000 + i}" for i in range(4)]
+    assert [sample.key for sample in found] == [f"{i:06d}_v_{1000 + i}" for i in range(4)]
     for sample, regions in zip(found, features, strict=True):
         np.testing.assert_array_equal(np.asarray(sample.fields["regions"]), regions)
     texts = [tuple(caption(i, n) for n in range(5)) for i in range(4)]
@@ -74,12 +74,12 @@ def test_ids_are_those_of_images_or_of_captions_or_numbers(tmp_path: Path) -> No
     write_scan(tmp_path, "train", 2)
     ids = tmp_path / "train_ids.txt"
     ids.write_text("\n".join(str(i // 5) + ".jpg" for i in range(10)))
-    assert open_splits(source(tmp_path))["train"].keys == ["x_0-pjpg", "x_1-pjpg"]
+    assert open_splits(source(tmp_path))["train"].keys == ["000000_x_0-pjpg", "000001_x_1-pjpg"]
     ids.write_text("1\n2\n3\n")
     with pytest.raises(UserError, match="3 ids, for 2 images with 5 captions"):
         open_splits(source(tmp_path))
     ids.unlink()
-    assert open_splits(source(tmp_path))["train"].keys == ["v_0", "v_1"]
+    assert open_splits(source(tmp_path))["train"].keys == ["000000_v_0", "000001_v_1"]
 
 
 def test_rows_that_match_neither_count_are_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_set_is_built_with_ragged_regions_and_float16_overflow_is_counted(tmp_
     assert str(manifest.field("text")) == "text (items)"
     coverage, _ = read_coverage(tmp_path / "toy")
     assert coverage is not None
-    assert coverage.splits["train"].skipped["values not finite"].first == ("v_1002",)
+    assert coverage.splits["train"].skipped["values not finite"].first == ("000002_v_1002",)
     (entry,) = open_reader(manifest, "train", ("regions", "text")).read([0])
     image = int(entry.text["id"]) - 1000
     assert np.array_equal(entry.arrays["regions"], features[image].astype(np.float16))
