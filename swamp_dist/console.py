@@ -48,7 +48,7 @@ def columns_that_fit(
     """
     shown = list(range(len(widths)))
     for column in droppable:
-        if room is None or sum(widths[c] for c in shown) + gap * (len(shown) - 1) <= room:
+        if room is None or sum(widths[c] + gap for c in shown) <= room:  # rich pads the last one too
             break
         shown.remove(column)
     return shown

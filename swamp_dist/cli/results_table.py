@@ -97,7 +97,7 @@ def _drawn(grid: Grid, folder: str, widths: Sequence[int]) -> Table:
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     for place, (name, width) in enumerate(zip(grid.header, widths, strict=True)):
         side: Literal["left", "right"] = "right" if place else "left"
-        drawn.add_column(cell(name), justify=side, overflow="fold", vertical="bottom", min_width=width)
+        drawn.add_column(cell(name), justify=side, overflow="fold", vertical="bottom", width=width)
     for row in grid.rows:
         drawn.add_row(*map(cell, (row[0].removeprefix(folder), *row[1:])))
     return drawn
@@ -108,7 +108,7 @@ def _differences(grid: Grid, folder: str, room: int) -> list[RenderableType]:
     rows = tuple((row[0].removeprefix(folder), row[1].removeprefix(folder), *row[2:]) for row in grid.rows)
     short = Grid(grid.title, grid.header, rows, grid.notes)
     widths = [max(map(len, column)) for column in _columns(short)]
-    if sum(widths) + _GAP * (len(widths) - 1) <= room:
+    if sum(width + _GAP for width in widths) <= room:
         return [_drawn(short, "", widths)]
     parts: list[RenderableType] = [cell(grid.title)]
     for (label, against), lines in itertools.groupby(rows, key=lambda row: row[:2]):

@@ -30,6 +30,8 @@ def missing_raw_paths(settings: ShardSettings) -> list[tuple[str, Path]]:
     made = [getattr(source, name) for name, field in fields.items() if is_of_working_folder(field)]
     if settings.words is not None and not any(_is_inside(settings.words.vectors, folder) for folder in made):
         found.append(("words.vectors", settings.words.vectors))
+    if settings.vocabulary is not None and settings.vocabulary.file is not None:
+        found.append(("vocabulary.file", settings.vocabulary.file))
     return [(key, path) for key, path in dict.fromkeys(found) if not path.exists()]
 
 

@@ -121,6 +121,8 @@ def test_every_line_fits_and_names_stay_whole(columns: int, view: str) -> None:
     assert max(map(len, lines)) <= columns
     assert all(any(name in line.split() or f"*/{name}" in line.split() for line in lines) for name in names)
     assert any("R@1" in line for line in lines)
+    if view == "table":  # all cells of a row are there, the number of runs in the last one
+        assert {line.split()[-1] for line in lines if line.startswith("seed-")} == {"1"}
     assert "…" not in out.getvalue()
     if view == "table" and columns == 80:
         assert "left out for want of room" in out.getvalue()

@@ -5,11 +5,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from swamp_dist.config import StageSettings
 from swamp_dist.monitor.status import BestMetric, RunStatus, look
-from swamp_dist.pipelines.live_view import live_view, pending_status
+from swamp_dist.pipelines.live_view import _Paces, _screen, live_view, pending_status
 from swamp_dist.pipelines.plan import PlannedStage
 from swamp_dist.runs.folder import RunDir
 from tests.runs.written_runs import DEAD, own_mark, owned_by, started, write
@@ -114,3 +115,35 @@ def test_a_stage_waits_until_this_pipeline_starts_it(tmp_path: Path) -> None:
     )  # its task has not ended: it tries again
     run_dir.append_event("submitted", job="7")
     assert pending_status(stage(tmp_path), began).state == "queued"
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_terminal_is_never_too_small(columns: int) -> None:
+    done = replace(RUNNING, state="done", seconds_left=None)
+    runs = [
+        replace(
+            done if n < 40 else RUNNING if n < 42 else WAITING,
+            key=f"seed-{n}/finetune-contrastive-pretrained",
+        )
+        for n in range(63)
+    ]
+    out = io.StringIO()
+    console = Console(file=out, width=columns, height=24)
+    console.print(_screen(runs, console, _Paces(1)))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= columns
+    assert lines[0] == "40 of 63 done, 2 running"
+    assert [line.split()[:2] for line in lines[2:4]] == [
+        [f"seed-{n}/finetune-contrastive-pretrained", "running"] for n in (40, 41)
+    ]
+    assert lines[-1].startswith("not shown: ")
+    assert lines[-1].endswith("40 done")
+
+
+def test_a_log_says_how_many_are_done() -> None:
+    out = io.StringIO()
+    with live_view(Console(file=out, width=200), line_seconds=1000) as report:
+        report([RUNNING, replace(WAITING, key="post")])
+        report([replace(RUNNING, state="done", seconds_left=None), replace(WAITING, key="post")])
+    assert lines(out)[-1].startswith("1 of 2 done, about ")
