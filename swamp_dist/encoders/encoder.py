@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from swamp_dist.bounds import Scale
@@ -97,6 +98,19 @@ class Encoder(Settings, abc.ABC):
     def load_start(self, network: nn.Module) -> None:  # noqa: B027 # most kinds have nothing to load
         """Put weights that the settings name into a network that `build` made, where a stage starts from no
         weights of an earlier one."""
+
+    def own_files(self, from_files: bool) -> Mapping[str, Sequence[Path]]:
+        """Files whose content decides the network or what it starts from, by the setting that names them.
+        Checkpoints record their hash, so that other content behind the same path is another training.
+
+        Args:
+            from_files: whether `load_start` is called where a training begins.
+        """
+        return {}
+
+    def libraries(self) -> tuple[str, ...]:
+        """Packages besides torch that make the network; a result records their versions."""
+        return ()
 
     def tokenizer(self) -> Tokenizer | None:
         """What makes tokens of texts for this encoder; None for encoders that take none."""

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, WEIGHTS_INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_MORE_TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
 _MOST_JSON_BYTES = 2**26
 _SURPRISES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
 """What the library raises on folders that are not whole."""
@@ -96,6 +102,17 @@ class HfTextSettings(Encoder):
 
         if isinstance(network, HfTextNetwork):
             network.load(weight_files(self.folder))
+
+    def own_files(self, from_files: bool) -> Mapping[str, Sequence[Path]]:
+        """What describes the model and its tokenizer, and the weights where they are read."""
+        names = (CONFIG, *_TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)
+        described = [self.folder / name for name in names if (self.folder / name).is_file()]
+        weights = {"weights": weight_files(self.folder)} if from_files else {}
+        return {"folder": described, **weights}
+
+    def libraries(self) -> tuple[str, ...]:
+        """transformers, and what splits texts for it."""
+        return "transformers", "tokenizers"
 
     def cost(self, rows: int, spec: InputSpec, embedding_dim: int) -> EncoderCost:
         """Counted on the network itself, on the meta device, for texts of `max_tokens`.

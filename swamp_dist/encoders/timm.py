@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -73,6 +73,14 @@ class TimmSettings(Encoder):
 
         if self.weights is not None and isinstance(network, TimmNetwork):
             network.load(self.weights, _model(self.name).classifier)
+
+    def own_files(self, from_files: bool) -> Mapping[str, Sequence[Path]]:
+        """The file of weights, where it is read."""
+        return {"weights": [self.weights]} if from_files and self.weights is not None else {}
+
+    def libraries(self) -> tuple[str, ...]:
+        """timm, and torchvision that it imports."""
+        return "timm", "torchvision"
 
     def cost(self, rows: int, spec: InputSpec, embedding_dim: int) -> EncoderCost:
         """Counted on the network itself, on the meta device: no formula covers every model.

@@ -3,6 +3,7 @@ secrets."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -20,6 +21,8 @@ from swamp_dist.runs.folder import RunDir
 if TYPE_CHECKING:
     from swamp_dist.distributed import World  # brings torch, which the command line does without
 
+ENCODER_FILES = "encoder_files_sha256"
+"""Of a result: as `encoder_files_sha256` gives them."""
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy", "pillow")
 
 
@@ -45,14 +48,26 @@ def provenance(
         "shards_sha256": shards_hash,
         **({"blend_sha256": dict(blend_hashes)} if blend_hashes else {}),
         "initial_weights_sha256": initial_sha256,
-        "versions": _versions() | decoder_versions(),
+        **_encoder_files(settings),
+        "versions": _versions(settings) | decoder_versions(),
         "python": platform.python_version(),
         "git": git_state(),
     }
 
 
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+def _encoder_files(settings: StageSettings) -> dict[str, object]:
+    found = encoder_files_sha256(settings)
+    return {ENCODER_FILES: found} if found else {}
+
+
+def _versions(settings: StageSettings) -> dict[str, str]:
+    """Versions of what computes the stage, the libraries of its encoders included."""
+    own = (*settings.model.a.libraries(), *settings.model.b.libraries())
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    for name in own:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # torchvision may be absent
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def submission_facts(
@@ -70,7 +85,8 @@ def submission_facts(
         "shards_sha256": shards_hash,
         **({"blend_sha256": dict(blend_hashes)} if blend_hashes else {}),
         "initial_weights_sha256": None if initial is None else weights_sha256(initial),
-        "versions": _versions(),
+        **_encoder_files(settings),
+        "versions": _versions(settings),
         "python": platform.python_version(),
         "git": git_state(),
     }
@@ -129,8 +145,36 @@ def weights_sha256(source: Path) -> str | None:
     path = weights_file(source)
     if not path.is_file():
         return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(system_error(error)) from None
+    return files_sha256([path])
+
+
+def encoder_files_sha256(settings: StageSettings) -> dict[str, str]:
+    """Hashes of the files that the encoders' settings name and this stage reads, by setting.
+
+    Raises:
+        UserError: one is absent or cannot be read.
+    """
+    initial = settings.weights if settings.train is None else settings.train.init_from
+    return {
+        f"model.{side}.{name}": files_sha256(files)
+        for side, encoder in (("a", settings.model.a), ("b", settings.model.b))
+        for name, files in encoder.own_files(from_files=initial is None).items()
+    }
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """Hash of a file or, of several, of their names and hashes.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    found = []
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                found.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+        except OSError as error:
+            raise UserError(system_error(error)) from None
+    if len(found) == 1:
+        return found[0][1]
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in found).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from swamp_dist.loading import describe, dump, load_dumped
 from swamp_dist.records import JobState, StageResult
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
-from swamp_dist.runs.provenance import weights_sha256
+from swamp_dist.runs.provenance import ENCODER_FILES, encoder_files_sha256, weights_sha256
 from swamp_dist.settings import is_below, same_result_keys
 from swamp_dist.stage.longer import check_checkpoints, more_epochs
 from swamp_dist.stage.resolve import ResolvedStage, resolve
@@ -148,6 +149,15 @@ def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = F
     present = None if initial is None else weights_sha256(initial)
     if not differences and present not in (None, result.provenance.get("initial_weights_sha256")):
         differences = [f"{initial}: its weights have changed since"]
+    recorded = result.provenance.get(ENCODER_FILES)
+    if not differences and isinstance(recorded, dict):
+        with contextlib.suppress(UserError):  # a finished stage does not need the files any more
+            present_files = encoder_files_sha256(settings)
+            differences = [
+                f"{key}: its files have changed since (made with sha256 {recorded[key]}, found {digest})"
+                for key, digest in present_files.items()
+                if recorded.get(key, digest) != digest
+            ]
     if differences:
         listed = "\n  ".join(differences)
         fix = "Choose another --run-dir, or move that folder away to make it anew."

@@ -20,12 +20,19 @@ from swamp_dist.data.vocabulary import with_vocabulary
 from swamp_dist.file_names import weights_file
 from swamp_dist.records import BatchPlan, InputSpec
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.runs.provenance import weights_sha256
+from swamp_dist.runs.provenance import encoder_files_sha256, weights_sha256
 from swamp_dist.stage.longer import planned_epochs
 from swamp_dist.stage.problems import refuse, stage_problems, still_to_come, validation_of, word_source
 from swamp_dist.train.checkpoint_folder import BrokenError, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import read_meta
-from swamp_dist.train.fingerprint import EPOCHS, accept_longer, check_fingerprint, default_marks, fingerprint
+from swamp_dist.train.fingerprint import (
+    EPOCHS,
+    FILES_MARK,
+    accept_longer,
+    check_fingerprint,
+    default_marks,
+    fingerprint,
+)
 from swamp_dist.train.weights_header import (
     stage_embedding_dim,
     with_embedding_dim,
@@ -135,11 +142,13 @@ def check_before_weights(
 def training_marks(
     settings: StageSettings, data_hash: str, blend_hashes: Mapping[str, str] | None = None
 ) -> dict[str, object]:
-    """The fingerprint of a training together with the weights it starts from."""
+    """The fingerprint of a training together with the weights that it starts from and the files that its
+    encoders name."""
     marks = fingerprint(settings, data_hash, blend_hashes)
-    if settings.train is not None and settings.train.init_from is not None:
-        marks["train.init_from (sha256)"] = _checked_sha256(settings.train.init_from)
-    return marks
+    initial = None if settings.train is None else settings.train.init_from
+    if initial is not None:
+        marks["train.init_from (sha256)"] = _checked_sha256(initial)
+    return marks | {f"{key}{FILES_MARK}": digest for key, digest in encoder_files_sha256(settings).items()}
 
 
 def _checked_sha256(source: Path) -> str | None:

@@ -14,6 +14,8 @@ from swamp_dist.settings import is_below, same_result_keys
 
 EPOCHS = "train.epochs"
 """Mark of the epochs that a cosine schedule is laid over."""
+FILES_MARK = " (sha256 of files)"
+"""Ends the keys of marks that are hashes of files which encoders name."""
 _TOLD_OTHERWISE = {"shards", "lanes", "blend"}
 """Of `data`: the manifests' hashes and the number of lanes stand for them."""
 
@@ -87,7 +89,8 @@ def check_fingerprint(
             mend it.
     """
     saved = {key: value for key, value in defaults.items() if key in current} | _renamed(saved)
-    keys = [key for key in sorted({*saved, *current}) if _shown(saved, key) != _shown(current, key)]
+    unknown = {key for key in current if key.endswith(FILES_MARK) and key not in saved}  # of earlier versions
+    keys = [key for key in sorted({*saved, *current} - unknown) if _shown(saved, key) != _shown(current, key)]
     if not keys:
         return
     rows = [("setting", "was", "asked", "fix")]
@@ -122,6 +125,8 @@ def _shown(values: Mapping[str, object], key: str) -> str:
 
 
 def _fix(saved: Mapping[str, object], key: str) -> str:
+    if key.endswith(FILES_MARK):
+        return "bring back the files that it began with"
     if key == "data.manifest" or (key.startswith("data.blend.") and key.endswith(".manifest")):
         return f"{key.removesuffix('manifest')}shards=<the shard set it began with>"
     return f"{key}={_shown(saved, key)}" if key in saved else f"remove {key}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from swamp_dist.encoders.libraries import import_timm, library_problem
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import build_encoder
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.stage.resolve import resolve
+from swamp_dist.stage.resolve import resolve, training_marks
 from swamp_dist.stage.run import run_stage
+from swamp_dist.train.fingerprint import FILES_MARK, check_fingerprint, default_marks
 from swamp_dist.train.loop import Preempted
 from tests.data.image_sets import build_raw
 from tests.encoders.tiny_text_models import save_text_model
-from tests.end_to_end.command import swamp
+from tests.end_to_end.command import refused, sha256, swamp
 from tests.ranks import run_on_ranks
 from tests.train.test_loop import _run, _StopAfter
 
@@ -116,6 +118,29 @@ def test_every_problem_is_told_before_a_rank_starts(files: Path, tmp_path: Path)
     resolve(stage(files), RunDir(tmp_path / "run"), 2)
 
 
+def test_other_files_behind_the_same_path_are_another_training(files: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(files / "text", own / "text")
+    shutil.copy(files / "image.safetensors", own)
+    shutil.copytree(files / "set", own / "set")
+    settings = stage(own)
+    before = training_marks(settings, "hash")
+    hashed = {key for key in before if key.endswith(FILES_MARK)}
+    assert hashed == {f"model.{name}{FILES_MARK}" for name in ("a.folder", "a.weights", "b.weights")}
+    check_fingerprint({k: v for k, v in before.items() if k not in hashed}, before, default_marks(settings))
+    for name in ("image.safetensors", "text/model.safetensors", "text/config.json"):
+        content = (own / name).read_bytes()
+        (own / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UserError, match=r"sha256 of files\) .*bring back the files that it began with"):
+            check_fingerprint(before, training_marks(settings, "hash"), default_marks(settings))
+        (own / name).write_bytes(content)
+    check_fingerprint(before, training_marks(settings, "hash"), default_marks(settings))
+    later = tree(own)
+    later["train"]["init_from"] = str(own / "run")
+    marks = training_marks(StageSettings.model_validate(later), "hash")
+    assert {key for key in marks if key.endswith(FILES_MARK)} == {f"model.a.folder{FILES_MARK}"}
+
+
 def test_frozen_weights_are_priced_as_memory_alone(files: Path) -> None:
     settings = stage(files)
     inputs = known_inputs(settings)
@@ -151,7 +176,18 @@ def test_the_commands_train_price_and_refuse_such_a_job(files: Path, tmp_path: P
     job.write_text(json.dumps(tree(files)))
     done = swamp("run", job, "--run-dir", run_dir, "train.epochs=1")
     assert done.code == 0, done.said
-    assert json.loads((run_dir / "result.json").read_text())["steps"] == 3
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["steps"] == 3
+    assert result["provenance"]["encoder_files_sha256"]["model.b.weights"] == sha256(
+        files / "image.safetensors"
+    )
+    assert {"timm", "transformers", "tokenizers"} < result["provenance"]["versions"].keys()
+    config = files / "text" / "config.json"
+    said = config.read_text()
+    config.write_text(said + " ")
+    changed = swamp("run", job, "--run-dir", run_dir, "train.epochs=1")
+    config.write_text(said)
+    refused(changed, "model.a.folder: its files have changed since")
     model = load_model(run_dir, device="cpu")
     assert model.embed("text", ["the cat", "a dog"]).shape == (2, 8)
     priced = swamp("show", job, "--cost", "--gpus-per-node", "2")
@@ -165,9 +201,9 @@ def test_the_commands_train_price_and_refuse_such_a_job(files: Path, tmp_path: P
         ("model.b.name=test_resnot", "encoder timm: no model 'test_resnot' in timm"),
         (f"model.a.folder={tmp_path}", "no config.json there"),
     ):
-        refused = swamp("run", job, "--run-dir", tmp_path / "refused", change)
-        assert refused.code == 2
-        assert said in " ".join(refused.said.split())
+        ended = swamp("run", job, "--run-dir", tmp_path / "refused", change)
+        assert ended.code == 2
+        assert said in " ".join(ended.said.split())
         assert not (tmp_path / "refused" / "events.jsonl").exists()
 
 
