@@ -42,15 +42,18 @@ class Setting:
     is_default: bool
 
 
-def load(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
+def load(path: Path, kind: type[S], overrides: Sequence[str] = (), *, is_dump: bool = False) -> S:
     """The settings of a file, its `base` files and `key=value` overrides, checked as a whole.
 
     Paths of a file are relative to it, those of overrides to the working folder; see `input_paths.py`.
 
+    Args:
+        is_dump: `dump` wrote the file: its paths are relative to the working folder too.
+
     Raises:
         UserError: one message with every problem: key, line, what was expected and found, a suggestion.
     """
-    return _checked(*_whole_tree(path, kind, overrides), kind, str(path))
+    return _checked(*_whole_tree(path, kind, overrides), kind, str(path), is_dump)
 
 
 def from_values(values: Mapping[str, Any], kind: type[S], title: str, overrides: Sequence[str] = ()) -> S:
@@ -106,11 +109,11 @@ def plain_values(values: Mapping[str, Any], title: str) -> dict[str, Any]:
     return copied
 
 
-def _checked(tree: YamlTree, problems: list[Problem], kind: type[S], title: str) -> S:
+def _checked(tree: YamlTree, problems: list[Problem], kind: type[S], title: str, is_dump: bool = False) -> S:
     _drop_inherited(tree, kind)
     settings, mistakes = _validate(tree, kind)
     problems += mistakes
-    if settings is not None:
+    if settings is not None and not is_dump:
         settings, mistakes = resolve_paths(settings, tree.origin)
         problems += mistakes
     if settings is None or problems:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from swamp_dist.config import LocalCluster, StageSettings
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
 from swamp_dist.file_names import checkpoint_of, run_of, weights_file
-from swamp_dist.loading import from_values, load, load_dumped, override_texts
+from swamp_dist.loading import from_values, load_dumped, override_texts
 from swamp_dist.printable import printable
 from swamp_dist.records import StageResult
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.stage_file import load_stage
 
 logger = logging.getLogger(__name__)
 Job = Path | str | Mapping[str, Any] | StageSettings
@@ -171,7 +172,7 @@ def _read(job: Job, overrides: Mapping[str, Any]) -> StageSettings:
         return from_values(job.model_dump(mode="json"), StageSettings, "job", texts)
     if isinstance(job, Mapping):
         return from_values(job, StageSettings, "job", texts)
-    return load(Path(job), StageSettings, texts)
+    return load_stage(Path(job), texts)
 
 
 def _run_folder(source: Job) -> RunDir | None:

@@ -12,10 +12,11 @@ import typer
 from swamp_dist.cli.app import Overrides, app
 from swamp_dist.cli.ending import say_ending
 from swamp_dist.cli.printing import say, warn_of
-from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
+from swamp_dist.config import ClusterSettings, SizedCluster
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError
-from swamp_dist.loading import load, load_cluster
+from swamp_dist.loading import load_cluster
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.stage_file import load_stage
 
 if TYPE_CHECKING:
     from swamp_dist.backends.protocols import Backend, StageRef
@@ -53,7 +54,7 @@ def submit(
     from swamp_dist.stage.longer import go_on
     from swamp_dist.stage.open import open_run
 
-    settings, where = load(job, StageSettings, overrides or ()), load_cluster(cluster)
+    settings, where = load_stage(job, overrides or ()), load_cluster(cluster)
     folder, backend = RunDir(run_dir or Path("runs") / settings.name), open_backend(where)
     if not dry_run and not folder.done:
         backend.check()

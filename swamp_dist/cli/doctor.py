@@ -13,9 +13,8 @@ import typer
 
 from swamp_dist.cli.app import app
 from swamp_dist.cli.printing import say
-from swamp_dist.config import StageSettings
 from swamp_dist.errors import ExitCode, UserError
-from swamp_dist.loading import load, load_cluster
+from swamp_dist.loading import load_cluster
 
 if TYPE_CHECKING:
     from swamp_dist.records import Finding, Place
@@ -62,9 +61,10 @@ def doctor(
     from swamp_dist.doctor.finding import Subject
     from swamp_dist.doctor.nodes import look_on_nodes, refused
     from swamp_dist.runs.folder import RunDir
+    from swamp_dist.runs.stage_file import load_stage
 
     subject = Subject(
-        load(job, StageSettings, ()) if job is not None else None,
+        load_stage(job) if job is not None else None,
         RunDir(run_dir) if run_dir is not None else None,
         load_cluster(cluster) if cluster is not None else None,
         ranks,

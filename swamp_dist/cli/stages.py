@@ -22,6 +22,7 @@ from swamp_dist.config.own_tars import import_hint
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import describe, kind_of, load
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.stage_file import is_run_stage, load_stage
 
 _KINDS: dict[type[Settings], str] = {
     StageSettings: "job",
@@ -43,7 +44,7 @@ def run(
     Ctrl-C, SIGTERM, SIGUSR2 and a closed terminal save at the next step and end with code 75.
     A second Ctrl-C kills at once (code 130); what was committed stays.
     """
-    settings = load(job, StageSettings, overrides or ())
+    settings = load_stage(job, overrides or ())
     folder = RunDir(run_dir or Path("runs") / settings.name)
     raise typer.Exit(run_here(settings, folder, ranks))
 
@@ -81,7 +82,7 @@ def show(
 ) -> None:
     """Check a file and explain every setting it resolves to."""
     kind = kind_of(file)
-    settings: Settings = load(file, kind, overrides or ())
+    settings: Settings = load(file, kind, overrides or (), is_dump=is_run_stage(file))
     if cost:
         from swamp_dist.costs.table import cost_table
 

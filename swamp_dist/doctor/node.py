@@ -14,14 +14,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from swamp_dist.config import StageSettings
 from swamp_dist.doctor.examine import HERE
 from swamp_dist.doctor.finding import Check, Subject, run_checks
 from swamp_dist.environment import node_name
 from swamp_dist.errors import UserError
-from swamp_dist.loading import load
 from swamp_dist.records import Finding
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.runs.stage_file import load_stage
 
 MARK = "swamp-doctor-node "
 """How the line begins that a node prints; modules and shells may print others."""
@@ -86,7 +85,7 @@ def examine_node(chosen: argparse.Namespace) -> list[Finding]:
     }
     found: list[Finding] = []
     try:
-        job = load(chosen.job, StageSettings, ()) if chosen.job is not None else None
+        job = load_stage(chosen.job) if chosen.job is not None else None
     except UserError as error:
         job, said = None, " ".join(str(error).split())
         found.append(Finding("job", "problem", said, "the job file has to be where all nodes see it"))

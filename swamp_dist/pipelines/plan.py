@@ -18,6 +18,7 @@ from swamp_dist.origins import said_where
 from swamp_dist.pipelines.matrix import cells, substitute
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import GraphNode
+from swamp_dist.runs.stage_file import load_stage
 from swamp_dist.stage.open import check_finished
 from swamp_dist.train.weights_header import starting_points
 
@@ -154,7 +155,7 @@ def _cell_stages(
         names = {**cell.values, **runs}
         try:
             overrides = _fill_in((*stage.overrides, *settings.overrides), names)
-            loaded = load(stage.job, StageSettings, overrides)
+            loaded = load_stage(stage.job, overrides)
         except UserError as error:
             problems.append(f"stage {name}: {error}")
             continue

@@ -154,7 +154,7 @@ def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = F
         with contextlib.suppress(UserError):  # a finished stage does not need the files any more
             present_files = encoder_files_sha256(settings)
             differences = [
-                f"{key}: its files have changed since (made with sha256 {recorded[key]}, found {digest})"
+                f"{key}: its files have changed since: was sha256 {recorded[key]}, found {digest}"
                 for key, digest in present_files.items()
                 if recorded.get(key, digest) != digest
             ]
