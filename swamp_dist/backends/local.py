@@ -8,14 +8,21 @@ import logging
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, final
 
 from swamp_dist.backends.first_failure import Ending, first_failure, last_words, whole_error
+from swamp_dist.backends.local_ranks import (
+    POLL_SECONDS,
+    TO_RANKS,
+    LocalRank,
+    end_ranks,
+    forward_signals,
+    wait_for,
+)
 from swamp_dist.backends.protocols import Backend, Report, StageRef
 from swamp_dist.backends.rank_process import (
     die_with_parent,
@@ -30,12 +37,8 @@ from swamp_dist.printable import log_lines_to
 from swamp_dist.runs.events import stopped_by_alarm
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.processes import own_mark
-from swamp_dist.stop_requests import listen
 
 logger = logging.getLogger(__name__)
-_TO_RANKS: dict[int, int] = {signal.SIGINT: signal.SIGTERM}
-"""Ctrl-C asks the ranks to save and stop, as a scheduler does."""
-_POLL_SECONDS = 0.05
 
 _AGREED = {ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.REQUEUE}
 """Codes that all ranks of a stage end with together: the others get time to do the same."""
@@ -63,50 +66,6 @@ class LocalBackend(Backend):
     def describe(self, stage: StageRef) -> str:
         """What would be started."""
         return f"would run {self.world_size} ranks on this machine in {stage.run_dir.path}"
-
-
-@dataclass
-class _Rank:
-    number: int
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    log_from: int
-    """Size of its log file before it started: what stands there already is of earlier runs."""
-    ended_at: float = float("inf")
-    """When its end was seen, by the monotonic clock."""
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
-        code = self.process.poll()
-        if code is not None:
-            self.ended_at = min(self.ended_at, time.monotonic())
-        return code
-
-    def send(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
-        if self.poll() is None:
-            self.process.send_signal(number)
-
-    @property
-    def log(self) -> str:
-        """What it has logged since it was started."""
-        content = self.log_file.read_bytes() if self.log_file.is_file() else b""
-        return content[self.log_from :].decode(errors="replace")
-
-
-@dataclass
-class _Signals:
-    """What asked this process to stop, and what the ranks are sent for it."""
-
-    seen: list[int] = field(default_factory=list)
-    sent: list[int] = field(default_factory=list)
-
-    def note(self, number: int) -> int:
-        """A signal came; the one to send to the ranks."""
-        again = number == signal.SIGINT and number in self.seen
-        self.seen.append(number)
-        self.sent.append(signal.SIGKILL if again else _TO_RANKS.get(number, number))
-        return self.sent[-1]
 
 
 def run_ranks(
@@ -142,18 +101,18 @@ def run_ranks(
         return ExitCode.DONE
     folder.create()
     folder.append_event("starting", **own_mark().as_dict(), world_size=ranks, logs=folder.log_sizes())
-    starts: list[_Rank] = []
-    with _forwarding(starts) as signals:
+    starts: list[LocalRank] = []
+    with forward_signals(starts) as signals:
         try:
             command = rank_command(stage_yaml, run_dir, module)
             _start(starts, ranks, command, folder, console, signals.sent)
             return _watch(starts, folder, report, patience, signals.seen)
         finally:
-            _end(starts, patience=0.0)
+            end_ranks(starts, patience=0.0)
 
 
 def _start(
-    starts: list[_Rank],
+    starts: list[LocalRank],
     ranks: int,
     command: Sequence[str],
     folder: RunDir,
@@ -175,13 +134,13 @@ def _start(
                 start_new_session=True,  # Ctrl-C reaches the ranks once, through the forwarding
                 preexec_fn=die_with_parent,  # safe: no other thread of the package runs here
             )
-        starts.append(_Rank(rank, process, folder.log(rank), before))
+        starts.append(LocalRank(rank, process, folder.log(rank), before))
         for number in tuple(sent):  # those that came before it was in `starts`
             starts[-1].send(number)
 
 
 def _watch(
-    starts: Sequence[_Rank],
+    starts: Sequence[LocalRank],
     folder: RunDir,
     report: Callable[[str], None],
     patience: float,
@@ -196,21 +155,21 @@ def _watch(
             told = True
             if any(event["event"] == "starting" for event in folder.read_events()[-1:]):
                 report(f"starting ranks ({len(starts)}): they load their libraries and meet")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     # A crash reaches its peers within milliseconds: wait a moment to find the one that began it.
     codes = set(failed.values())
-    _wait(starts, 10 * patience if codes == {ExitCode.REQUEUE} else patience if codes <= _AGREED else 0.2)
+    wait_for(starts, 10 * patience if codes == {ExitCode.REQUEUE} else patience if codes <= _AGREED else 0.2)
     failed = _failed(starts)
     first = first_failure(
         [Ending(r.number, failed[r.number], r.ended_at, r.log) for r in starts if r.number in failed]
     )
     culprit = first.rank
-    _end(starts, patience)
+    end_ranks(starts, patience)
     code = failed[culprit]
     if seen.count(signal.SIGINT) > 1 and code != ExitCode.REQUEUE:
         report("killed by the second Ctrl-C; the same command continues from the last commit")
         return ExitCode.INTERRUPTED
-    if -code in {_TO_RANKS.get(number, number) for number in seen}:
+    if -code in {TO_RANKS.get(number, number) for number in seen}:
         report("stopped before the ranks were ready; nothing was begun")
         return ExitCode.REQUEUE
     if code == ExitCode.FAILED and stopped_by_alarm(folder.read_events()):
@@ -225,7 +184,7 @@ def _watch(
     return code if code in _AGREED else ExitCode.FAILED
 
 
-def _failed(starts: Sequence[_Rank]) -> dict[int, int]:
+def _failed(starts: Sequence[LocalRank]) -> dict[int, int]:
     """Exit codes of the ranks that ended other than well."""
     return {r.number: code for r in starts if (code := r.poll())}
 
@@ -245,47 +204,6 @@ def _failure(first: Ending, log: Path) -> str:
     said = f" Last lines of {log}:" + "".join(f"\n  | {line}" for line in lines) if lines else ""
     hint = "; the same command continues from the last commit" if code < 0 else ""
     return f"rank {first.rank} {ending}; the other ranks were stopped{hint}.{said}"
-
-
-def _wait(starts: Sequence[_Rank], seconds: float) -> bool:
-    """True if all ranks ended within the time."""
-    deadline = time.monotonic() + seconds
-    while any(r.poll() is None for r in starts):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def _end(starts: Sequence[_Rank], patience: float) -> None:
-    """SIGTERM, and SIGKILL after `patience` seconds; returns when all have ended."""
-    for step in (signal.SIGTERM, signal.SIGKILL):
-        for rank in starts:
-            rank.send(step)
-        if _wait(starts, patience if step == signal.SIGTERM else 10.0):
-            return
-
-
-@contextlib.contextmanager
-def _forwarding(starts: Sequence[_Rank]) -> Iterator[_Signals]:
-    """Pass signals on to the ranks inside the block; yields those that came."""
-    signals = _Signals()
-
-    def forward(number: int, _frame: object) -> None:
-        to_ranks = signals.note(number)
-        for rank in starts:
-            rank.send(to_ranks)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield signals  # Python delivers signals to the main thread only
-        return
-    interrupt = signal.signal(signal.SIGINT, forward)
-    before = listen(lambda number: forward(number, None))
-    try:
-        yield signals
-    finally:
-        for number, handler in (before | {signal.SIGINT: interrupt}).items():
-            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,15 +10,11 @@ result.json says that the stage is done.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +34,9 @@ from swamp_dist.backends.ray.mailbox import (
     recorded_signals,
 )
 from swamp_dist.backends.ray.resources import (
-    RayUnready,
-    check_answers,
     listens,
-    no_ray_at,
-    own_size,
-    shortage,
-    wanted_address,
 )
-from swamp_dist.backends.ray.session import ray_session
+from swamp_dist.backends.ray.train_session import await_resources, train_session
 from swamp_dist.backends.ray.worker import (
     RankSpec,
     before_start,
@@ -123,11 +113,11 @@ def run_on_ray(
     began = time.time()
     with contextlib.ExitStack() as stack:
         seen = stack.enter_context(recorded_signals(early if early is not None else []))
-        storage = stack.enter_context(_train_session(cluster, folder))
+        storage = stack.enter_context(train_session(cluster, folder))
         stack.enter_context(
             recorded_signals(seen)
         )  # again: ray.init puts its own handler of SIGTERM in place, which aborts
-        _await_resources(cluster, patience, seen)
+        await_resources(cluster, patience, seen)
         if seen:
             report("stopped before the ranks were ready; nothing was begun")
             return ExitCode.REQUEUE
@@ -253,48 +243,6 @@ class MailboxReader:
             self._known = ray.get(self._asked)
             self._asked = self._mailbox.wait_for_change.remote(self._known)
         return self._known
-
-
-@contextlib.contextmanager
-def _train_session(cluster: RayCluster, folder: RunDir) -> Iterator[str]:
-    """Be connected to the Ray of the settings inside the block; yields a folder that Ray Train may write to.
-
-    That one lies in the run folder, which all nodes see, and is gone afterwards.
-
-    Raises:
-        RayUnready: no Ray answers at the address.
-    """
-    address = wanted_address(cluster)
-    if address:
-        check_answers(address)
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # A worker that ends would kill its children at once; a rank hears of its end by SIGTERM, and saves.
-    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    storage = tempfile.mkdtemp(prefix=".ray-", dir=folder.path.resolve())
-    try:
-        with ray_session(address, tasks_wait=True, **own_size(cluster)):
-            yield storage
-    except ConnectionError:
-        raise RayUnready(no_ray_at(address or "this machine")) from None
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-
-
-def _await_resources(cluster: RayCluster, patience: float, seen: list[int]) -> None:
-    """Wait until the Ray has room for all workers; Ray Train itself would wait for ever.
-
-    Raises:
-        RayUnready: it has not, for so many seconds.
-    """
-    deadline = time.monotonic() + (patience if wanted_address(cluster) else 0.0)
-    while not seen:
-        said = shortage(cluster, ray.cluster_resources())
-        if not said:
-            return
-        if time.monotonic() > deadline:
-            raise RayUnready(said)
-        time.sleep(_LOOK_SECONDS)
 
 
 def _here(actor: Any) -> Any:

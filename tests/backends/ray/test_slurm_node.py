@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.backends.ray import ray_train as ray_cluster
 from swamp_dist.backends.ray import slurm_node as ray_node
+from swamp_dist.backends.ray import train_session
 from swamp_dist.backends.ray.session import LOOPBACK_VARIABLES
 from swamp_dist.config import SlurmCluster
 from swamp_dist.environment import RankInfo
@@ -34,10 +34,10 @@ def test_a_node_that_joins_too_slowly_is_not_the_users_mistake(
 ) -> None:
     def lead(_: object, cluster: SlurmCluster, *__: object) -> int:
         there = ray_node.inner_cluster(cluster, "127.0.0.1:1")
-        ray_cluster._await_resources(there, 0.0, [])
+        train_session.await_resources(there, 0.0, [])
         raise AssertionError("a Ray without its second node has no room")
 
-    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(train_session.ray, "cluster_resources", lambda: {"CPU": 1.0})
     monkeypatch.setattr(ray_node, "_lead", lead)
     assert ray_node.main([str(run_dir.stage_yaml), str(run_dir.path)]) == ExitCode.FAILED
     assert "not all nodes of the job joined" in caplog.text
