@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,24 +43,32 @@ from swamp_dist.objective.solve.sinkhorn import assign, solve
 from swamp_dist.records import BatchPlan, Sample
 from swamp_dist.train.engine import Engine
 
+Result = TypeVar("Result")
+
 
 def take_turns(programs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Median seconds of each program; they run in turn, after one unmeasured round.
+    """Median seconds of each program, as `timed`; they run in turn, after one unmeasured round."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repetition in range(repetitions + 1):
+        for name, program in programs.items():
+            spent, _ = timed(program)
+            if repetition > 0:
+                seconds[name].append(spent)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def timed(program: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of a program, and what it gave.
 
     On one thread of a CPU these are seconds of the process: what others do on the machine is not counted,
     but for the caches that they share.
     """
     clock = time.process_time if _is_one_thread() else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repetition in range(repetitions + 1):
-        for name, program in programs.items():
-            _wait()
-            began = clock()
-            program()
-            _wait()
-            if repetition > 0:
-                seconds[name].append(clock() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    _wait()
+    began = clock()
+    found = program()
+    _wait()
+    return clock() - began, found
 
 
 def _is_one_thread() -> bool:
