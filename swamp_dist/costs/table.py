@@ -65,6 +65,8 @@ class ModelCost:
     flops: Mapping[str, int]
     memory: Mapping[str, int]
     sent: Mapping[str, int]
+    loaded: int = 0
+    """Bytes of a batch's pixels and sets, the latter at most and as float32."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,10 @@ def model_cost(
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0
     activations = FLOAT * sum(side.saved_floats for side in piece)
     pixels = local * sum(math.prod(spec.shape) for spec in inputs if spec.kind == "image")
+    sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
+    elements = sum(
+        encoder.most_elements(spec) * math.prod(spec.shape) for encoder, spec in sides if spec.kind == "set"
+    )
     frozen = sum(side.frozen_parameters for side in whole)
     held = engine_bytes(parameters, world_size, settings.engine.zero_stage, frozen)
     traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage, frozen)
@@ -182,6 +188,7 @@ def model_cost(
         flops,
         memory,
         {f"engine's {what}": size for what, size in traffic.items()} if world_size > 1 else {},
+        pixels + FLOAT * local * elements,
     )
 
 
@@ -249,12 +256,12 @@ def _caption(settings: StageSettings, cost: WholeCost) -> str:
         else "Encoders, optimiser and their gradients are not counted: the shard set that says how long the "
         f"inputs are is not built ({settings.data.shards})."
     )
-    pixels = 0 if cost.model is None else cost.model.memory.get("pixels", 0)
+    batch = 0 if cost.model is None else cost.model.loaded
     ahead = settings.data.workers * settings.data.prefetch
     loaded = (
-        f" Loader processes of a rank keep up to {ahead} batches of {binary(pixels)} of pixels ready, in the "
-        f"machine's memory (data.workers, data.prefetch)."
-        if pixels and ahead
+        f" Loader processes of a rank keep up to {ahead} batches of {binary(batch)} of pixels and sets "
+        f"ready, in the machine's memory (data.workers, data.prefetch)."
+        if batch and ahead
         else ""
     )
     return (

@@ -173,7 +173,7 @@ def _pin(settings: ShardSettings, out: Path) -> ShardSettings:
 
 def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     raw = open_raw_data(settings.source)
-    if settings.words is None and has_captions(raw.splits):
+    if settings.words is None and settings.vocabulary is None and has_captions(raw.splits):
         logger.info(
             "captions are kept as texts, in field %r; words.vectors in the recipe makes word ids of them",
             caption_field(raw.splits),

@@ -96,3 +96,16 @@ def test_the_caption_says_that_encoders_are_not_counted() -> None:
     printed = io.StringIO()
     Console(width=200, file=printed).print(cost_table(_stage(64), 1, 1))
     assert "is not built (nowhere" in " ".join(printed.getvalue().split())
+
+
+def test_sets_that_loaders_keep_ready_are_counted() -> None:
+    """A batch of 128 pairs with 36 regions of 2,048 values takes 36 MiB in float32."""
+    model = ModelSettings.model_validate({
+        "embedding_dim": 8, "a": {"kind": "linear", "elements": 36}, "b": {"kind": "gru"},
+        "sets": {"kind": "mean"},
+    })  # fmt: skip
+    base = tiny_stage(Path("shards"), data__entries=128, data__pairs_per_entry=1)
+    stage = base.model_copy(update={"model": model})
+    inputs = InputSpec((2048,), kind="set"), InputSpec((), kind="text")
+    assert model_cost(stage, inputs, 8, 1).loaded == 128 * 36 * 2048 * 4
+    assert model_cost(stage, inputs, 8, 4).loaded == 32 * 36 * 2048 * 4
