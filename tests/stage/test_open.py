@@ -77,7 +77,7 @@ def test_every_setting_is_marked_or_changes_the_fingerprint_or_a_finished_stage(
     }
     assert ignored == {
         "name", "data.shards", "data.clips", "data.blend", "weights", "evaluate.0.split",
-        "evaluate.0.relevance",
+        "evaluate.0.relevance", "evaluate.0.folds", "evaluate.0.median_rank",
         "evaluate.0.ties",
         "evaluate.0.precision_at", "evaluate.0.chunk", "train.select", "train.init_from",
         "train.init_prototypes", "train.validate_on.split", "train.validate_on.every",
