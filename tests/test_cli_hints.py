@@ -106,6 +106,7 @@ def test_logs_of_a_pipeline_name_its_stages(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     write(Path("runs/two/seed-0/one"), started(DEAD), ("failed", 1.0, {"reason": "no space left"}))
     write_graph(Path("runs/two"), [GraphNode("seed-0/one", ()), GraphNode("seed-0/next", ("seed-0/one",))])
+    Path("runs/two/logs").mkdir()  # as a pipeline that was held leaves it
     said = told(swamp("logs", "runs/two"))
     assert (
         "runs/two is the folder of a pipeline: name one of its runs: swamp logs runs/two/seed-0/one" in said

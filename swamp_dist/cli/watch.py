@@ -100,9 +100,10 @@ def logs(
     from swamp_dist.monitor.logs import find_logs, lines_of
     from swamp_dist.monitor.logs import follow as follow_log
     from swamp_dist.runs.folder import RunDir
+    from swamp_dist.runs.graph import read_graph
 
     folder = RunDir(run)
-    if not folder.logs.is_dir():
+    if not folder.logs.is_dir() or read_graph(run) is not None:  # a pipeline has an empty logs/ of its own
         raise UserError(_no_logs(run))
     found = find_logs(folder, rank)
     for log in found:
