@@ -81,23 +81,41 @@ def evaluate(
     Raises:
         UserError: as `train`.
     """
+    settings, default = evaluation_of(source, split, override_texts(overrides), relevance)
+    return _run(settings, Path(run_dir) if run_dir is not None else default, ranks)
+
+
+def evaluation_of(
+    source: Job,
+    split: str | None,
+    overrides: Sequence[str] = (),
+    relevance: Sequence[Literal["pair", "class"]] = ("pair",),
+) -> tuple[StageSettings, Path]:
+    """The stage that evaluates trained weights, and its default run folder; arguments as of `evaluate`.
+
+    Args:
+        overrides: `key=value` texts.
+
+    Raises:
+        UserError: there is no such run, or it has no weights.
+    """
     folder = _run_folder(source)
-    changes: dict[str, Any] = {**overrides, "train": None}
+    changes: dict[str, Any] = {"train": None}
     if split is not None:
         changes["evaluate"] = [{"split": split, "relevance": list(relevance)}]
     if folder is None:
-        settings = _read(source, changes)
+        settings = _read(source, changes, overrides)
         default = Path("runs") / settings.name
     else:
         stage = load_dumped(folder.stage_yaml, StageSettings)
-        settings = _read(stage, {"weights": _weights_of(source, stage), **changes})
+        settings = _read(stage, {"weights": _weights_of(source, stage), **changes}, overrides)
         default = folder.path.with_name(f"{folder.path.name}-{split or 'evaluation'}")
     if settings.weights is None:
         raise UserError(
             f"stage {settings.name} names no weights to evaluate.\n"
             "Fix: give the run folder of a stage in place of the job, or weights=..."
         )
-    return _run(settings, Path(run_dir) if run_dir is not None else default, ranks)
+    return settings, default
 
 
 def run_here(
@@ -166,8 +184,8 @@ def _reason(code: int, folder: RunDir, said: Sequence[str]) -> str:
     return printable(f"{folder.path}: {words}\nThe logs of all ranks: {folder.logs}")
 
 
-def _read(job: Job, overrides: Mapping[str, Any]) -> StageSettings:
-    texts = override_texts(overrides)
+def _read(job: Job, overrides: Mapping[str, Any], more: Sequence[str] = ()) -> StageSettings:
+    texts = [*override_texts(overrides), *more]
     if isinstance(job, StageSettings):
         return from_values(job.model_dump(mode="json"), StageSettings, "job", texts)
     if isinstance(job, Mapping):

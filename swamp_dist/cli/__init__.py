@@ -2,12 +2,23 @@
 
 import sys
 
-from swamp_dist.cli import cluster, doctor, init, pipelines, shards, stages, tables, watch, weights
+from swamp_dist.cli import (
+    cluster,
+    doctor,
+    evaluation,
+    init,
+    pipelines,
+    shards,
+    stages,
+    tables,
+    watch,
+    weights,
+)
 from swamp_dist.cli.app import app as app
 from swamp_dist.errors import ExitCode
 from swamp_dist.printable import current_trace, write_all_characters
 
-VERBS = (init, stages, cluster, shards, pipelines, tables, watch, doctor, weights)
+VERBS = (init, stages, evaluation, cluster, shards, pipelines, tables, watch, doctor, weights)
 """Modules that register their verbs with `app` when imported."""
 
 

@@ -69,6 +69,10 @@ class StageSettings(Settings):
     random_weights: Annotated[bool, SAME_RESULT] = False
     """Evaluation-only stages: evaluate freshly drawn weights where `weights` is null, to see what no training
     reaches; false refuses that."""
+    average_with: Annotated[tuple[Path, ...], WORKING_FOLDER] = ()
+    """Evaluation-only stages: runs, or weights in them, whose scores of all pairs are averaged with those of
+    `weights`, like the "t-i + i-t" rows of SCAN. Each has its own encoders; the splits hold the same
+    entries."""
     evaluate: tuple[EvaluateSettings, ...] = ()
     """Evaluations after training, in order."""
     engine: EngineSettings = EngineSettings()
@@ -93,6 +97,8 @@ class StageSettings(Settings):
             )
         if self.random_weights and (self.weights is not None or self.train is not None):
             raise ValueError("random_weights = true is for evaluation-only stages without weights")
+        if self.average_with and self.weights is None:
+            raise ValueError("average_with is for evaluation-only stages with weights")
         initial = self.weights if self.train is None else self.train.init_from
         if self.model.embedding_dim is None and initial is None:
             raise ValueError(

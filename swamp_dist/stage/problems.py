@@ -47,10 +47,16 @@ def stage_problems(
 def still_to_come(settings: StageSettings, promised: Collection[Path]) -> Iterator[str]:
     """Keys of starting weights that a stage before this one has yet to write."""
     folders = {folder.resolve() for folder in promised}
-    for key, source in starting_points(settings):
+    for key, source in (*starting_points(settings), *_averaged(settings)):
         inside = source.resolve() in folders or source.resolve().parent in folders
         if inside and not (source if source.suffix == _SUFFIX else source / WEIGHTS_FILE).is_file():
             yield key
+
+
+def _averaged(settings: StageSettings) -> Iterator[tuple[str, Path]]:
+    """Key and path of the models that are averaged with that of the stage."""
+    for number, source in enumerate(settings.average_with):
+        yield f"average_with.{number}", source
 
 
 def word_source(settings: StageSettings, manifest: Manifest) -> str | None:
@@ -146,6 +152,9 @@ def _starting_point_problems(
             "Fix: weights=RUN, where RUN is a run folder, RUN@STEP, a checkpoint's folder or a .safetensors "
             "file; or random_weights=true to measure an untrained model on purpose."
         )
+    for key, source in _averaged(settings):
+        if key not in left_out and not weights_file(source).is_file():
+            yield f"{key} = {source}: {no_weights(source)}"
     for key, source in starting_points(settings):
         if key in left_out:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from swamp_dist.config import StageSettings, TrainSettings
+from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, on_main
@@ -34,6 +34,7 @@ from swamp_dist.stage.build import (
     load_starts,
     open_validation,
 )
+from swamp_dist.stage.ensemble import TrainedStage, evaluate_together, open_trained
 from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
@@ -102,12 +103,15 @@ def run_stage(
         sha256 = loaded.sha256
     else:
         load_starts(stage, model)
-    evaluations = _evaluate_all(stage, model, steps, world, stop_requested)
+    others = [open_trained(source, settings.evaluate, world) for source in settings.average_with]
+    evaluations = _evaluate_all(stage, model, others, steps, world, stop_requested)
 
     # The result is written last: from then on the stage is done.
     began_with = trained.began_with if trained else sha256
     hashes = stage.manifest.hash, stage.blend_hashes
     facts = provenance(stage.settings, *hashes, began_with, world, time.time() - began)
+    if others:
+        facts["averaged_with"] = {str(each.weights): each.sha256 for each in others}
     selected = trained.selected_step if trained else None
     alarms = trained.alarms if trained else ()
     result = StageResult(
@@ -274,8 +278,28 @@ def _opening_line(stage: ResolvedStage, training: ResolvedTraining, engine: Engi
     )
 
 
+def _evaluate(
+    stage: ResolvedStage,
+    model: DualEncoder,
+    others: Sequence[TrainedStage],
+    evaluation: EvaluateSettings,
+    world: World,
+) -> EvaluationResult:
+    """By the model alone or, where there are others, by the mean of all their scores."""
+    if not others:
+        return evaluate(stage, model, evaluation, world)
+    weights = stage.settings.weights
+    assert weights is not None, "average_with is for stages with weights"
+    return evaluate_together([TrainedStage(stage, model, weights, ""), *others], evaluation, world)
+
+
 def _evaluate_all(
-    stage: ResolvedStage, model: DualEncoder, steps: int, world: World, stop_requested: StopRequested
+    stage: ResolvedStage,
+    model: DualEncoder,
+    others: Sequence[TrainedStage],
+    steps: int,
+    world: World,
+    stop_requested: StopRequested,
 ) -> tuple[EvaluationResult, ...]:
     """Every evaluation of the settings, in order; a signal is heard between two of them."""
     evaluations = []
@@ -283,6 +307,6 @@ def _evaluate_all(
         if agree(stop_requested(), world):
             raise Preempted(steps)
         with told_while(logger, f"evaluating on {each.split}"):
-            evaluations.append(evaluate(stage, model, each, world))
+            evaluations.append(_evaluate(stage, model, others, each, world))
         logger.info("evaluation on %s: %s", each.split, figures_line(evaluations[-1]))
     return tuple(evaluations)

@@ -45,7 +45,8 @@ def check_set_marks(weights: Path, key: str, model: ModelSettings) -> None:
 
 def _marks(model: ModelSettings) -> dict[str, Any]:
     sides = (("a", model.a.set_marks()), ("b", model.b.set_marks()))
-    marks = {f"model.{side}.{name}": value for side, own in sides for name, value in own.items()}
+    marks = {f"model.{side}.{name}": value for side, each in sides for name, value in each.items()}
     if model.sets is not None:
-        marks |= {f"model.sets.{name}": value for name, value in model.sets.model_dump(mode="json").items()}
+        own = model.sets.model_dump(mode="json", exclude={"memory_mib"})  # which changes no score
+        marks |= {f"model.sets.{name}": value for name, value in own.items()}
     return marks
