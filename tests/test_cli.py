@@ -253,7 +253,7 @@ def test_an_error_of_the_system_in_a_verb_is_one_screen(
         raise OSError(number, "told by the system", "some/file")
 
     monkeypatch.setattr(cli.stages, "kind_of", refuse)
-    monkeypatch.setattr(cli.stages, "load", refuse)
+    monkeypatch.setattr(cli.stages, "load_stage", refuse)
     done = swamp(verb, "job.yaml")
     assert done.exit_code == ExitCode.USER_MISTAKE
     assert "error: some/file: told by the system" in done.output

@@ -74,8 +74,8 @@ def gather_padded(parts: Sequence[Sets], world: World) -> Sets:
 
 
 def score_rows(a: Tensor, b: Tensor, world: World) -> Tensor:
-    """The cosines of all rows of a (n, D) with all of b (m, D) on all ranks: (n, m) float32. Row i of tiles is
-    rank i mod W's."""
+    """The cosines of all rows of a (n, D) with all of b (m, D) on all ranks: (n, m) float32; row i of tiles
+    is rank i mod W's."""
     found = torch.zeros(len(a), len(b), device=a.device)
     for i in range(world.rank * TILE, len(a), world.size * TILE):
         found[i : i + TILE] = (a[i : i + TILE].double() @ b.double().t()).float()

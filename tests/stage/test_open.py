@@ -76,7 +76,8 @@ def test_every_setting_is_marked_or_changes_the_fingerprint_or_a_finished_stage(
         if not is_below(setting.key, same) and not any(f"{k}.".startswith(f"{setting.key}.") for k in told)
     }
     assert ignored == {
-        "name", "data.shards", "data.clips", "data.blend", "weights", "evaluate.0.split",
+        "name", "data.shards", "data.clips", "data.blend", "weights", "average_with",
+        "evaluate.0.split",
         "evaluate.0.relevance", "evaluate.0.folds", "evaluate.0.median_rank",
         "evaluate.0.ties",
         "evaluate.0.precision_at", "evaluate.0.chunk", "train.select", "train.init_from",
