@@ -12,6 +12,7 @@ from swamp_dist.config.backends.slurm import SlurmCluster as SlurmCluster
 from swamp_dist.config.data import BlendedSet as BlendedSet
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
+from swamp_dist.config.emoji import EmojiSource as EmojiSource
 from swamp_dist.config.image_text import KarpathySource as KarpathySource
 from swamp_dist.config.image_text import ScanSource as ScanSource
 from swamp_dist.config.images import ImageSettings as ImageSettings

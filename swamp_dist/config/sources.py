@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
+from swamp_dist.config.emoji import EmojiSource
 from swamp_dist.config.image_text import KarpathySource, ScanSource
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
@@ -276,6 +277,7 @@ class PythonSource(Settings):
 SourceSettings = Annotated[
     SyntheticSource
     | OpenMojiSource
+    | EmojiSource
     | HowTo100MSource
     | YouCook2Source
     | MsrVttSource

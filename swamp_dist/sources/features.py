@@ -25,9 +25,9 @@ THUMBNAIL = 32
 LETTER_BUCKETS = 1024
 
 
-def draw_png(svg: Path, size: int) -> bytes:
-    """A PNG file of `size` x `size` pixels of an SVG file, on white. System fonts are ignored, so that every
-    machine draws the same.
+def draw_png(svg: Path | str, size: int) -> bytes:
+    """A PNG file of `size` x `size` pixels of an SVG file, or of the text of one, on white. System fonts are
+    ignored, so that every machine draws the same.
 
     Raises:
         UserError: the package that draws is not installed.
@@ -40,12 +40,17 @@ def draw_png(svg: Path, size: int) -> bytes:
             "Fix: pip install resvg-py tokenizers"
         ) from error
     drawn = resvg_py.svg_to_bytes(
-        svg_path=str(svg), width=size, height=size, background="#ffffff", skip_system_fonts=True
+        svg_path=str(svg) if isinstance(svg, Path) else None,
+        svg_string=None if isinstance(svg, Path) else svg,
+        width=size,
+        height=size,
+        background="#ffffff",
+        skip_system_fonts=True,
     )
     return bytes(drawn)
 
 
-def rasterise(svgs: Sequence[Path], size: int) -> np.ndarray:
+def rasterise(svgs: Sequence[Path | str], size: int) -> np.ndarray:
     """Draw SVG files, as `draw_png`: (N, size, size, 3) uint8."""
     from PIL import Image
 
