@@ -52,7 +52,7 @@ def told(result: Result, code: int = 2) -> str:
         (["run", FILES["job"], "--epochs", "5"], "Settings are given as KEY=VALUE: train.epochs=..."),
         (["run", FILES["job"], "--lr", "1"], "train.optimizer.lr=..."),
         (["train", FILES["job"]], "No such command 'train'. It is: swamp run JOB"),
-        (["evaluate", "runs/x"], "It is: swamp run JOB weights=RUN"),
+        (["evaluate", "runs/x"], "It is: swamp eval RUN, or run JOB weights=RUN"),
         (["statsu"], "Did you mean 'status'"),
         (["table", "no/such/folder"], "no/such/folder"),
     ],
@@ -147,7 +147,7 @@ def test_one_ctrl_c_has_its_documented_code_and_word(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("swamp_dist.cli.stages.load", interrupt)
+    monkeypatch.setattr("swamp_dist.cli.stages.load_stage", interrupt)
     monkeypatch.setattr("swamp_dist.cli.tables._built", interrupt)
     said = told(swamp(*arguments), code)
     assert said == (

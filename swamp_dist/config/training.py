@@ -55,7 +55,8 @@ class ValidateSettings(Settings):
     every: Count = 1
     """Epochs between validations."""
     metric: str = "pair/a_to_b/r_at_1"
-    """What is compared: `<pair|class>/<a_to_b|b_to_a|mean>/<r_at_1|r_at_5|r_at_10|median_rank|map>`."""
+    """What is compared: `<pair|class>/<a_to_b|b_to_a|mean>/<r_at_1|r_at_5|r_at_10|median_rank|map>`, or
+    `<pair|class>/both/rsum`, the sum of the three recalls of both directions."""
     early_stop: Count | None = None
     """Stop after this many validations without improvement; null = never."""
 
