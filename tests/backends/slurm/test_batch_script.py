@@ -227,6 +227,6 @@ def test_plan_and_estimate(tiny_shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_stage_that_only_evaluates_has_no_steps(tiny_shards: Path, tmp_path: Path) -> None:
-    settings = stage(tiny_shards, train=None)
+    settings = stage(tiny_shards, train=None, random_weights=True)
     resolved = resolve(settings, RunDir(tmp_path), 2)
     assert dict(estimate(resolved, CPUS, RunDir(tmp_path)))["steps"] == "none: the stage only evaluates"
