@@ -104,13 +104,13 @@ def test_a_caption_without_known_words_follows_the_policy(raw: Path, tmp_path: P
     build_shards(recipe(raw, COUNTED, **skipping), tmp_path / "skips")
     coverage, _ = read_coverage(tmp_path / "skips")
     assert coverage is not None
-    assert coverage.splits["train"].skipped["caption without known words"].first == ("v_1001",)
+    assert coverage.splits["train"].skipped["caption without known words"].first == ("000001_v_1001",)
     dropped = build_shards(recipe(raw, {**COUNTED, "unknown": "drop"}), tmp_path / "drops")
     entries = open_reader(dropped, "train", ["text"]).read(range(3))
     assert {entry.key: len(entry.arrays["text"]) for entry in entries} == {
-        "v_1000": 5,
-        "v_1001": 3,
-        "v_1002": 5,
+        "000000_v_1000": 5,
+        "000001_v_1001": 3,
+        "000002_v_1002": 5,
     }
 
 
