@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -287,7 +288,8 @@ class _Steps(Dataset[Any]):
 def _begin_worker(_worker: int) -> None:
     """End with the training process. The scheduler signals every process of a job, which are left to it."""
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
+    # A process that a fork server started has that one above it; torch looks after it every five seconds.
+    if parent is not None and parent.pid == os.getppid():
         end_with(parent.pid)
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -28,7 +28,7 @@ from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.records import EvaluationResult
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.stage.build import build_model
+from swamp_dist.stage.build import build_model, evaluate
 from swamp_dist.stage.resolve import ResolvedStage, resolve
 from swamp_dist.train.weights import load_into, load_weights
 
@@ -80,6 +80,21 @@ def open_trained(weights: Path, evaluations: Sequence[EvaluateSettings], world: 
     model, loaded = build_model(stage), load_weights(weights)
     load_into(model, loaded, weights, "auto")
     return TrainedStage(stage, model, weights, loaded.sha256)
+
+
+def evaluate_with(
+    stage: ResolvedStage,
+    model: DualEncoder,
+    others: Sequence[TrainedStage],
+    evaluation: EvaluateSettings,
+    world: World,
+) -> EvaluationResult:
+    """By the model of a stage alone or, where there are others, by the mean of all their scores."""
+    if not others:
+        return evaluate(stage, model, evaluation, world)
+    weights = stage.settings.weights
+    assert weights is not None, "average_with is for stages with weights"
+    return evaluate_together([TrainedStage(stage, model, weights, ""), *others], evaluation, world)
 
 
 def evaluate_together(

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from swamp_dist.config import EvaluateSettings, StageSettings, TrainSettings
+from swamp_dist.config import StageSettings, TrainSettings
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, on_main
@@ -30,11 +30,10 @@ from swamp_dist.stage.build import (
     build_model,
     build_stage_objective,
     build_stream,
-    evaluate,
     load_starts,
     open_validation,
 )
-from swamp_dist.stage.ensemble import TrainedStage, evaluate_together, open_trained
+from swamp_dist.stage.ensemble import TrainedStage, evaluate_with, open_trained
 from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
@@ -278,21 +277,6 @@ def _opening_line(stage: ResolvedStage, training: ResolvedTraining, engine: Engi
     )
 
 
-def _evaluate(
-    stage: ResolvedStage,
-    model: DualEncoder,
-    others: Sequence[TrainedStage],
-    evaluation: EvaluateSettings,
-    world: World,
-) -> EvaluationResult:
-    """By the model alone or, where there are others, by the mean of all their scores."""
-    if not others:
-        return evaluate(stage, model, evaluation, world)
-    weights = stage.settings.weights
-    assert weights is not None, "average_with is for stages with weights"
-    return evaluate_together([TrainedStage(stage, model, weights, ""), *others], evaluation, world)
-
-
 def _evaluate_all(
     stage: ResolvedStage,
     model: DualEncoder,
@@ -307,6 +291,6 @@ def _evaluate_all(
         if agree(stop_requested(), world):
             raise Preempted(steps)
         with told_while(logger, f"evaluating on {each.split}"):
-            evaluations.append(_evaluate(stage, model, others, each, world))
+            evaluations.append(evaluate_with(stage, model, others, each, world))
         logger.info("evaluation on %s: %s", each.split, figures_line(evaluations[-1]))
     return tuple(evaluations)

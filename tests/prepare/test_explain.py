@@ -72,7 +72,7 @@ def test_images_that_were_left_out_are_named(tmp_path: Path) -> None:
     features[1, 0, 0] = np.nan
     np.save(tmp_path / "raw" / "train_ims.npy", features)
     lines = explain(tmp_path, source, on_missing="skip", max_missing_share=0.5)
-    assert "train: 3 images; 4 published, -1 here: left out: 1 x values not finite: v_1001" in lines
+    assert "train: 3 images; 4 published, -1 here: left out: 1 x values not finite: 000001_v_1001" in lines
 
 
 def test_coco_says_what_test_and_testall_are_for(tmp_path: Path) -> None:
