@@ -102,5 +102,5 @@ def test_the_tests_of_encoders_hold_for_the_new_one(tmp_path: Path) -> None:
     said = python(
         tmp_path, "-m", "pytest", "-v", "tests/encoders/test_cost.py", "tests/encoders/test_encoders.py"
     )
-    assert said.count("[linear] PASSED") == 2
-    assert "[LinearSettings] PASSED" in said
+    assert said.count("[affine] PASSED") == 2
+    assert "[AffineSettings] PASSED" in said

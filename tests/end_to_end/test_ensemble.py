@@ -18,6 +18,8 @@ from tests.end_to_end.command import refused
 from tests.end_to_end.test_cross_attention import CHANGES
 from tests.end_to_end.test_sets import JOB, MODULE, RECIPE, swamp, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
