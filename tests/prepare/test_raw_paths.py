@@ -39,7 +39,7 @@ def test_shipped_recipes_miss_what_they_do_not_make_themselves(
     monkeypatch.chdir(ROOT)
     settings = load(recipe, ShardSettings)
     keys = {key for key, _ in missing_raw_paths(settings)}
-    fetched = recipe.stem.startswith(("synthetic", "simulated", "openmoji", "table13"))
+    fetched = recipe.stem.startswith(("synthetic", "simulated", "openmoji", "emoji", "table13"))
     assert bool(keys) != fetched, keys
 
 
