@@ -142,6 +142,7 @@ def test_fixed_logits_arrive_at_another_stage_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_weights_and_moments_arrive_bit_by_bit_between_all_layouts(tmp_path: Path, precision: str) -> None:
     stages = [0, 1, 2, 3]

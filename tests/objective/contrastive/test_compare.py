@@ -114,9 +114,10 @@ def test_every_form_is_its_double_loop_on_few_ranks(size: int) -> None:
     assert all(float(found["on_a"].abs().max()) > 1e-3 for found in right.values())
 
 
+@pytest.mark.timeout(400)
 def test_every_form_is_its_double_loop_on_64_ranks() -> None:
     """Each rank holds one pair, so that every tile is one row."""
-    _assert_equal(run_on_ranks(_all, 64, 64, how="threads"), _oracle(64))
+    _assert_equal(run_on_ranks(_all, 64, 64, timeout=300, how="threads"), _oracle(64))
 
 
 def test_no_two_forms_are_the_same() -> None:
