@@ -104,10 +104,9 @@ class TrainedModel:
         score = pair_score(self.settings.model)
         with contextlib.closing(open_reader(manifest, split, (a, b))) as reader, torch.no_grad():
             if score is not None:
-                return evaluate_set_split(
-                    lambda rows: self.encoders(rows, None), lambda rows: self.encoders(None, rows), score,
-                    manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),
-                )  # fmt: skip
+                both = (lambda rows: self.encoders(rows, None)), (lambda rows: self.encoders(None, rows))
+                world, inputs = alone(self.device), self.inputs(manifest)
+                return evaluate_set_split(both, score, manifest, settings, a, b, world, reader, inputs)
             return evaluate_split(
                 lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
                 manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),

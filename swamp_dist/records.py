@@ -82,6 +82,8 @@ class Sets(NamedTuple):
     elements, which may change no embedding."""
 
 
+PairScores: TypeAlias = "Callable[[Sets, Sets], Tensor]"
+"""Scores (items of a, items of b) of sets of a and sets of b, with gradient."""
 Inputs: TypeAlias = "Tensor | Words | Tokens | Sets"
 """Inputs of one modality for b items: an array with b rows (of images: their pixels), words, tokens or
 sets."""

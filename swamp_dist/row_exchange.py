@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
-from swamp_dist.distributed import Gathering, World, start_gather
+from swamp_dist.distributed import Gathering, World, max_over_ranks, start_gather
+from swamp_dist.records import Sets
 
 
 class _Awaited(torch.autograd.Function):
@@ -97,6 +100,17 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
     one of a single process that holds the whole batch.
     """
     return start_gather_rows(rows, world).wait()
+
+
+def pad_alike(parts: Sequence[Sets], world: World) -> Sets:
+    """The sets of a rank's parts, part after part, padded to the longest set of any rank: (b, n, d), so that
+    they can be gathered. All ranks call it."""
+    width = torch.tensor([max(part.mask.shape[1] for part in parts)], device=parts[0].mask.device)
+    longest = int(max_over_ranks(width, world))
+    pads = [(0, longest - part.mask.shape[1]) for part in parts]
+    values = [functional.pad(part.values, (0, 0, *pad)) for part, pad in zip(parts, pads, strict=True)]
+    masks = [functional.pad(part.mask, pad) for part, pad in zip(parts, pads, strict=True)]
+    return Sets(torch.cat(values), torch.cat(masks))
 
 
 def fetch_rows(rows: Tensor, index: Tensor, world: World) -> Tensor:

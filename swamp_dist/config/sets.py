@@ -17,7 +17,8 @@ AttentionNorm = Literal[
 
 
 class SetPooling(Settings, abc.ABC):
-    """What makes one embedding of a set of vectors; both modalities share it."""
+    """What becomes of sets of vectors, shared by both modalities; elements as long as embeddings, and nothing
+    to learn, where a kind does not say otherwise."""
 
     kind: str
 
@@ -26,21 +27,21 @@ class SetPooling(Settings, abc.ABC):
         """Whether it makes embeddings at all, or scores pairs of sets as they are."""
         return True
 
-    @abc.abstractmethod
     def width(self, embedding_dim: int) -> int:
         """Length of an element for embeddings of length D = `embedding_dim`.
 
         Raises:
             ValueError: D does not divide so; names lengths that do.
         """
+        return embedding_dim
 
-    @abc.abstractmethod
     def embedding_dim(self, width: int) -> int:
         """D of elements of this length."""
+        return width
 
-    @abc.abstractmethod
     def parameters(self, width: int) -> int:
         """Trainable parameters, which both modalities share."""
+        return 0
 
     @abc.abstractmethod
     def cost(self, rows: int, elements: int, width: int) -> EncoderCost:
@@ -51,18 +52,6 @@ class MeanSettings(SetPooling):
     """The mean of a set's elements."""
 
     kind: Literal["mean"] = "mean"
-
-    def width(self, embedding_dim: int) -> int:
-        """D."""
-        return embedding_dim
-
-    def embedding_dim(self, width: int) -> int:
-        """The same."""
-        return width
-
-    def parameters(self, width: int) -> int:
-        """None."""
-        return 0
 
     def cost(self, rows: int, elements: int, width: int) -> EncoderCost:
         """No product; kept is the mean, which is brought to unit length."""
@@ -179,20 +168,8 @@ class CrossAttentionSettings(SetPooling):
 
     @property
     def embeds(self) -> bool:
-        """No."""
+        """No; the length of an element stands in the place of D."""
         return False
-
-    def width(self, embedding_dim: int) -> int:
-        """D: an element's length stands in its place."""
-        return embedding_dim
-
-    def embedding_dim(self, width: int) -> int:
-        """The same."""
-        return width
-
-    def parameters(self, width: int) -> int:
-        """None."""
-        return 0
 
     def cost(self, rows: int, elements: int, width: int) -> EncoderCost:
         """Nothing per item: `pair_cost` has what is done per pair."""

@@ -20,7 +20,7 @@ from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.distributed import World, gather
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.set_rows import SetRows, gather_padded, join_set_rows, set_rows
+from swamp_dist.evaluate.set_rows import SetRows, gather_set_rows, join_set_rows
 from swamp_dist.records import InputKind, Inputs, Sets, map_tensors, take_rows
 
 Embed = Callable[[Inputs], Tensor]
@@ -131,8 +131,7 @@ def encode_split(
     """`embed_split` of an encoder that gives sets, for a score of pairs of them."""
     parts, owners = [], []
     for given, owner, kept in _rounds(encode, reader, inputs, num_entries, several, chunk, world):
-        values, mask = gather_padded(given, world)
-        parts.append(set_rows(Sets(values[kept].float(), mask[kept])))
+        parts.append(gather_set_rows(given, kept, world))
         owners.append(owner)
     rows, owner = join_set_rows(parts), torch.cat(owners)
     return EncodedSets(rows.take(_first_equal(owner[:, 2:])), owner[:, 0], owner[:, 1])

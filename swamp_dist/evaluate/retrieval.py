@@ -18,19 +18,13 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate import ranking
 from swamp_dist.evaluate.chance import chance
 from swamp_dist.evaluate.checks import check_evaluation, check_settings
-from swamp_dist.evaluate.embedding import (
-    Embed,
-    Embedded,
-    Encode,
-    EncodedSets,
-    embed_split,
-    encode_split,
-)
+from swamp_dist.evaluate.embedding import Embed, Embedded, EncodedSets, embed_split
 from swamp_dist.evaluate.folds import blocks_of, entry_folds, mean_result
 from swamp_dist.evaluate.gallery import group_items, open_gallery
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
-from swamp_dist.evaluate.set_rows import PairScores, score_all
-from swamp_dist.records import EvaluationResult, RetrievalMetrics
+from swamp_dist.evaluate.scored import Encoders, Scored, score_split
+from swamp_dist.evaluate.scores import nan_last
+from swamp_dist.records import EvaluationResult, PairScores, RetrievalMetrics
 
 __all__ = [
     "better",
@@ -106,8 +100,7 @@ def _over_folds(
 
 
 def evaluate_set_split(
-    encode_a: Encode,
-    encode_b: Encode,
+    encoders: Encoders,
     score: PairScores,
     manifest: Manifest,
     settings: EvaluateSettings,
@@ -119,72 +112,52 @@ def evaluate_set_split(
 ) -> EvaluationResult:
     """`evaluate_split` of a model that embeds nothing: every item of `a` is scored with every item of `b`.
 
-    The scores of all pairs are held on every rank, 4 bytes each.
-
     Args:
-        encode_a, encode_b: the encoders, which give sets.
-        score: of pairs of sets, (items of a, items of b).
+        encoders: of a and b, which give sets.
+        score: of pairs of sets.
     """
     check_evaluation(manifest, settings, a, b)
-    num_entries = len(manifest.split(settings.split))
-    side_a, side_b = (
-        encode_split(
-            encode, reader, each, num_entries, manifest.field(each.field).items, settings.chunk, world
-        )
-        for encode, each in zip((encode_a, encode_b), inputs, strict=True)
-    )
-    scores = score_all(side_a.rows, side_b.rows, score, world)
-    keys = manifest.split(settings.split).keys(range(num_entries))
-    return evaluate_all_scores(scores, side_a, side_b, keys, settings, a, b, world)
+    scored = score_split(encoders, score, manifest, settings, world, reader, inputs)
+    return evaluate_scored(scored, settings, a, b, world)
 
 
-def evaluate_all_scores(
-    scores: Tensor,
-    side_a: Embedded | EncodedSets,
-    side_b: Embedded | EncodedSets,
-    keys: Sequence[str],
-    settings: EvaluateSettings,
-    a: str,
-    b: str,
-    world: World,
+def evaluate_scored(
+    scored: Scored, settings: EvaluateSettings, a: str, b: str, world: World
 ) -> EvaluationResult:
-    """`evaluate_scores`, by blocks of entries where the settings say so; `keys` are those of all entries."""
+    """Rank each side of a split by given scores, by blocks of entries where the settings say so.
+
+    Raises:
+        UserError: as `evaluate_embedded`.
+    """
 
     def evaluate(part_a: Tensor, part_b: Tensor) -> EvaluationResult:
-        some = scores[part_a][:, part_b]
-        return evaluate_scores(some, side_a.take(part_a), side_b.take(part_b), settings, a, b, world)
+        return evaluate_scores(scored.take(part_a, part_b), settings, a, b, world)
 
     if settings.folds is None:
-        return evaluate_scores(scores, side_a, side_b, settings, a, b, world)
-    return _over_folds(evaluate, (side_a, side_b), keys, settings.folds)
+        return evaluate_scores(scored, settings, a, b, world)
+    return _over_folds(evaluate, (scored.a, scored.b), scored.keys, settings.folds)
 
 
 def evaluate_scores(
-    scores: Tensor,
-    side_a: Embedded | EncodedSets,
-    side_b: Embedded | EncodedSets,
-    settings: EvaluateSettings,
-    a: str,
-    b: str,
-    world: World,
+    scored: Scored, settings: EvaluateSettings, a: str, b: str, world: World
 ) -> EvaluationResult:
-    """Rank each side by given scores (items of a, items of b) float32, equal on all ranks.
+    """Rank each side by given scores, whole; one that is not a number ranks last.
 
     Raises:
         UserError: as `evaluate_embedded`.
     """
 
     def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: tuple[int, ...] | None) -> Tensor:
-        gallery, of_queries = group_items(gallery_groups), scores if query == "a" else scores.t()
+        gallery = group_items(gallery_groups)
+        of_queries = scored.scores if query == "a" else scored.scores.t()
 
         def tile(rows: slice) -> Tensor:
-            return ranking.rank_scores(
-                of_queries[rows].clone(memory_format=torch.contiguous_format), groups[rows], gallery, cutoffs
-            )
+            own = nan_last(of_queries[rows].clone(memory_format=torch.contiguous_format))
+            return ranking.rank_scores(own, groups[rows], gallery, cutoffs)
 
         return _rank_queries(tile, groups, cutoffs, world)
 
-    return _evaluate({"a": side_a, "b": side_b}, rank, settings, a, b)
+    return _evaluate({"a": scored.a, "b": scored.b}, rank, settings, a, b)
 
 
 def evaluate_embedded(

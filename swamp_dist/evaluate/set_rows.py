@@ -6,18 +6,16 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from swamp_dist.distributed import World, gather, max_over_ranks, sum_over_ranks
-from swamp_dist.records import Sets
+from swamp_dist.distributed import World, gather, sum_over_ranks
+from swamp_dist.records import PairScores, Sets
+from swamp_dist.row_exchange import pad_alike
 
-PairScores = Callable[[Sets, Sets], Tensor]
-"""Scores (items of a, items of b) of sets of a and sets of b."""
 TILE = 64
 """Items of a, and of b, that are padded and scored together: part of the numbers' definition."""
 
@@ -62,24 +60,11 @@ def join_set_rows(parts: Sequence[SetRows]) -> SetRows:
     return SetRows(torch.cat([part.values for part in parts]), torch.cat([part.counts for part in parts]))
 
 
-def gather_padded(parts: Sequence[Sets], world: World) -> Sets:
-    """The sets (b, n, d) of a rank's parts, and those of all ranks in rank order, all padded alike."""
-    width = torch.tensor([max(part.mask.shape[1] for part in parts)], device=parts[0].mask.device)
-    longest = int(max_over_ranks(width, world))
-    pads = [(0, longest - part.mask.shape[1]) for part in parts]
-    values = [functional.pad(part.values, (0, 0, *pad)) for part, pad in zip(parts, pads, strict=True)]
-    masks = [functional.pad(part.mask, pad) for part, pad in zip(parts, pads, strict=True)]
-    mask = gather(torch.cat(masks).to(torch.uint8), world).bool()
-    return Sets(gather(torch.cat(values), world), mask)
-
-
-def score_rows(a: Tensor, b: Tensor, world: World) -> Tensor:
-    """The cosines of all rows of a (n, D) with all of b (m, D) on all ranks: (n, m) float32; row i of tiles
-    is rank i mod W's."""
-    found = torch.zeros(len(a), len(b), device=a.device)
-    for i in range(world.rank * TILE, len(a), world.size * TILE):
-        found[i : i + TILE] = (a[i : i + TILE].double() @ b.double().t()).float()
-    return sum_over_ranks(found, world)
+def gather_set_rows(parts: Sequence[Sets], kept: Tensor, world: World) -> SetRows:
+    """The sets (b, n, d) of a rank's parts, and those of all ranks in rank order; of these the `kept`."""
+    padded = pad_alike(parts, world)
+    mask = gather(padded.mask.to(torch.uint8), world).bool()
+    return set_rows(Sets(gather(padded.values, world)[kept].float(), mask[kept]))
 
 
 def score_all(a: SetRows, b: SetRows, score: PairScores, world: World) -> Tensor:

@@ -5,23 +5,18 @@ Shape letters: b pairs on this rank, B in the global batch, n and m elements of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from swamp_dist.config import ObjectiveSettings
-from swamp_dist.distributed import World, gather, max_over_ranks
+from swamp_dist.distributed import World, gather
 from swamp_dist.objective.contrastive.positives import find_positives
 from swamp_dist.objective.contrastive.score_hinge import score_hinge
 from swamp_dist.objective.targets import full_precision
-from swamp_dist.records import BatchPlan, LossTerms, PairSets, Sets
-from swamp_dist.row_exchange import Pending, gather_rows
-
-PairScores = Callable[[Sets, Sets], Tensor]
-"""Scores (items of a, items of b), with gradient, of sets of a and sets of b."""
+from swamp_dist.records import BatchPlan, LossTerms, PairScores, PairSets, Sets
+from swamp_dist.row_exchange import Pending, gather_rows, pad_alike
 
 
 @final
@@ -107,10 +102,6 @@ class SetObjective:
 
 def gather_sets(mine: Sets, world: World) -> Sets:
     """The sets of all ranks in rank order, values with gradient: (b, n, d) -> (B, largest n, d)."""
-    if world.size == 1:
-        return mine
-    own = mine.mask.shape[1]
-    width = int(max_over_ranks(torch.tensor([own], device=mine.mask.device), world))
-    values = functional.pad(mine.values, (0, 0, 0, width - own))
-    mask = functional.pad(mine.mask, (0, width - own))
-    return Sets(gather_rows(values, world), gather(mask.to(torch.uint8), world).bool())
+    padded = pad_alike([mine], world)
+    mask = gather(padded.mask.to(torch.uint8), world).bool()
+    return Sets(gather_rows(padded.values, world), mask)

@@ -21,6 +21,8 @@ from swamp_dist.runs.folder import RunDir
 if TYPE_CHECKING:
     from swamp_dist.distributed import World  # brings torch, which the command line does without
 
+AVERAGED = "averaged_with"
+"""Of a result: sha256 of the weights whose scores were averaged with those of its own, by their source."""
 ENCODER_FILES = "encoder_files_sha256"
 """Of a result: as `encoder_files_sha256` gives them."""
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy", "pillow")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
@@ -15,14 +14,15 @@ from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
+from swamp_dist.evaluate.scored import Encoders
 from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.model.logits import LogitStart
 from swamp_dist.objective.checks import check_negatives
 from swamp_dist.objective.objective import build_objective
-from swamp_dist.objective.set_objective import PairScores, SetObjective
+from swamp_dist.objective.set_objective import SetObjective
 from swamp_dist.objective.term import StepObjective
-from swamp_dist.records import EvaluationResult, Inputs
+from swamp_dist.records import EvaluationResult, PairScores
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining
 from swamp_dist.train.engine import Engine
 
@@ -105,7 +105,7 @@ def open_validation(
 
 
 def _evaluate(
-    encoders: tuple[Callable[[Inputs], Any], Callable[[Inputs], Any]],
+    encoders: Encoders,
     score: PairScores | None,
     manifest: Manifest,
     evaluation: EvaluateSettings,
@@ -118,7 +118,7 @@ def _evaluate(
     a, b = data.a, data.b
     if score is None:
         return evaluate_split(*encoders, manifest, evaluation, a, b, world, reader, inputs)
-    return evaluate_set_split(*encoders, score, manifest, evaluation, a, b, world, reader, inputs)
+    return evaluate_set_split(encoders, score, manifest, evaluation, a, b, world, reader, inputs)
 
 
 def evaluate(

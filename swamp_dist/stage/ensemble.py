@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.field_inputs import stage_inputs
 from swamp_dist.data.reader import open_reader
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.embedding import Embedded, EncodedSets, embed_split, encode_split
-from swamp_dist.evaluate.retrieval import evaluate_all_scores
-from swamp_dist.evaluate.set_rows import score_all, score_rows
+from swamp_dist.evaluate.retrieval import evaluate_scored
+from swamp_dist.evaluate.scored import Scored, score_split
 from swamp_dist.file_names import run_of
 from swamp_dist.loading import load_dumped
 from swamp_dist.model.cross_attention import pair_score
@@ -41,17 +39,6 @@ class TrainedStage:
     model: DualEncoder
     weights: Path
     sha256: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores of all pairs of a split by one model."""
-
-    scores: Tensor
-    """(items of a, items of b) float32."""
-    a: Embedded | EncodedSets
-    b: Embedded | EncodedSets
-    keys: Sequence[str]
 
 
 def open_trained(weights: Path, evaluations: Sequence[EvaluateSettings], world: World) -> TrainedStage:
@@ -107,35 +94,24 @@ def evaluate_together(
     Raises:
         UserError: their splits have other entries, or entries other numbers of items.
     """
-    found = [score_stage(each.stage, each.model, evaluation, world) for each in models]
-    first = found[0]
+    found = [_score(each, evaluation, world) for each in models]
     for other, each in zip(found[1:], models[1:], strict=True):
-        _check_same_items(first, other, models[0], each, evaluation.split)
-    scores = torch.stack([each.scores for each in found]).mean(0)
+        _check_same_items(found[0], other, models[0], each, evaluation.split)
+    together = replace(found[0], scores=torch.stack([each.scores for each in found]).mean(0))
     data = models[0].stage.settings.data
-    return evaluate_all_scores(scores, first.a, first.b, first.keys, evaluation, data.a, data.b, world)
+    return evaluate_scored(together, evaluation, data.a, data.b, world)
 
 
-def score_stage(
-    stage: ResolvedStage, model: DualEncoder, evaluation: EvaluateSettings, world: World
-) -> Scored:
-    """All pairs of a split, scored by one model."""
-    model, data, manifest = model.to(world.device).eval(), stage.settings.data, stage.manifest
-    score, split = pair_score(stage.settings.model), manifest.split(evaluation.split)
+def _score(each: TrainedStage, evaluation: EvaluateSettings, world: World) -> Scored:
+    model, data, manifest = each.model.to(world.device).eval(), each.stage.settings.data, each.stage.manifest
     encoders = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
-    inputs = stage_inputs(manifest, data, stage.settings.model)
+    score, inputs = (
+        pair_score(each.stage.settings.model),
+        stage_inputs(manifest, data, each.stage.settings.model),
+    )
     reader = open_reader(manifest, evaluation.split, (data.a, data.b), data.reading)
-    keys = split.keys(range(len(split)))
     with contextlib.closing(reader), torch.no_grad():
-        both = [
-            (encode, reader, each, len(split), manifest.field(each.field).items, evaluation.chunk, world)
-            for encode, each in zip(encoders, inputs, strict=True)
-        ]
-        if score is not None:
-            sets_a, sets_b = (encode_split(*side) for side in both)
-            return Scored(score_all(sets_a.rows, sets_b.rows, score, world), sets_a, sets_b, keys)
-        rows_a, rows_b = (embed_split(*side) for side in both)
-        return Scored(score_rows(rows_a.rows, rows_b.rows, world), rows_a, rows_b, keys)
+        return score_split(encoders, score, manifest, evaluation, world, reader, inputs)
 
 
 def _check_same_items(

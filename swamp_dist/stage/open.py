@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from swamp_dist.config import StageSettings
 from swamp_dist.errors import RunDirHeld, UserError
@@ -12,7 +13,7 @@ from swamp_dist.loading import describe, dump, load_dumped
 from swamp_dist.records import JobState, StageResult
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
-from swamp_dist.runs.provenance import ENCODER_FILES, encoder_files_sha256, weights_sha256
+from swamp_dist.runs.provenance import AVERAGED, ENCODER_FILES, encoder_files_sha256, weights_sha256
 from swamp_dist.settings import is_below, same_result_keys
 from swamp_dist.stage.longer import check_checkpoints, more_epochs
 from swamp_dist.stage.resolve import ResolvedStage, resolve
@@ -149,6 +150,13 @@ def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = F
     present = None if initial is None else weights_sha256(initial)
     if not differences and present not in (None, result.provenance.get("initial_weights_sha256")):
         differences = [f"{initial}: its weights have changed since"]
+    averaged = result.provenance.get(AVERAGED)
+    if not differences and isinstance(averaged, dict):
+        differences = [
+            f"{source}: its weights have changed since"
+            for source, sha256 in averaged.items()
+            if weights_sha256(Path(source)) not in (None, sha256)
+        ]
     recorded = result.provenance.get(ENCODER_FILES)
     if not differences and isinstance(recorded, dict):
         with contextlib.suppress(UserError):  # a finished stage does not need the files any more

@@ -143,6 +143,15 @@ def _check_batches(settings: StageSettings, manifest: Manifest, world_size: int)
     check_kmeans(settings.objective.swamp, len(blend))
 
 
+def _weights_problem(source: Path) -> str | None:
+    """Why no weights are where `source` says; None where they are, put beside their checkpoint first."""
+    try:
+        extract_weights(source)
+    except UserError as error:
+        return str(error)
+    return None if weights_file(source).is_file() else no_weights(source)
+
+
 def _starting_point_problems(
     settings: StageSettings, manifest: Manifest, left_out: Collection[str]
 ) -> Iterator[str]:
@@ -153,20 +162,15 @@ def _starting_point_problems(
             "file; or random_weights=true to measure an untrained model on purpose."
         )
     for key, source in _averaged(settings):
-        if key not in left_out and not weights_file(source).is_file():
-            yield f"{key} = {source}: {no_weights(source)}"
+        if key not in left_out and (problem := _weights_problem(source)) is not None:
+            yield f"{key} = {source}: {problem}"
     for key, source in starting_points(settings):
         if key in left_out:
             continue
-        try:
-            extract_weights(source)
-        except UserError as error:
-            yield f"{key} = {source}: {error}"
+        if (problem := _weights_problem(source)) is not None:
+            yield f"{key} = {source}: {problem}"
             continue
         path = weights_file(source)
-        if not path.is_file():
-            yield f"{key} = {source}: {no_weights(source)}"
-            continue
         try:
             check_word_source(path, key, word_source(settings, manifest))
             check_unit_parts(path, key, settings.model)

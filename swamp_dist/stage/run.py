@@ -24,7 +24,7 @@ from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
 from swamp_dist.records import Alarm, EvaluationResult, StageResult, StepReport
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.runs.provenance import provenance
+from swamp_dist.runs.provenance import AVERAGED, provenance
 from swamp_dist.stage.build import (
     build_engine,
     build_model,
@@ -110,7 +110,7 @@ def run_stage(
     hashes = stage.manifest.hash, stage.blend_hashes
     facts = provenance(stage.settings, *hashes, began_with, world, time.time() - began)
     if others:
-        facts["averaged_with"] = {str(each.weights): each.sha256 for each in others}
+        facts[AVERAGED] = {str(each.weights): each.sha256 for each in others}
     selected = trained.selected_step if trained else None
     alarms = trained.alarms if trained else ()
     result = StageResult(

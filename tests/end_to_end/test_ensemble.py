@@ -14,6 +14,7 @@ from swamp_dist.config import EvaluateSettings
 from swamp_dist.distributed import alone
 from swamp_dist.evaluate.results import to_json
 from swamp_dist.evaluate.retrieval import evaluate_scores
+from swamp_dist.evaluate.scored import Scored
 from tests.end_to_end.command import refused
 from tests.end_to_end.test_cross_attention import CHANGES
 from tests.end_to_end.test_sets import JOB, MODULE, RECIPE, swamp, train
@@ -55,7 +56,8 @@ def test_scores_of_two_runs_are_averaged(folder: Path) -> None:
     sides = [embed(model, "test") for model in models]
     scores = torch.stack([s.a.rows.double() @ s.b.rows.double().t() for s in sides]).float().mean(0)
     settings = EvaluateSettings(split="test")
-    expected = evaluate_scores(scores, sides[0].a, sides[0].b, settings, "regions", "caption", alone())
+    scored = Scored(scores, sides[0].a, sides[0].b, sides[0].keys)
+    expected = evaluate_scores(scored, settings, "regions", "caption", alone())
     assert result["evaluations"][0]["metrics"] == to_json(expected)["metrics"]
     (averaged,) = result["provenance"]["averaged_with"].values()
     assert averaged == figures(folder / "runs" / "two")["weights_sha256"]
@@ -84,3 +86,18 @@ def test_what_cannot_be_averaged_is_refused(folder: Path) -> None:
     train(folder, "other", f"data.shards={folder / 'data' / 'other'}", "train.epochs=1")
     done = swamp(folder, "eval", "runs/one", "--with", "runs/other", "--split", "test")
     refused(done, "have other entries")
+
+
+@pytest.mark.timeout(300)
+def test_a_step_is_averaged_and_weights_that_changed_are_told(folder: Path) -> None:
+    asked = ("eval", "runs/one", "--with", "runs/two@9", "--split", "test", "--run-dir", "runs/step")
+    done = swamp(folder, *asked)
+    assert done.code == 0, done.said
+    assert swamp(folder, *asked).code == 0
+    swamp(folder, "eval", "runs/one", "--with", "runs/two", "--split", "test", "--run-dir", "runs/changed")
+    weights = folder / "runs" / "two" / "weights.safetensors"
+    weights.write_bytes((folder / "runs" / "one" / "weights.safetensors").read_bytes())
+    done = swamp(
+        folder, "eval", "runs/one", "--with", "runs/two", "--split", "test", "--run-dir", "runs/changed"
+    )
+    refused(done, "its weights have changed since")

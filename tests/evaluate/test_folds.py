@@ -18,7 +18,8 @@ from swamp_dist.evaluate.checks import check_evaluation
 from swamp_dist.evaluate.embedding import Embedded
 from swamp_dist.evaluate.folds import entry_folds
 from swamp_dist.evaluate.results import from_json, metric_value, to_json
-from swamp_dist.evaluate.retrieval import evaluate_all_scores, evaluate_embedded, evaluate_split
+from swamp_dist.evaluate.retrieval import evaluate_embedded, evaluate_scored, evaluate_split
+from swamp_dist.evaluate.scored import Scored
 from swamp_dist.records import EvaluationResult, Sample
 from tests.ranks import run_on_ranks
 
@@ -106,7 +107,7 @@ def test_scores_are_cut_alike_and_ranks_change_nothing(manifest: Manifest) -> No
     own, owners = torch.arange(14), torch.arange(14).repeat_interleave(3)
     sides = Embedded(images, own, own), Embedded(texts, owners, owners)
     scores = (images.double() @ texts.double().t()).float()
-    assert evaluate_all_scores(scores, *sides, keys, SETTINGS, "image", "text", alone()) == expected
+    assert evaluate_scored(Scored(scores, *sides, keys), SETTINGS, "image", "text", alone()) == expected
 
 
 def test_too_few_entries_are_refused_with_the_split_that_has_them(manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ from swamp_dist.distributed import World, alone
 from swamp_dist.evaluate import set_rows as module
 from swamp_dist.evaluate.embedding import Embedded
 from swamp_dist.evaluate.retrieval import evaluate_embedded, evaluate_scores
+from swamp_dist.evaluate.scored import Scored
 from swamp_dist.evaluate.set_rows import join_set_rows, score_all, set_rows
 from swamp_dist.model.cross_attention import pair_scores
 from swamp_dist.records import Sets
@@ -63,7 +64,8 @@ def test_tiles_and_ranks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def evaluated(world: World) -> str:
     a, b = random_sides(140, several=True)
-    return str(evaluate_scores((a.rows.double() @ b.rows.double().t()).float(), a, b, BOTH, "x", "y", world))
+    scores = (a.rows.double() @ b.rows.double().t()).float()
+    return str(evaluate_scores(Scored(scores, a, b, ()), BOTH, "x", "y", world))
 
 
 @pytest.mark.parametrize("levels", [None, 1])
@@ -72,16 +74,26 @@ def test_scores_rank_as_embeddings_do(levels: int | None) -> None:
     a, b = random_sides(140, several=True, levels=levels)
     scores = (a.rows.double() @ b.rows.double().t()).float()
     expected = evaluate_embedded(a, b, BOTH, "x", "y", alone())
-    assert evaluate_scores(scores, a, b, BOTH, "x", "y", alone()) == expected
+    assert evaluate_scores(Scored(scores, a, b, ()), BOTH, "x", "y", alone()) == expected
 
 
 def test_ranks_do_not_change_the_figures() -> None:
     assert run_on_ranks(evaluated, 2) == [evaluated(alone())] * 2
 
 
-def test_a_collapsed_score_ranks_last() -> None:
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_a_collapsed_score_ranks_last(value: float) -> None:
     entry = torch.arange(10)
     sides = [Embedded(torch.ones(10, 2), entry, entry) for _ in range(2)]
-    found = evaluate_scores(torch.ones(10, 10), *sides, EvaluateSettings(split="test"), "x", "y", alone())
-    assert found.metrics["pair/a_to_b"].r_at_5 == 0
-    assert found.metrics["pair/b_to_a"].median_rank == 10
+    scored, settings = Scored(torch.full((10, 10), value), *sides, ()), EvaluateSettings(split="test")
+    found = evaluate_scores(scored, settings, "x", "y", alone())
+    for metrics in found.metrics.values():
+        assert (metrics.r_at_1, metrics.r_at_5, metrics.median_rank) == (0, 0, 10)
+
+
+def test_one_score_that_is_no_number_ranks_last() -> None:
+    entry, scores = torch.arange(4), torch.eye(4)
+    scores[0, 0] = torch.nan
+    scored = Scored(scores, *[Embedded(torch.ones(4, 2), entry, entry)] * 2, ())
+    found = evaluate_scores(scored, EvaluateSettings(split="test"), "x", "y", alone())
+    assert found.metrics["pair/a_to_b"].r_at_1 == 75
