@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -262,6 +263,13 @@ def _groups_per_thread() -> Iterator[None]:
             matmul.fp32_precision = precision
 
 
+def _refuse_seed(seed: int) -> NoReturn:
+    raise AssertionError(
+        f"torch.manual_seed({seed}) in a rank that is a thread: its draws interleave with those of the "
+        "others; draw from torch.Generator().manual_seed"
+    )
+
+
 def run_on_threads(
     function: Callable[..., Any], size: int, args: tuple[Any, ...], timeout: float
 ) -> list[Any]:
@@ -284,7 +292,7 @@ def run_on_threads(
             leave()
 
     threads = [threading.Thread(target=run_rank, args=(rank,), daemon=True) for rank in range(size)]
-    with _groups_per_thread():
+    with _groups_per_thread(), mock.patch("torch.manual_seed", _refuse_seed):
         for thread in threads:
             thread.start()
         try:

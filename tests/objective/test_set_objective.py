@@ -27,9 +27,9 @@ def build(world_size: int, **contrastive: Any) -> SetObjective:
 
 def batch(world: World) -> PairSets:
     """Mine of a batch; every rank pads to its own longest sets."""
-    torch.manual_seed(3)
-    lengths = torch.randint(1, 5, (2, PAIRS))
-    whole = torch.randn(2, PAIRS, 4, D, dtype=torch.float64)
+    random = torch.Generator().manual_seed(3)  # the global one belongs to all threads
+    lengths = torch.randint(1, 5, (2, PAIRS), generator=random)
+    whole = torch.randn(2, PAIRS, 4, D, dtype=torch.float64, generator=random)
     local = PAIRS // world.size
     mine = slice(world.rank * local, (world.rank + 1) * local)
     parts: list[Tensor] = []
