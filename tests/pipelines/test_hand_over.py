@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from swamp_dist.config import PipelineSettings, SlurmCluster
+from swamp_dist.data.manifest import load_manifest
 from swamp_dist.errors import UserError
 from swamp_dist.monitor import cancel
 from swamp_dist.monitor.status import look
@@ -87,6 +88,19 @@ def test_every_stage_is_a_job_after_those_it_needs(slurm: Slurm, settings: Pipel
     assert {(run.key, run.state, run.job_id) for run in groups[0].runs} == {
         (key, "queued", handed[key].job) for key in ("pre", "fine", "judge", "new")
     }
+
+
+def test_a_blend_waits_for_the_sets_that_are_built_first(
+    slurm: Slurm, settings: PipelineSettings, tiny_shards: Path, tmp_path: Path
+) -> None:
+    sets = f"x: {{shards: {tiny_shards}, share: 0.75}}, y: {{shards: data/built, share: 0.25}}"
+    stage = {"job": tmp_path / "job.yaml", "overrides": [f"data.blend={{{sets}}}"]}
+    whole = settings.model_dump() | {"stages": {"blended": stage}}
+    handed = hand(PipelineSettings.model_validate(whole))
+    assert {h.what for h in handed.values()} == {"submitted"}
+    assert slurm.dependency(handed["blended"].job) == f"afterok:{handed['shards data/built'].job}"
+    facts = json.loads(RunDir(Path("runs/blended")).provenance_json.read_text())
+    assert facts["blend_sha256"] == {"x": load_manifest(tiny_shards).hash}, "y is yet to be built"
 
 
 def test_only_what_is_neither_done_nor_queued_is_submitted(slurm: Slurm, settings: PipelineSettings) -> None:
