@@ -114,7 +114,8 @@ class DataSettings(Settings):
     """`seek` reads entries by byte offset; `stream` reads shards front to back, for storage that
     cannot seek. Same order of samples either way."""
     workers: Annotated[int, Field(ge=0, le=1024), SAME_RESULT] = 2
-    """Loader processes per rank; 0 reads in the training process. Never changes the sample order."""
+    """Loader processes per rank; 0 reads in the training process. Never changes the sample order. An
+    evaluation decodes images with as many threads."""
     prefetch: Annotated[int, Field(ge=1, le=10**4), SAME_RESULT] = 4
     """Batches each loader process prepares ahead."""
     verify: Annotated[bool, SAME_RESULT] = False

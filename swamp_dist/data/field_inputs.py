@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from swamp_dist.config import DataSettings, ImageSettings, ModelSettings
 from swamp_dist.data.image_header import REFUSED, ImageFault
+from swamp_dist.data.images import decoder_warnings_hidden
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.transforms import make_pixels
 from swamp_dist.data.words import WordTable, open_words
@@ -35,6 +37,8 @@ class FieldInputs:
     words: WordTable | None = None
     images: ImageSettings = ImageSettings()
     tokenizer: Tokenizer | None = None
+    threads: int = 1
+    """That decode images at a time: more than one where no loader processes do."""
 
     def make(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None = None) -> Inputs:
         """(n, ...) inputs of n stored items, on the CPU: an array as it is stored, the words of a table,
@@ -62,14 +66,29 @@ class FieldInputs:
     def _pixels(self, rows: np.ndarray, blame: Blame, draws: Sequence[Draw] | None) -> np.ndarray:
         size = self.images.size
         batch = np.empty((len(rows), 3, size, size), dtype=np.uint8)
-        for i, data in enumerate(rows):
+
+        def decode(i: int) -> ImageFault | None:
             try:
-                pixels = make_pixels(data, self.images, None if draws is None else (*draws[i], self.field))
+                pixels = make_pixels(rows[i], self.images, None if draws is None else (*draws[i], self.field))
             except ImageFault as fault:
-                damaged = fault.kind not in REFUSED
-                raise blame(i, f"field {self.field!r}: {fault}", damaged) from None
+                return fault
             batch[i] = pixels.transpose(2, 0, 1)
+            return None
+
+        with decoder_warnings_hidden():
+            for i, fault in enumerate(self._map(decode, len(rows))):  # the first fault, by rows
+                if fault is not None:
+                    damaged = fault.kind not in REFUSED
+                    raise blame(i, f"field {self.field!r}: {fault}", damaged)
         return batch
+
+    def _map(self, decode: Callable[[int], ImageFault | None], count: int) -> Iterator[ImageFault | None]:
+        """What `decode` says of rows 0 .. count - 1; the decoder lets other threads work meanwhile."""
+        if self.threads == 1:
+            yield from map(decode, range(count))
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(decode, range(count))
 
     def _tokens(self, rows: np.ndarray) -> Tokens:
         if self.tokenizer is None:
@@ -99,13 +118,15 @@ def tokenizers(model: ModelSettings) -> Tokenizers:
 def stage_inputs(
     manifest: Manifest, data: DataSettings, model: ModelSettings
 ) -> tuple[FieldInputs, FieldInputs]:
-    """What makes the inputs of both encoders of a stage, whose fields hold single items.
+    """What makes the inputs of both encoders of an evaluation, whose fields hold single items; images are
+    decoded by as many threads as training has loader processes.
 
     Raises:
         UserError: no such field.
     """
-    both = zip((data.a, data.b), tokenizers(model), strict=True)
-    a, b = (field_inputs(manifest, field, data.images, each) for field, each in both)
+    both, threads = zip((data.a, data.b), tokenizers(model), strict=True), max(1, data.workers)
+    made = (field_inputs(manifest, field, data.images, each) for field, each in both)
+    a, b = (replace(each, threads=threads) for each in made)
     return a, b
 
 

@@ -149,15 +149,22 @@ def orientation(image: Image) -> int:
 
 @contextlib.contextmanager
 def _decoding() -> Iterator[None]:
-    """Pillow at work: what it raises on bad files becomes an ImageFault, its warnings are not shown."""
+    """Pillow at work: what it raises on bad files becomes an ImageFault."""
+    try:
+        yield
+    except ImageFault:
+        raise
+    except _FAULTS as error:
+        raise _undecodable(error) from None
+
+
+@contextlib.contextmanager
+def decoder_warnings_hidden() -> Iterator[None]:
+    """Pillow's warnings of odd files are not shown. Filters are those of the process: threads that decode
+    are started and waited for inside."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            yield
-        except ImageFault:
-            raise
-        except _FAULTS as error:
-            raise _undecodable(error) from None
+        yield
 
 
 def decoder_versions() -> dict[str, str]:
@@ -174,9 +181,10 @@ def check_image(data: bytes) -> None:
     Raises:
         ImageFault: too large for a shard set, of another format, animated, cut short or damaged.
     """
-    image = open_image(data, BUILD_LIMITS)
-    image.draft("RGB", (1, 1))  # of JPEG: reads the whole file, and spends a 64th of the pixels
-    load_rgb(image)
+    with decoder_warnings_hidden():
+        image = open_image(data, BUILD_LIMITS)
+        image.draft("RGB", (1, 1))  # of JPEG: reads the whole file, and spends a 64th of the pixels
+        load_rgb(image)
 
 
 def _high_bytes(image: Image) -> Image:
