@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swamp_dist.config import SizedCluster
+from swamp_dist.costs.loading import loading_bytes, loading_note
 from swamp_dist.costs.memory import PROCESS_BYTES
 from swamp_dist.costs.table import WholeCost, binary, operations, whole_cost
 from swamp_dist.progress import duration
@@ -35,6 +36,10 @@ def estimate(stage: ResolvedStage, cluster: SizedCluster, run_dir: RunDir) -> It
     memory = {**cost.memory, **({} if cluster.on_gpu else {"process": PROCESS_BYTES})}
     parts = ", ".join(f"{name} {binary(size)}" for name, size in memory.items())
     yield "memory", f"{binary(sum(memory.values()))} per rank{_missing_note(cost)} ({parts})"
+    note = loading_note(settings, stage.world_size)
+    if note:
+        read = binary(loading_bytes(settings, stage.world_size))
+        yield "reading", f"{read} of the machine's memory per rank ({note})"
     yield (
         "work",
         f"{operations(sum(cost.flops.values()))} and {binary(sum(cost.sent.values()))} sent, per step and "

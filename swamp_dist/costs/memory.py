@@ -10,6 +10,7 @@ import psutil
 
 from swamp_dist.backends.rank_process import has_gpu
 from swamp_dist.config import ClusterSettings, SizedCluster, StageSettings
+from swamp_dist.costs.loading import loading_bytes
 from swamp_dist.costs.table import binary, known_inputs, whole_cost, with_known_vocabulary
 from swamp_dist.errors import UserError
 from swamp_dist.model.costs import FLOAT
@@ -35,32 +36,34 @@ class Room:
     """For people: `2 ranks share the 15.6 GiB of this machine`."""
     process: int = 0
     """Bytes of it that the rank's process takes before it holds a tensor."""
+    machine: Room | None = None
+    """Of a rank with a GPU: its share of the machine's own memory, in which data are loaded."""
 
 
 def room_here(ranks: int) -> Room:
-    """The share of one of so many ranks of this machine, or the most that a GPU can have."""
-    if has_gpu():
-        return _ON_A_GPU
+    """The share of one of so many ranks of this machine; of a GPU the most that one can have."""
     whole = psutil.virtual_memory().total + psutil.swap_memory().total
     limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else ""
     whole = min(whole, int(limit)) if limit.isdecimal() else whole
     share = "1 rank has" if ranks == 1 else f"{ranks} ranks share"
-    return Room(whole // ranks, f"{share} the {binary(whole)} of this machine", PROCESS_BYTES)
+    here = Room(whole // ranks, f"{share} the {binary(whole)} of this machine", PROCESS_BYTES)
+    return _on_a_gpu(here) if has_gpu() else here
 
 
 def room_on(cluster: ClusterSettings) -> Room:
     """What a rank gets where a cluster file sends it."""
     if not isinstance(cluster, SizedCluster):
         return room_here(cluster.world_size)
-    if cluster.on_gpu:
-        return _ON_A_GPU
-    if cluster.memory_per_rank is not None:
-        given = cluster.memory_per_rank
-        return Room(given, f"the cluster file gives it {binary(given)}", PROCESS_BYTES)
-    return Room(MOST_OF_A_RANK, f"no machine has {binary(MOST_OF_A_RANK)}")
+    given = cluster.memory_per_rank
+    if given is not None:
+        room = Room(given, f"the cluster file gives it {binary(given)}", PROCESS_BYTES)
+    else:
+        room = Room(MOST_OF_A_RANK, f"no machine has {binary(MOST_OF_A_RANK)}")
+    return _on_a_gpu(room) if cluster.on_gpu else room
 
 
-_ON_A_GPU = Room(MOST_OF_A_GPU, f"no GPU has {binary(MOST_OF_A_GPU)}")
+def _on_a_gpu(machine: Room) -> Room:
+    return Room(MOST_OF_A_GPU, f"no GPU has {binary(MOST_OF_A_GPU)}", machine=machine)
 
 
 def memory_problem(settings: StageSettings, world_size: int, room: Room) -> str | None:
@@ -78,16 +81,36 @@ def memory_problem(settings: StageSettings, world_size: int, room: Room) -> str 
     else:
         embedding_dim = settings.model.embedding_dim
     parts = {**_parts(settings, embedding_dim, world_size), "process": room.process}
+    read = {_READ: loading_bytes(settings, world_size)}
+    if room.machine is not None:  # tensors lie in the GPU
+        machine = _problem(settings, {**read, "process": room.machine.process}, room.machine)
+        return machine or _problem(settings, parts, room)
+    return _problem(settings, parts | read, room)
+
+
+def _problem(settings: StageSettings, parts: Mapping[str, int], room: Room) -> str | None:
     needed = sum(parts.values())
     if needed <= room.bytes:
         return None
     listed = ", ".join(f"{name} {binary(size)}" for name, size in parts.items() if size)
+    fix = _READ_LESS if 2 * parts.get(_READ, 0) > needed else _TRAIN_LESS
     return (
         f"stage {settings.name} needs {binary(needed)} of memory per rank ({listed}), but {room.what}.\n"
-        "Fix: lower model.embedding_dim, the encoders' widths, objective.swamp.prototypes, "
-        "objective.swamp.queue.size or data.entries; set engine.micro_batch or engine.zero_stage; or take "
-        "more ranks. `swamp show --cost` prints the parts."
+        f"Fix: {fix} `swamp show --cost` prints the parts."
     )
+
+
+_READ = "data that are read"
+_TRAIN_LESS = (
+    "lower model.embedding_dim, the encoders' widths, objective.swamp.prototypes, "
+    "objective.swamp.queue.size or data.entries; set engine.micro_batch or engine.zero_stage; or take "
+    "more ranks."
+)
+_READ_LESS = (
+    "read entries by offset (data.reading=seek data.cache=none), or, where storage cannot seek, lower "
+    "data.lanes, data.workers, data.shuffle_block or data.full_shuffle_below (lanes and shuffles change the "
+    "order), or take more ranks."
+)
 
 
 def refuse_what_does_not_fit(settings: StageSettings, world_size: int, room: Room) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from swamp_dist.config import Settings, StageSettings
 from swamp_dist.console import block, cell
+from swamp_dist.costs.loading import loading_bytes
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
@@ -33,7 +34,8 @@ def cost_table(settings: Settings, nodes: int, gpus_per_node: int) -> Table:
     settings = with_known_vocabulary(settings)
     sizes, inputs = world_sizes(settings, nodes, gpus_per_node), known_inputs(settings)
     embedding_dim = stage_embedding_dim(settings)
-    return _table(settings, [whole_cost(settings, embedding_dim, inputs, size) for size in sizes])
+    costs = [whole_cost(settings, embedding_dim, inputs, size) for size in sizes]
+    return _table(settings, costs, [loading_bytes(settings, size) for size in sizes])
 
 
 def world_sizes(settings: StageSettings, nodes: int, gpus_per_node: int) -> list[int]:
@@ -192,13 +194,15 @@ def model_cost(
     )
 
 
-def _table(settings: StageSettings, costs: Sequence[WholeCost]) -> Table:
+def _table(settings: StageSettings, costs: Sequence[WholeCost], loaded: Sequence[int]) -> Table:
     shown = Table(title=cell(f"{settings.name}: a warm step on a rank"), title_justify="left")
     shown.add_column("ranks")
     for cost in costs:
         shown.add_column(f"{cost.step.world_size:,}", justify="right")
     for label, figure in _rows(costs):
         shown.add_row(label, *(figure(cost) for cost in costs))
+    if any(loaded):
+        shown.add_row("machine's memory: data that are read", *(binary(size) for size in loaded))
     shown.caption = block(_caption(settings, costs[0]))
     shown.caption_justify = "left"
     return shown

@@ -19,9 +19,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from swamp_dist.config import DataSettings
 from swamp_dist.data.entry import Entry
 from swamp_dist.data.lanes import batch_entries, epoch_order, item_choice, plan_batches, steps_per_epoch
+from swamp_dist.data.loading_memory import resident_shards
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.reader import open_reader
-from swamp_dist.data.stream import resident_shards
 from swamp_dist.environment import read_environment
 from swamp_dist.errors import UserError
 from swamp_dist.loading import from_values

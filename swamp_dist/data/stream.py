@@ -19,7 +19,8 @@ from swamp_dist.data.blend import Blend, BlendedSplit, SetOrder, one_set, set_or
 from swamp_dist.data.field_inputs import NO_TOKENIZERS, Tokenizers
 from swamp_dist.data.join_inputs import join_inputs, join_rows
 from swamp_dist.data.lanes import steps_per_epoch
-from swamp_dist.data.manifest import Manifest, SplitIndex
+from swamp_dist.data.loading_memory import kept_of, lanes_read, resident_shards
+from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.data.worker_end import end_with
@@ -170,6 +171,10 @@ def open_blended_stream(
         ShardError: as `open_reader`.
     """
     orders = set_orders(blend, data, plan, seed)
+    for kept in kept_of(blend, data, plan):
+        if kept.shards:
+            message = "%s: streaming, up to %d shards, %.2f GB in memory"
+            logger.info(message, kept.name, kept.shards, kept.bytes / 1e9)
     parts = [
         _open_part(each, blend, order, data, plan, tokenizers)
         for each, order in zip(blend.sets, orders, strict=True)
@@ -194,29 +199,7 @@ def _open_part(
     full = each.split.bytes < data.full_shuffle_below
     resident = 1 if in_memory else resident_shards(each.split, lanes, full, data.shuffle_block)
     reader = open_reader(manifest, each.split.name, maker.fields, data.reading, data.cache, resident)
-    if data.reading == "stream" and not in_memory:
-        size = resident * max(shard.bytes for shard in each.split.record.shards) * max(data.workers, 1)
-        name = f"{each.name}: split {each.split.name}" if blend.is_stated else f"split {each.split.name}"
-        logger.info("%s: streaming, up to %d shards, %.2f GB in memory", name, resident, size / 1e9)
     return _Part(reader, maker, order, blend.first_ids[each.number], blend.set_labels(each.number))
-
-
-def lanes_read(lanes: int, world_size: int, is_alone: bool) -> int:
-    """Lanes of a set that a rank reads at most: its own, or those that its share of a blend touches."""
-    return lanes // world_size if is_alone else min(lanes, -(-lanes // world_size) + 1)
-
-
-def resident_shards(split: SplitIndex, lanes: int, full_shuffle: bool, shuffle_block: int) -> int:
-    """Shards that streaming must hold so that none is read twice within a block: every one of the rank's
-    `lanes` is at a place of its own in the epoch, and a block reaches over one shard more than it fills. A
-    split that is permuted as a whole needs all of them: lower `full_shuffle_below` where memory is short.
-    """
-    shards = len(split.record.shards)
-    if full_shuffle:
-        return shards
-    smallest = max(1, min(split.shard_entries[:-1], default=len(split)))
-    block = -(-shuffle_block // smallest) + 1
-    return min(shards, block * lanes)
 
 
 class _Part:

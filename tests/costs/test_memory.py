@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from swamp_dist import cli
 from swamp_dist.config import LocalCluster, RayCluster, SlurmCluster, StageSettings
 from swamp_dist.costs import memory
+from swamp_dist.costs.loading import loading_bytes
 from swamp_dist.costs.memory import (
     MOST_OF_A_GPU,
     MOST_OF_A_RANK,
@@ -19,6 +20,7 @@ from swamp_dist.costs.memory import (
     room_on,
 )
 from swamp_dist.costs.table import known_inputs, whole_cost
+from swamp_dist.data.manifest import load_manifest
 from tests.end_to_end.command import write_job
 
 GIB = 2**30
@@ -110,3 +112,41 @@ def test_the_process_of_a_rank_counts_beside_its_tensors(
     monkeypatch.setattr(memory, "has_gpu", lambda: False)
     assert room_here(1).process == PROCESS_BYTES
     assert room_on(SlurmCluster(memory_gb=8, tasks_per_node=4)).process == PROCESS_BYTES
+
+
+def test_what_streaming_keeps_counts_in_the_machine_and_is_refused_where_it_cannot_fit(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = load_manifest(tiny_shards)
+    largest = max(shard.bytes for shard in manifest.split("train").record.shards)
+    settings = stage(tiny_shards, embedding_dim=8)
+    assert loading_bytes(settings, 1) == 0
+    streamed = changed(settings, reading="stream", workers=3)
+    shards = len(manifest.split("train").record.shards)
+    assert loading_bytes(streamed, 1) == 3 * shards * largest
+    assert loading_bytes(changed(settings, cache="memory"), 2) == manifest.split("train").bytes
+    # A rank on a CPU has one memory for both, one on a GPU has two.
+    tensors = sum(whole_cost(streamed, 8, known_inputs(streamed), 1).memory.values())
+    needed = tensors + 3 * shards * largest
+    assert memory_problem(streamed, 1, Room(needed, "enough")) is None
+    assert memory_problem(streamed, 1, Room(needed - 1, "it has less")) is not None
+    apart = Room(tensors, "GPU", machine=Room(3 * shards * largest, "machine"))
+    assert memory_problem(streamed, 1, apart) is None
+    for bytes_, machine, said in ((tensors - 1, needed, "but GPU"), (needed, tensors // 99, "but machine")):
+        assert said in str(memory_problem(streamed, 1, Room(bytes_, "GPU", machine=Room(machine, "machine"))))
+    # Through the command: a machine that holds nothing refuses it, with what to change.
+    monkeypatch.setattr(memory, "has_gpu", lambda: False)
+    (tmp_path / "memory.max").write_text(f"{PROCESS_BYTES + 1000}\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "memory.max")
+    monkeypatch.chdir(tmp_path)
+    many = ["data.reading=stream", "data.workers=1000", "model.embedding_dim=2", "model.a.hidden=[2]"]
+    done = CliRunner().invoke(cli.app, ["run", str(write_job(tmp_path, tiny_shards)), *many])
+    assert done.exit_code == 2
+    assert "data that are read" in done.stderr
+    assert "data.reading=seek" in done.stderr
+    shown = CliRunner().invoke(cli.app, ["show", "--cost", str(tmp_path / "job.yaml"), *many])
+    assert "data that are read" in shown.stdout
+
+
+def changed(settings: StageSettings, **data: Any) -> StageSettings:
+    return settings.model_copy(update={"data": settings.data.model_copy(update=data)})

@@ -10,8 +10,9 @@ import torch
 from swamp_dist.config import DataSettings
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.loading_memory import resident_shards
 from swamp_dist.data.manifest import load_manifest
-from swamp_dist.data.stream import open_stream, resident_shards
+from swamp_dist.data.stream import open_stream
 from swamp_dist.errors import UserError
 from tests.data.shard_sets import build, flip, members
 

@@ -35,7 +35,7 @@ class SizedCluster(ClusterSettings):
 
     @property
     def memory_per_rank(self) -> int | None:
-        """Bytes of memory that the settings give to a rank without a GPU; None where they do not say."""
+        """Bytes of a machine's memory that the settings give to a rank; None where they do not say."""
         return None
 
     @property

@@ -139,11 +139,11 @@ class SlurmCluster(SizedCluster):
 
     @property
     def memory_per_rank(self) -> int | None:
-        """Bytes of memory that the settings give to a rank without a GPU; None where they do not say."""
-        if self.memory_gb is None or self.on_gpu:
+        """Bytes of a node's memory that the settings give to a rank; None where they do not say."""
+        if self.memory_gb is None:
             return None
-        ranks = self.tasks_per_node if self.memory_per == "node" else 1 / self.cpus_per_task
-        return int(self.memory_gb * 2**30 / ranks)
+        shares = {"node": self.tasks_per_node, "cpu": 1 / self.cpus_per_task, "gpu": 1, "none": 1}
+        return int(self.memory_gb * 2**30 / shares[self.memory_per])
 
     @property
     def layout(self) -> str:
