@@ -102,6 +102,10 @@ setup(
             # install it: `pip install 'swamp-dist[encoders]' torch==VERSION`. tools/install.sh does.
             "torchvision>=0.25",
         ],
+        "loggers": [
+            "wandb>=0.20",  # train.loggers: wandb
+            "mlflow-skinny>=3",  # train.loggers: mlflow; the part of it that clients need
+        ],
         "openmoji": [
             "resvg-py",  # rasterises the icons of the OpenMoji shard recipe
             "tokenizers",  # word pieces of the sentence encoder used by that recipe

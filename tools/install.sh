@@ -77,10 +77,10 @@ found=$("$venv/bin/python" -c 'import torch; print(torch.__version__, "for", "CU
 # That torch stays: the newest torchvision would bring another.
 if [ "$torch" = site ]; then # uv does not see packages outside the environment
     echo "torch==$site" >"$venv/torch.txt"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/torch.txt" -e '.[dev,encoders,openmoji]'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$venv/torch.txt" -e '.[dev,encoders,openmoji,loggers]'
 else
     echo "torch==${found%% *}" >"$venv/torch.txt"
-    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -c "$venv/torch.txt" -e '.[dev,encoders,openmoji]'
+    "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -c "$venv/torch.txt" -e '.[dev,encoders,openmoji,loggers]'
 fi
 echo "torch: $found is in $venv"
 case $found in

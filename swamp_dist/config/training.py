@@ -84,6 +84,10 @@ class AlarmSettings(Settings):
     """Steps in a row that raise an alarm, and that clear it."""
 
 
+LoggerName = Literal["tensorboard", "csv", "wandb", "trackio", "mlflow"]
+"""Programs that a run's figures can be sent to."""
+
+
 class TrainSettings(Settings):
     """One training run over the shards."""
 
@@ -106,7 +110,11 @@ class TrainSettings(Settings):
     log_every: Annotated[Count, SAME_RESULT] = 10
     """Steps between logged metrics."""
     histogram_every: Annotated[Count, SAME_RESULT] = 200
-    """Steps between TensorBoard histograms of prototype use; the last step has one too."""
+    """Steps between histograms of prototype use; the last step has one too."""
+    loggers: Annotated[tuple[LoggerName, ...], SAME_RESULT] = ("tensorboard",)
+    """Where figures go beside metrics.jsonl: `tensorboard` and `csv` write into the run folder; `wandb`,
+    `trackio` and `mlflow` take their own environment variables (WANDB_MODE=offline, MLFLOW_TRACKING_URI) and
+    have to be installed."""
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> TrainSettings:

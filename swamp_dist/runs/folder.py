@@ -1,7 +1,7 @@
 """The run folder of a stage: every name in it, who holds it, and what is written by rename.
 
 stage.yaml  result.json  metrics.jsonl  events.jsonl  weights.safetensors
-tensorboard/  logs/rank-000.log  checkpoints/step-N/
+logs/rank-000.log  checkpoints/step-N/, and the event files of TensorBoard
 """
 
 from __future__ import annotations
@@ -82,11 +82,6 @@ class RunDir:
     def weights(self) -> Path:
         """The selected model."""
         return self.path / WEIGHTS_FILE
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard event files."""
-        return self.path / "tensorboard"
 
     @property
     def logs(self) -> Path:

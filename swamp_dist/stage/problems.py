@@ -20,6 +20,7 @@ from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
 from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
 from swamp_dist.train.input_parts import check_unit_parts
+from swamp_dist.train.loggers.opening import logger_problems
 from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights_header import embedding_dim_problem, starting_points
 from swamp_dist.train.word_source import check_word_source
@@ -42,6 +43,8 @@ def stage_problems(
     yield from _data_problems(settings, manifest, world_size)
     yield from _encoder_problems(settings, manifest)
     yield from _starting_point_problems(settings, manifest, absent)
+    if settings.train is not None:
+        yield from logger_problems(settings.train.loggers)
 
 
 def still_to_come(settings: StageSettings, promised: Collection[Path]) -> Iterator[str]:

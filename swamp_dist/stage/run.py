@@ -36,6 +36,7 @@ from swamp_dist.stage.build import (
 from swamp_dist.stage.ensemble import TrainedStage, evaluate_with, open_trained
 from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
+from swamp_dist.stage.run_about import about, show_end
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
 from swamp_dist.train.checkpoint_folder import step_folders
 from swamp_dist.train.checkpoint_weights import checkpoint_told
@@ -116,6 +117,7 @@ def run_stage(
     result = StageResult(
         settings.name, run_dir.path, weights, selected, steps, evaluations, facts, sha256, alarms
     )
+    on_main(world, _checked(check_owner, lambda: show_end(stage, run_dir, result, world)))
     on_main(world, _checked(check_owner, lambda: run_dir.write_result(result)))
     return result
 
@@ -197,7 +199,8 @@ def _train(
         )
         validate = stack.enter_context(open_validation(stage, training, engine, world))
         progress = resume(state)
-        metrics = stack.enter_context(contextlib.closing(open_metrics(run_dir.path, world, progress.step)))
+        metrics = open_metrics(about(stage, run_dir, world), world, progress.step, settings.loggers)
+        stack.enter_context(contextlib.closing(metrics))
         first_is_done = stack.enter_context(told_while(logger, "the first step"))
 
         # The loop.

@@ -1,7 +1,8 @@
-"""What a run says about itself while it trains: TensorBoard, and a twin that needs no tool.
+"""What a run says about itself while it trains: its own rows, and loggers that show them.
 
-`metrics.jsonl` holds one object per logged step, tags as keys beside `step`; an evaluation adds one of its
-own. Both are cut at a resume, so that a tag has at most one value per step however often a run was killed.
+`metrics.jsonl` holds one object per logged step, tags as keys beside `step`; a validation adds one of its
+own. It is cut at a resume, so that a tag has at most one value per step however often a run was killed; so
+are the loggers that keep their figures in the run folder.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import logging
 import math
 import os
 import re
-import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
 from swamp_dist.atomic_files import named, set_aside, write_atomically
+from swamp_dist.config.training import LoggerName
 from swamp_dist.distributed import World
 from swamp_dist.file_names import METRICS_FILE
 from swamp_dist.objective.terms import described_tags
 from swamp_dist.records import EvaluationResult, RetrievalMetrics, StepReport
+from swamp_dist.train.loggers.logger import RunAbout
+from swamp_dist.train.loggers.opening import open_loggers
 
 TAGS: Mapping[str, str] = {
     "loss/total": "Weighted sum of all terms, mean over ranks.",
@@ -37,12 +39,12 @@ TAGS: Mapping[str, str] = {
     "perf/data_seconds": "Seconds spent waiting for the batch.",
     "perf/pairs_per_second": "Pairs trained on per second, over all ranks.",
     "retrieval/<split>/<relevance>/<direction>/<metric>": "A retrieval figure; recalls and mAP in percent.",
+    "evaluation/<split>/<relevance>/<direction>/<metric>": "The same of the selected weights, at the end.",
 }
 """Every tag that may be logged, with what it says. `<name>` stands for one part of a tag."""
 
-_EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(.+)")
 logger = logging.getLogger(__name__)
-_KNOWN = re.compile("|".join(re.sub("<[a-z]+>", "[^/]+", re.escape(tag)) for tag in TAGS))
+_PATTERNS = {re.compile(re.sub("<[a-z]+>", "[^/]+", re.escape(tag))): said for tag, said in TAGS.items()}
 
 
 class MetricsWriter(ABC):
@@ -54,11 +56,11 @@ class MetricsWriter(ABC):
 
     @abstractmethod
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
-        """Write the distribution of `values` (any shape) to TensorBoard. ValueError as in `log`."""
+        """Show the distribution of `values` (any shape) in loggers. ValueError as in `log`."""
 
     @abstractmethod
     def evaluation(self, split: str, result: EvaluationResult, step: int) -> None:
-        """Write all figures of an evaluation that ran after `step` updates."""
+        """Write all figures of a validation that ran after `step` updates."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -69,20 +71,48 @@ class MetricsWriter(ABC):
         """Flush and end; the writer is unusable after."""
 
 
-def open_metrics(run_folder: Path, world: World, resume_step: int) -> MetricsWriter:
-    """The writer of this rank: `metrics.jsonl` and `tensorboard/` in `run_folder` on rank 0, else silent.
+def open_metrics(
+    run: RunAbout, world: World, resume_step: int, loggers: Sequence[LoggerName] = ("tensorboard",)
+) -> MetricsWriter:
+    """The writer of this rank: `metrics.jsonl` in the run's folder and these loggers on rank 0, else silent.
 
-    What an earlier run wrote past `resume_step` updates (0: a fresh start) is dropped from both.
+    What an earlier run wrote past `resume_step` updates (0: a fresh start) is dropped from its files.
     """
-    return _RunFolderWriter(run_folder, resume_step) if world.is_main else _SilentWriter()
+    return _RunFolderWriter(run, resume_step, loggers) if world.is_main else _SilentWriter()
 
 
-def evaluation_figures(split: str, result: EvaluationResult) -> dict[str, float]:
-    """The figures of an evaluation by tag, those that were computed."""
+def show_result(
+    run: RunAbout, loggers: Sequence[LoggerName], evaluations: Sequence[EvaluationResult], steps: int
+) -> None:
+    """Show the figures that a stage ends with in its loggers, after `steps` updates. On rank 0."""
+    figures: dict[str, float] = {}
+    for result in evaluations:
+        figures |= evaluation_figures(result.split, result, "evaluation")
+    for each in open_loggers(loggers, run, steps, description):
+        each.result(run, figures, steps)
+        each.close()
+
+
+def description(tag: str) -> str:
+    """What a tag means.
+
+    Raises:
+        ValueError: TAGS does not know it.
+    """
+    for pattern, said in _PATTERNS.items():
+        if pattern.fullmatch(tag):
+            return said
+    raise ValueError(
+        f"unknown metric tags {[tag]}: describe them in TAGS of the term or of swamp_dist.train.metrics"
+    )
+
+
+def evaluation_figures(split: str, result: EvaluationResult, first: str = "retrieval") -> dict[str, float]:
+    """The figures of an evaluation by tag, whose first part is given; those that were computed."""
     figures: dict[str, float] = {}
     for key, metrics in result.metrics.items():
         for name, value in _retrieval_figures(metrics).items():
-            figures[f"retrieval/{split}/{key}/{name}"] = value
+            figures[f"{first}/{split}/{key}/{name}"] = value
     return figures
 
 
@@ -95,11 +125,8 @@ def _retrieval_figures(metrics: RetrievalMetrics) -> dict[str, float]:
 
 
 def _check_tags(tags: Iterable[str]) -> None:
-    unknown = [tag for tag in tags if not _KNOWN.fullmatch(tag)]
-    if unknown:
-        raise ValueError(
-            f"unknown metric tags {unknown}: describe them in TAGS of the term or of swamp_dist.train.metrics"
-        )
+    for tag in tags:
+        description(tag)
 
 
 @final
@@ -126,41 +153,38 @@ class _SilentWriter(MetricsWriter):
 class _RunFolderWriter(MetricsWriter):
     """Of rank 0."""
 
-    def __init__(self, run_folder: Path, resume_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        path, events = run_folder / METRICS_FILE, run_folder / "tensorboard"
-        self._path, self._events, self._refused = path, events, False
-        _clear_way(path, events)
-        _cut(path, resume_step)
-        _sort_before_now(events)
-        self._rows = open(path, "a")  # noqa: SIM115 (open as long as the run)
-        # TensorBoard drops what earlier event files hold from purge_step on.
-        purge_step = resume_step + 1 if resume_step else 0
-        others = threading.enumerate()
-        self._tensorboard: Any = SummaryWriter(str(events), purge_step=purge_step)
-        _say_nothing(set(threading.enumerate()).difference(others))
+    def __init__(self, run: RunAbout, resume_step: int, loggers: Sequence[LoggerName]) -> None:
+        self._path, self._refused = run.folder / METRICS_FILE, False
+        if os.path.lexists(self._path) and not self._path.is_file():
+            logger.warning(
+                "%s was not written by a run: it is %s now", self._path, set_aside(self._path).name
+            )
+        _cut(self._path, resume_step)
+        self._rows = open(self._path, "a")  # noqa: SIM115 (open as long as the run)
+        self._loggers = open_loggers(loggers, run, resume_step, description)
 
     def log(self, report: StepReport) -> None:
         self._write(report.figures, report.step)
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         _check_tags([tag])
-        with self._writing(self._events):
-            self._tensorboard.add_histogram(tag, values.detach().float().cpu(), step)
+        with self._writing():
+            for each in self._loggers:
+                each.histogram(tag, values, step)
 
     def evaluation(self, split: str, result: EvaluationResult, step: int) -> None:
         self._write(evaluation_figures(split, result), step)
 
     def flush(self) -> None:
-        with self._writing(self._events):
-            self._tensorboard.flush()
-        with self._writing(self._path):
-            self._rows.flush()
-            os.fsync(self._rows.fileno())
+        with self._writing():
+            for each in self._loggers:
+                each.flush()
+            with named(self._path):
+                self._rows.flush()
+                os.fsync(self._rows.fileno())
 
     def close(self) -> None:
-        for end in (self.flush, self._tensorboard.close, self._rows.close):
+        for end in (self.flush, *(each.close for each in self._loggers), self._rows.close):
             try:
                 end()
             except OSError:
@@ -168,11 +192,10 @@ class _RunFolderWriter(MetricsWriter):
                     raise
 
     @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        """Name the path in an OSError of the block, and remember that there was one."""
+    def _writing(self) -> Iterator[None]:
+        """Remember that there was an OSError in the block."""
         try:
-            with named(path):
-                yield
+            yield
         except OSError:
             self._refused = True
             raise
@@ -181,31 +204,12 @@ class _RunFolderWriter(MetricsWriter):
         _check_tags(figures)
         # JSON has no NaN: null says that a figure was taken and is not a number.
         row = {tag: value if math.isfinite(value) else None for tag, value in figures.items()}
-        with self._writing(self._path):
-            self._rows.write(json.dumps({"step": step} | row, allow_nan=False) + "\n")
-            self._rows.flush()
-        with self._writing(self._events):
-            for tag, value in figures.items():
-                self._tensorboard.add_scalar(tag, value, step)
-
-
-def _say_nothing(threads: Set[threading.Thread]) -> None:
-    """Let errors of the system that end these threads not be printed: TensorBoard raises them once more in
-    the next call of its writer."""
-    others = threading.excepthook
-
-    def hook(ending: threading.ExceptHookArgs) -> None:
-        if ending.thread not in threads or not isinstance(ending.exc_value, OSError):
-            others(ending)
-
-    threading.excepthook = hook
-
-
-def _clear_way(rows: Path, events: Path) -> None:
-    """Set aside what stands under the two names and is none of this writer's."""
-    for path, is_ours in ((rows, rows.is_file()), (events, events.is_dir())):
-        if os.path.lexists(path) and not is_ours:
-            logger.warning("%s was not written by a run: it is %s now", path, set_aside(path).name)
+        with self._writing():
+            with named(self._path):
+                self._rows.write(json.dumps({"step": step} | row, allow_nan=False) + "\n")
+                self._rows.flush()
+            for each in self._loggers:
+                each.figures(figures, step)
 
 
 def _cut(path: Path, resume_step: int) -> None:
@@ -234,19 +238,3 @@ def _step_of(line: bytes) -> int | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) else None
-
-
-def _sort_before_now(events: Path) -> None:
-    """Give event files earlier names where the clock would not sort a new one behind them.
-
-    They are read in the order of their names, which begin with the second they were made in: after a
-    resume within that second, or on a node whose clock is behind, the purge would hit the wrong file.
-    """
-    named = [(path, _EVENTS.fullmatch(path.name)) for path in sorted(events.glob("events.out.tfevents.*"))]
-    files = [(path, match) for path, match in named if match and path.is_file()]
-    for path, match in named:
-        if not match:
-            logger.warning("%s has no name that TensorBoard gives: it stays as it is", path)
-    if any(int(match[1]) >= int(time.time()) for _, match in files):
-        for place, (path, match) in enumerate(files):
-            os.replace(path, events / f"events.out.tfevents.{place:010d}.{match[2]}")

@@ -36,10 +36,13 @@ def test_bar_on_a_terminal_and_plain_lines_elsewhere(tiny_shards: Path, tmp_path
 def test_tensorboard_has_curves_and_histograms(trained_once: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(str(trained_once / "tensorboard"))
+    read = EventAccumulator(str(trained_once))
     read.Reload()
     tags = read.Tags()
     assert {"loss/total", "loss/contrastive", "loss/swamp", "optim/lr"} <= set(tags["scalars"])
     assert [event.step for event in read.Scalars("loss/total")] == list(range(1, 17))
     assert any(tag.startswith("retrieval/validation/") for tag in tags["scalars"]), tags["scalars"]
+    assert any(tag.startswith("evaluation/test/") for tag in tags["scalars"]), tags["scalars"]
+    assert {"job/text_summary", "provenance/text_summary"} <= set(tags["tensors"])
+    assert read.SummaryMetadata("_hparams_/experiment").plugin_data.plugin_name == "hparams"
     assert [event.step for event in read.Histograms("swamp/prototype_use")] == [16]

@@ -102,11 +102,11 @@ def test_names_are_those_of_the_documentation(tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     names = [
         folder.stage_yaml, folder.result_json, folder.metrics_jsonl, folder.events_jsonl, folder.weights,
-        folder.tensorboard, folder.log(3), folder.checkpoints,
+        folder.log(3), folder.checkpoints,
     ]  # fmt: skip
     assert [str(n.relative_to(tmp_path)) for n in names] == [
         "stage.yaml", "result.json", "metrics.jsonl", "events.jsonl", "weights.safetensors",
-        "tensorboard", "logs/rank-003.log", "checkpoints",
+        "logs/rank-003.log", "checkpoints",
     ]  # fmt: skip
 
 

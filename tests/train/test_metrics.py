@@ -19,6 +19,7 @@ import torch
 import tests.ranks  # noqa: F401 (tells the fork server what to import)
 from swamp_dist.distributed import World, alone
 from swamp_dist.records import EvaluationResult, RetrievalMetrics, StepReport
+from swamp_dist.train.loggers.logger import RunAbout
 from swamp_dist.train.metrics import TAGS, evaluation_figures, open_metrics
 
 RESULT = EvaluationResult(
@@ -40,7 +41,7 @@ def events_of(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     keep_all = {"scalars": 0, "histograms": 0, "tensors": 0}
-    return EventAccumulator(str(folder / "tensorboard"), size_guidance=keep_all).Reload()
+    return EventAccumulator(str(folder), size_guidance=keep_all).Reload()
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -49,7 +50,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_both_files_hold_the_same_figures(tmp_path: Path) -> None:
-    writer = open_metrics(tmp_path, alone(), 0)
+    writer = open_metrics(RunAbout(tmp_path), alone(), 0)
     for step in (1, 2, 3):
         writer.log(StepReport(step, {"loss/total": 1 / step, "queue/fill": 0.5}))
     writer.evaluation("val", RESULT, 3)
@@ -76,7 +77,7 @@ def test_every_figure_of_an_evaluation_has_its_tag() -> None:
 
 
 def test_histograms_are_in_tensorboard(tmp_path: Path) -> None:
-    writer = open_metrics(tmp_path, alone(), 0)
+    writer = open_metrics(RunAbout(tmp_path), alone(), 0)
     writer.histogram("swamp/prototype_use", torch.tensor([[0.0, 1.0], [1.0, 4.0]]), 5)
     writer.close()
     (event,) = events_of(tmp_path).Histograms("swamp/prototype_use")
@@ -85,7 +86,7 @@ def test_histograms_are_in_tensorboard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("world", [alone(), World(1, 2, 1, torch.device("cpu"))], ids=["main", "other"])
 def test_an_unknown_tag_is_a_programming_error_on_every_rank(world: World, tmp_path: Path) -> None:
-    writer = open_metrics(tmp_path, world, 0)
+    writer = open_metrics(RunAbout(tmp_path), world, 0)
     for tag in ("loss/totall", "retrieval/val/pair/a_to_b", "xloss/total", "retrieval/<split>"):
         with pytest.raises(ValueError, match="unknown metric tags"):
             writer.log(StepReport(1, {tag: 1.0}))
@@ -97,7 +98,7 @@ def test_an_unknown_tag_is_a_programming_error_on_every_rank(world: World, tmp_p
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    writer = open_metrics(tmp_path, World(1, 2, 1, torch.device("cpu")), 0)
+    writer = open_metrics(RunAbout(tmp_path), World(1, 2, 1, torch.device("cpu")), 0)
     writer.log(StepReport(1, {"loss/total": 1.0}))
     writer.histogram("swamp/prototype_use", torch.ones(2), 1)
     writer.evaluation("val", RESULT, 1)
@@ -107,7 +108,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
-    writer = open_metrics(tmp_path, alone(), 0)
+    writer = open_metrics(RunAbout(tmp_path), alone(), 0)
     writer.log(StepReport(1, {"loss/total": math.nan, "optim/grad_norm": math.inf, "optim/lr": 0.1}))
     writer.close()
     assert rows_of(tmp_path) == [{"step": 1, "loss/total": None, "optim/grad_norm": None, "optim/lr": 0.1}]
@@ -115,7 +116,7 @@ def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
 
 
 def session(folder: Path, resume_step: int, steps: range) -> None:
-    writer = open_metrics(folder, alone(), resume_step)
+    writer = open_metrics(RunAbout(folder), alone(), resume_step)
     for step in steps:
         writer.log(StepReport(step, {"loss/total": resume_step + step / 100}))
     writer.close()
@@ -129,7 +130,7 @@ def test_a_resume_cuts_at_the_commit(tmp_path: Path) -> None:
     expected = [(s, s / 100) for s in range(1, 6)] + [(s, 5 + s / 100) for s in range(6, 11)]
     assert [(row["step"], row["loss/total"]) for row in rows_of(tmp_path)] == expected
     assert scalars(tmp_path)["loss/total"] == [(s, pytest.approx(v)) for s, v in expected]
-    assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "tensorboard"]
+    assert {name.partition(".")[0] for name in os.listdir(tmp_path)} == {"metrics", "events"}
 
 
 def test_a_fresh_start_drops_all_of_a_run_that_never_committed(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_clock_that_is_behind_does_not_spoil_the_order(
 
 
 def killed_session(folder: Path, resume_step: int, committed: int, last: int) -> None:
-    writer = open_metrics(folder, alone(), resume_step)
+    writer = open_metrics(RunAbout(folder), alone(), resume_step)
     for step in range(resume_step + 1, last + 1):
         writer.log(StepReport(step, {"loss/total": float(step), "optim/lr": 0.1}))
         if step == committed:
@@ -180,7 +181,7 @@ def test_three_kills_leave_every_tag_once_a_step_and_no_step_going_back(tmp_path
 def resumed(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     """Go on after step 2 and log step 3; what was said meanwhile."""
     logging.getLogger("swamp_dist").propagate = True
-    writer = open_metrics(folder, alone(), 2)
+    writer = open_metrics(RunAbout(folder), alone(), 2)
     writer.log(StepReport(3, {"loss/total": 3.0}))
     writer.close()
     assert rows_of(folder)[-1] == {"step": 3, "loss/total": 3.0}
@@ -188,7 +189,7 @@ def resumed(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
 
 
 def two_steps(folder: Path) -> bytes:
-    writer = open_metrics(folder, alone(), 0)
+    writer = open_metrics(RunAbout(folder), alone(), 0)
     for step in (1, 2):
         writer.log(StepReport(step, {"loss/total": float(step)}))
     writer.close()
@@ -202,9 +203,9 @@ def test_a_stray_file_beside_the_event_files_stops_nothing(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     two_steps(tmp_path)
-    (tmp_path / "tensorboard" / name).write_text("stray")
+    (tmp_path / name).write_text("stray")
     said = resumed(tmp_path, caplog)
-    assert (tmp_path / "tensorboard" / name).read_text() == "stray"
+    assert (tmp_path / name).read_text() == "stray"
     assert (f"{name} has no name that TensorBoard gives" in said) == name.startswith("events")
 
 
@@ -237,16 +238,14 @@ def test_what_stands_under_the_names_of_metrics_is_set_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
-    (tmp_path / "tensorboard").write_text("a file")
-    (tmp_path / "tensorboard.aside-1").write_text("of before")
+    (tmp_path / "metrics.jsonl.aside-1").write_text("of before")
     said = resumed(tmp_path, caplog)
-    assert "tensorboard was not written by a run: it is tensorboard.aside-2 now" in said
-    assert (tmp_path / "tensorboard.aside-2").read_text() == "a file"
-    assert (tmp_path / "metrics.jsonl.aside-1").is_fifo()
+    assert "metrics.jsonl was not written by a run: it is metrics.jsonl.aside-2 now" in said
+    assert (tmp_path / "metrics.jsonl.aside-2").is_fifo()
 
 
 def test_a_full_disk_is_told_with_its_path_and_once(tmp_path: Path) -> None:
-    writer: Any = open_metrics(tmp_path, alone(), 0)
+    writer: Any = open_metrics(RunAbout(tmp_path), alone(), 0)
     writer._rows.close()
     writer._rows = open("/dev/full", "w")  # noqa: SIM115 (as the writer's own)
     with pytest.raises(OSError, match="No space left") as caught:
@@ -258,7 +257,8 @@ def test_a_full_disk_is_told_with_its_path_and_once(tmp_path: Path) -> None:
 def test_an_event_file_that_is_gone_is_told_without_a_trace(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    writer: Any = open_metrics(tmp_path, alone(), 0)
+    (tmp_path / "tensorboard").mkdir()  # where earlier versions put the event files
+    writer: Any = open_metrics(RunAbout(tmp_path), alone(), 0)
     writer.log(StepReport(1, {"loss/total": 1.0}))
     writer.flush()
     shutil.rmtree(tmp_path / "tensorboard")
