@@ -26,6 +26,7 @@ def test_total_variation_is_the_share_of_mass_that_lies_elsewhere() -> None:
     assert _tool().total_variation(q, q.flip(2)) == 0.5
 
 
+@pytest.mark.slow
 def test_it_prints_distances_that_fall_with_the_iterations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_two_lines_of_one_file_are_changed(tmp_path: Path) -> None:
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 2  # the union and its import
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_new_encoder_trains_two_steps_and_is_counted(tiny_shards: Path, tmp_path: Path) -> None:
     follow_recipe(copied(tmp_path))
@@ -96,6 +97,7 @@ def test_the_new_encoder_trains_two_steps_and_is_counted(tiny_shards: Path, tmp_
     assert "compute: encoders" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_tests_of_encoders_hold_for_the_new_one(tmp_path: Path) -> None:
     follow_recipe(copied(tmp_path))

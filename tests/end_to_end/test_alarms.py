@@ -104,6 +104,7 @@ def test_ranks_stop_together_by_an_alarm_of_all(tiny_shards: Path, tmp_path: Pat
     assert (tmp_path / "checkpoints" / "step-11" / "MANIFEST.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_stops_with_code_1_and_goes_on_when_told_to(tiny_shards: Path, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, tiny_shards), tmp_path / "run"
     quick = ["objective.swamp.weight=0", "train.optimizer.lr=1e-12", "train.validate_on=null"]

@@ -110,6 +110,7 @@ def test_costs_prototypes_and_checks_take_every_set_of_a_blend(folder: Path) -> 
         damaged.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_blend_that_cannot_be_read_is_refused_with_the_fix(folder: Path) -> None:
     job, run = folder / "job.yaml", folder / "bad"
     absent = swamp("run", job, f"data.blend.y.shards={folder / 'w'}", "--run-dir", run)

@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_stage_trains_evaluates_and_is_evaluated_again(folder: Path) -> None:
     done = swamp(folder, "run", "job.yaml", "--ranks", "2", "--run-dir", "runs/two")

@@ -7,6 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.command import needs_terminal, on_a_terminal, plain, swamp, write_job
 
 
@@ -55,6 +57,7 @@ def test_a_training_without_evaluation_names_a_command_that_shows_its_figure(
     assert "validation" in shown.said
 
 
+@pytest.mark.slow
 @needs_terminal
 def test_an_evaluation_prints_its_table_at_any_width(
     trained_once: Path, tiny_shards: Path, tmp_path: Path

@@ -51,6 +51,7 @@ def train(job: Path, name: str, *overrides: str, ranks: int = 1) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_files_become_figures_and_the_model_embeds_files(job: Path) -> None:
     run_dir = train(job, "whole")

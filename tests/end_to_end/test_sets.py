@@ -100,6 +100,7 @@ def train(folder: Path, name: str, *overrides: str, ranks: int = 1) -> Path:
     return folder / "runs" / name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_regions_and_words_become_figures_and_a_model_that_embeds_them(folder: Path) -> None:
     run_dir = train(folder, "whole")

@@ -48,6 +48,7 @@ def test_a_finished_run(trained_once: Path) -> None:
     assert "done already" in stopped.said
 
 
+@pytest.mark.slow
 def test_a_run_cancelled_and_continued(long_job: Path, tmp_path: Path) -> None:
     run_dir, console = tmp_path / "runs" / "one", tmp_path / "console"
     process = start("run", long_job, *LONG, "--run-dir", run_dir, console=console)

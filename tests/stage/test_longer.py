@@ -53,6 +53,7 @@ def cosine(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_cosine_holds_its_end(cosine: Path, tmp_path: Path) -> None:
     run = shutil.copytree(cosine / "run", tmp_path / "run")
     held = swamp("run", cosine / "job.yaml", *COSINE, "train.epochs=2", "--run-dir", run)
@@ -64,6 +65,7 @@ def test_a_cosine_holds_its_end(cosine: Path, tmp_path: Path) -> None:
     assert rates(run)[8:] == [0.00025] * 8
 
 
+@pytest.mark.slow
 def test_a_cosine_is_planned_anew_where_that_is_asked(cosine: Path, tmp_path: Path) -> None:
     run, replan = shutil.copytree(cosine / "run", tmp_path / "run"), "train.schedule.extend=replan"
     done = swamp("run", cosine / "job.yaml", *COSINE, "train.epochs=2", replan, "--run-dir", run)

@@ -148,7 +148,7 @@ def _runs(world: World, shards: Path, folder: Path, stage: int) -> dict[str, str
     return said
 
 
-@pytest.mark.parametrize(("size", "zero_stage"), [(1, 0), (2, 3)])
+@pytest.mark.parametrize(("size", "zero_stage"), [pytest.param(1, 0, marks=pytest.mark.slow), (2, 3)])
 def test_a_run_starts_so_once_and_the_engine_takes_it(
     tiny_shards: Path, tmp_path: Path, size: int, zero_stage: int
 ) -> None:

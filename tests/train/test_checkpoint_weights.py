@@ -25,6 +25,7 @@ def stopped(trained_once: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_has_the_weights_of_the_finished_run(stopped: Path, tmp_path: Path) -> None:
     whole = load_weights(tmp_path / "whole.safetensors")
     for named in (stopped, Path(f"{stopped}@16"), stopped / "checkpoints" / "step-16"):
@@ -72,6 +73,7 @@ def test_a_folder_whose_name_looks_like_a_step_is_itself(stopped: Path) -> None:
     assert weights_file(named).name == "weights-step-16.safetensors"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_evaluated_and_started_from(
     stopped: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:

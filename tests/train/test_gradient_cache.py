@@ -123,6 +123,7 @@ def _hardest(world: World, engines: list[tuple[int, int | None]]) -> list[Any]:
     return [_train(world, stage, size, "fp32", 4, contrastive) for stage, size in engines]
 
 
+@pytest.mark.slow
 def test_hardest_negatives_train_alike_at_every_stage_and_in_micro_batches() -> None:
     whole = run_on_ranks(_hardest, 1, [(0, None)])[0][0]
     for found in run_on_ranks(_hardest, 2, [(0, 4), (1, None), (2, 8), (3, None)])[0]:
@@ -312,6 +313,7 @@ def _count_reductions(world: World, stage: int, micro_batch: int) -> int:
     return sum(name in ("gloo:all_reduce", "gloo:reduce_scatter") for name in names)
 
 
+@pytest.mark.slow
 def test_gradients_are_reduced_once_whatever_the_number_of_micro_batches() -> None:
     counts = run_on_ranks(_reductions, 2)[0]
     assert counts == dict.fromkeys(counts, 1)

@@ -46,7 +46,9 @@ def _losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss/total"]) for row in rows if "loss/total" in row]
 
 
-@pytest.mark.parametrize("stops", [[1], [8], [7, 2], [31]])
+@pytest.mark.parametrize(
+    "stops", [[7, 2], *(pytest.param(stops, marks=pytest.mark.slow) for stops in ([1], [8], [31]))], ids=str
+)
 def test_a_run_stopped_and_resumed_is_bit_identical(
     tiny_shards: Path, tmp_path: Path, stops: list[int]
 ) -> None:

@@ -217,7 +217,10 @@ def whole(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("source", "target"), SOME_PAIRS)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [*SOME_PAIRS[:2], *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SOME_PAIRS[2:])],
+)
 def test_a_run_goes_on_at_another_world_size_and_stage(
     tiny_shards: Path, tmp_path: Path, whole: Path, source: Layout, target: Layout
 ) -> None:
@@ -267,6 +270,7 @@ def _die_while_loading(world: World, settings: StageSettings, folder: Path) -> N
         run_stage(settings, RunDir(folder), world)
 
 
+@pytest.mark.slow
 def test_a_load_cut_short_leaves_the_commit_as_it_was_and_the_next_one_goes_on(
     tiny_shards: Path, tmp_path: Path, whole: Path
 ) -> None:
