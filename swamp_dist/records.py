@@ -52,6 +52,8 @@ class RawSplit:
     None for sets without captions."""
     caption_field: str = "text"
     """Field that a build makes of the captions: word ids or, where the recipe has no `words`, texts."""
+    class_names: Sequence[str] = ()
+    """Names of the set's classes by label, the same in all its splits; empty where a set has no names."""
 
 
 class Words(NamedTuple):

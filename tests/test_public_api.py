@@ -49,7 +49,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 
 
 SIGNATURES = {
-    "RawSplit": "keys, read, captions, caption_field",
+    "RawSplit": "keys, read, captions, caption_field, class_names",
     "Sample": "key, fields, label, text, captions",
     "ShardDataset": ("shards, split, fields, *, batch, seed, items, rank, world_size, **reading"),
     "SwampLoss": "embedding_dim, objective, *, seed, pairs_per_entry, reduce_gradients, **terms",

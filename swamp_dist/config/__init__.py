@@ -38,6 +38,7 @@ from swamp_dist.config.pipelines import TableSettings as TableSettings
 from swamp_dist.config.sets import CrossAttentionSettings as CrossAttentionSettings
 from swamp_dist.config.sets import MeanSettings as MeanSettings
 from swamp_dist.config.sets import ParSettings as ParSettings
+from swamp_dist.config.shards import ClassVectorsBuildSettings as ClassVectorsBuildSettings
 from swamp_dist.config.shards import ShardSettings as ShardSettings
 from swamp_dist.config.shards import VocabularyBuildSettings as VocabularyBuildSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings

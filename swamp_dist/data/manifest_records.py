@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -139,6 +140,32 @@ class VocabularyRecord(_Record):
     """What became of captions without a known word."""
 
 
+class ClassVectorsRecord(_Record):
+    """The table of vectors of the classes."""
+
+    file: _FileName
+    sha256: str
+    dim: int = Field(ge=1)
+    kind: Literal["words", "rows", "minilm"]
+    """Means of the vectors of a name's words, rows of a table of classes, or sentence vectors of names."""
+    source_sha256: str
+    """sha256 of what they were made of: the file of vectors (with its names), or the network."""
+    unit: bool
+    """Whether every row was brought to length 1."""
+    words: dict[str, str]
+    """What was looked up instead of a class's name, by name."""
+
+
+class ClassNamesRecord(_Record):
+    """The names of the classes, and their vectors where there are some."""
+
+    file: _FileName
+    """The names by label, one per line."""
+    sha256: str
+    names: int = Field(ge=1)
+    vectors: ClassVectorsRecord | None = None
+
+
 class ManifestRecord(_Record):
     """The content of manifest.json."""
 
@@ -156,14 +183,16 @@ class ManifestRecord(_Record):
     """The set's word table; None where no field holds words."""
     vocabulary: VocabularyRecord | None = None
     """The set's vocabulary; None where it has none."""
+    class_names: ClassNamesRecord | None = None
+    """Names and vectors of the classes; None where they have no names."""
     hash: str = ""
     """sha256 of everything above."""
 
     @model_serializer(mode="wrap")
     def _leave_out_absent_words(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sets without words or vocabulary keep the manifest and the hash they had before there were any."""
+        """Sets without such tables keep the manifest and the hash they had before there were any."""
         content: dict[str, Any] = handler(self)
-        for name in ("words", "vocabulary"):
+        for name in ("words", "vocabulary", "class_names"):
             if content.get(name) is None:
                 content.pop(name, None)
         return content
@@ -178,3 +207,19 @@ class ManifestRecord(_Record):
         """sha256 over the canonical JSON of every key but `hash`."""
         content = self.model_dump(mode="json", exclude={"hash"})
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SetTables:
+    """What a set holds beside its shards; None for what it has not."""
+
+    words: WordsRecord | None = None
+    vocabulary: VocabularyRecord | None = None
+    class_names: ClassNamesRecord | None = None
+
+    @property
+    def known_words(self) -> int | None:
+        """Words of captions that have a number; None where captions have none."""
+        if self.vocabulary is not None:
+            return self.vocabulary.words
+        return None if self.words is None else self.words.rows - 1

@@ -25,7 +25,7 @@ class ShardProblem:
     """A file that is not what the manifest promises."""
 
     split: str | None
-    """None for a file of the whole set: the word table, the vocabulary."""
+    """None for a file of the whole set: the word table, the vocabulary, names and vectors of classes."""
     file: str
     reason: str
 
@@ -38,7 +38,7 @@ class ShardProblem:
 def verify_shards(folder: Path) -> list[ShardProblem]:
     """Every bad file of a shard set with the first fault found in it; an empty list is a sound set.
 
-    Compared with the manifest: size and sha256 of every shard, index, word table and vocabulary. Compared
+    Compared with the manifest: size and sha256 of every shard, index and table beside them. Compared
     with the index: keys, classes, offsets and number of entries. In every entry: tar headers, its own key,
     field checksums, dtypes and shapes. One shard's largest entry is held in memory at a time.
 
@@ -46,33 +46,32 @@ def verify_shards(folder: Path) -> list[ShardProblem]:
         UserError: the manifest is missing or does not match its own hash, so nothing can be compared.
     """
     manifest = read_manifest(folder)
-    problems = [*_word_problems(manifest), *_vocabulary_problems(manifest)]
+    problems = list(_table_problems(manifest))
     return problems + [problem for name in manifest.splits for problem in _split_problems(manifest, name)]
 
 
-def _word_problems(manifest: Manifest) -> Iterator[ShardProblem]:
-    words = manifest.record.words
-    if words is None:
-        return
-    for name, digest in ((words.file, words.sha256), (words.words_file, words.words_sha256)):
-        path = manifest.folder / name
-        size = words.bytes if name == words.file else None
-        fault = "missing" if not path.is_file() else None if size is None else size_fault(path, size)
-        if fault is None and _sha256(path) != digest:
-            fault = "sha256 differs from the manifest"
+def _table_problems(manifest: Manifest) -> Iterator[ShardProblem]:
+    """Of the files beside the shards."""
+    record, files = manifest.record, list[tuple[str, str, int | None]]()
+    if (words := record.words) is not None:
+        files += [(words.file, words.sha256, words.bytes), (words.words_file, words.words_sha256, None)]
+    if record.vocabulary is not None:
+        files.append((record.vocabulary.file, record.vocabulary.sha256, None))
+    if (names := record.class_names) is not None:
+        files.append((names.file, names.sha256, None))
+        if names.vectors is not None:
+            files.append((names.vectors.file, names.vectors.sha256, None))
+    for name, digest, size in files:
+        fault = _table_fault(manifest.folder / name, digest, size)
         if fault is not None:
             yield ShardProblem(None, name, fault)
 
 
-def _vocabulary_problems(manifest: Manifest) -> Iterator[ShardProblem]:
-    record = manifest.record.vocabulary
-    if record is None:
-        return
-    path = manifest.folder / record.file
-    if not path.is_file():
-        yield ShardProblem(None, record.file, "missing")
-    elif _sha256(path) != record.sha256:
-        yield ShardProblem(None, record.file, "sha256 differs from the manifest")
+def _table_fault(path: Path, digest: str, size: int | None) -> str | None:
+    fault = "missing" if not path.is_file() else None if size is None else size_fault(path, size)
+    if fault is None and _sha256(path) != digest:
+        return "sha256 differs from the manifest"
+    return fault
 
 
 def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:

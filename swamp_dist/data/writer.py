@@ -21,8 +21,7 @@ from swamp_dist.data.manifest import (
     MANIFEST_FILE,
     Manifest,
     ManifestRecord,
-    VocabularyRecord,
-    WordsRecord,
+    SetTables,
     load_manifest,
     read_manifest,
 )
@@ -118,8 +117,7 @@ def finish_set(
     builder: Builder,
     report: Report = lambda done, total: None,
     published: Mapping[str, int] | None = None,
-    words: WordsRecord | None = None,
-    vocabulary: VocabularyRecord | None = None,
+    tables: SetTables | None = None,
 ) -> tuple[Manifest, Coverage]:
     """Build what is missing of a set and give it its name. Call it inside `building_alone`.
 
@@ -129,9 +127,9 @@ def finish_set(
     discard_others(staging)
     staging.prepare()
     records = build_units(staging, plan, policy, builder, report)
-    known = vocabulary.words if vocabulary is not None else None if words is None else words.rows - 1
-    coverage = cover(plan, records, published, known)
-    record = close_set(staging, plan, records, coverage, words, vocabulary)
+    tables = tables or SetTables()
+    coverage = cover(plan, records, published, tables.known_words)
+    record = close_set(staging, plan, records, coverage, tables)
     publish(staging)
     logger.info(
         "shard set %s: %s", staging.folder, ", ".join(f"{k} {v.entries}" for k, v in record.splits.items())

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.config import ShardSettings, VocabularyBuildSettings, WordsBuildSettings
+from swamp_dist.config import ShardSettings, VocabularyBuildSettings
 from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
 from swamp_dist.data.coverage import COVERAGE_FILE, COVERAGE_TEXT, Coverage
 from swamp_dist.data.manifest import (
     MANIFEST_FILE,
     Manifest,
     ManifestRecord,
-    VocabularyRecord,
-    WordsRecord,
+    SetTables,
     read_manifest,
 )
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, plan_build
@@ -29,6 +28,7 @@ from swamp_dist.encoders.vocabulary import read_vocabulary
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import VOCABULARY_FILE
 from swamp_dist.long_work import told_while
+from swamp_dist.prepare import classes as class_tables
 from swamp_dist.prepare import vocabulary as caption_vocabulary
 from swamp_dist.prepare import words as caption_words
 from swamp_dist.prepare.build_note import noted_build
@@ -66,8 +66,7 @@ class _OpenBuild:
     plan: BuildPlan
     staging: Staging
     policy: MissingPolicy
-    words: WordsRecord | None
-    vocabulary: VocabularyRecord | None
+    tables: SetTables
 
 
 def build_shards(
@@ -100,7 +99,7 @@ def build_shards(
             with told_while(logger, f"building the shards of {settings.name}"):
                 manifest, _ = finish_set(
                     build.staging, build.plan, build.policy, builder, report, build.raw.published,
-                    build.words, build.vocabulary,
+                    build.tables,
                 )  # fmt: skip
     return manifest
 
@@ -185,6 +184,9 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
         decides["words"] = {"vectors": sha256, "max_words": settings.words.max_words}
     if settings.vocabulary is not None:
         decides["vocabulary"] = caption_vocabulary.vocabulary_marks(settings.vocabulary)
+    names = class_tables.names_of(raw.splits)
+    if names or settings.class_vectors is not None:
+        decides["classes"] = class_tables.class_marks(names, settings.class_vectors)
     plan = plan_build(_recipe(settings), BuildSource(raw.splits, raw.item_fields, raw.ragged_fields), decides)
     staging = Staging(out, plan.hash)
     staging.prepare()
@@ -195,9 +197,11 @@ def _open(settings: ShardSettings, out: Path) -> _OpenBuild:
     if settings.vocabulary is not None:
         vocabulary = caption_vocabulary.prepare_vocabulary(settings.vocabulary, raw.splits, staging)
         known = vocabulary_record(vocabulary, settings.vocabulary)
+    classes = class_tables.prepare_classes(names, settings.class_vectors, staging) if names else None
+    tables = SetTables(words, known, classes)
     source = _build_source(raw, settings, staging.set)
     policy = MissingPolicy(settings.on_missing == "skip", settings.max_missing_share)
-    return _OpenBuild(settings, raw, source, plan, staging, policy, words, known)
+    return _OpenBuild(settings, raw, source, plan, staging, policy, tables)
 
 
 def _build_source(raw: RawData, settings: ShardSettings, folder: Path | None) -> BuildSource:
@@ -240,7 +244,7 @@ def _recipe(settings: ShardSettings) -> ManifestRecord:
 def _builder(build: _OpenBuild, workers: BuildWorkers) -> Builder:
     if not workers.ray and workers.processes == 1:
         return one_by_one(build.staging, build.plan, build.source, build.policy)
-    words = build.staging.set if build.words is not None or build.vocabulary is not None else None
+    words = build.staging.set if build.tables.known_words is not None else None
     open_source = partial(open_build_source, build.settings, words)
     if workers.ray:
         from swamp_dist.prepare.ray_tasks import on_ray
@@ -259,8 +263,9 @@ def _existing(settings: ShardSettings, out: Path, force: bool) -> Manifest | Non
     existing = find_existing(out, _recipe(settings), force)
     if existing is None:
         return None
-    differences = list(_word_differences(existing, settings.words))
+    differences = list(caption_words.word_differences(existing, settings.words))
     differences += caption_vocabulary.vocabulary_differences(existing, settings.vocabulary)
+    differences += class_tables.class_differences(existing, settings.class_vectors)
     if differences:
         raise UserError(
             f"{out} holds a shard set of another recipe:\n" + "\n".join(differences) + "\n"
@@ -276,17 +281,3 @@ def _existing(settings: ShardSettings, out: Path, force: bool) -> Manifest | Non
             out / COVERAGE_TEXT,
         )
     return existing
-
-
-def _word_differences(existing: Manifest, wanted: WordsBuildSettings | None) -> Iterator[str]:
-    found = existing.record.words
-    if found is None or wanted is None:
-        if (found is None) != (wanted is None):
-            first, second = ("none" if words is None else "some" for words in (found, wanted))
-            yield f"  words: found {first}, wanted {second}"
-        return
-    if found.max_words != wanted.max_words:
-        yield f"  words.max_words: found {found.max_words}, wanted {wanted.max_words}"
-    # Where the set is used, the vectors it was cut from may not be there any more.
-    if wanted.vectors.is_file() and found.source_sha256 != caption_words.vectors_sha256(wanted.vectors):
-        yield f"  words.vectors: {wanted.vectors} is not the file whose vectors the set holds"

@@ -52,6 +52,7 @@ def explain_set(manifest: Manifest) -> list[str]:
         lines += _word_lines(name, found)
     if settings is not None:
         lines += _set_lines(manifest, settings)
+    lines += _class_lines(manifest)
     if manifest.record.vocabulary is not None:
         lines.append(f"vocabulary: {manifest.record.vocabulary.words:,} words, {_origin(manifest)}")
     return lines
@@ -148,6 +149,20 @@ def _set_lines(manifest: Manifest, settings: ScanSource | KarpathySource) -> Ite
         )
     if counts.get("train") == PUBLISHED["karpathy coco"]["train"]:
         yield "train is without restval, which is part of the published training images (source.splits)"
+
+
+def _class_lines(manifest: Manifest) -> Iterator[str]:
+    names = manifest.record.class_names
+    if names is None:
+        return
+    kinds = {
+        "words": "means of the vectors of the words of their names",
+        "rows": "rows of a table of classes",
+        "minilm": "sentence vectors of their names",
+    }
+    vectors = names.vectors
+    told = "no vectors" if vectors is None else f"vectors of {vectors.dim} values: {kinds[vectors.kind]}"
+    yield f"classes: {names.names:,} with names; {told}"
 
 
 def _origin(manifest: Manifest) -> str:

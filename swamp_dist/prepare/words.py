@@ -13,7 +13,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from swamp_dist.config import WordsBuildSettings
-from swamp_dist.data.manifest import WordsRecord
+from swamp_dist.data.manifest import Manifest, WordsRecord
 from swamp_dist.data.staging import Staging
 from swamp_dist.data.words import WORD_LIST_FILE, WORDS_FILE, write_word_table
 from swamp_dist.errors import BadEntry, UserError
@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 _RECORD_FILE = "words.json"
 
 
-def vectors_sha256(path: Path) -> str:
-    """sha256 of a file of word vectors; of a `.npy` followed by the `.txt` with its words.
+def vectors_sha256(path: Path, setting: str = "words.vectors") -> str:
+    """sha256 of a file of word vectors, which `setting` names; of a `.npy` followed by the `.txt` with its
+    words.
 
     Raises:
         UserError: a file is missing.
@@ -41,7 +42,7 @@ def vectors_sha256(path: Path) -> str:
                     digest.update(chunk)
         except OSError as error:
             raise UserError(
-                f"words.vectors: {file}: {error.strerror}. Expected a file of word vectors (word2vec .bin, "
+                f"{setting}: {file}: {error.strerror}. Expected a file of word vectors (word2vec .bin, "
                 ".txt, .vec, .npz); download it or correct the path."
             ) from None
     return digest.hexdigest()
@@ -121,3 +122,18 @@ def read_index(folder: Path) -> dict[str, int]:
     """Row of every word of the table in `folder`, from 1."""
     words = (folder / WORD_LIST_FILE).read_text("utf-8").split("\n")[1:-1]
     return {word: row for row, word in enumerate(words, start=1)}
+
+
+def word_differences(existing: Manifest, wanted: WordsBuildSettings | None) -> Iterator[str]:
+    """Lines about a set that was built with other words than a recipe asks for."""
+    found = existing.record.words
+    if found is None or wanted is None:
+        if (found is None) != (wanted is None):
+            first, second = ("none" if words is None else "some" for words in (found, wanted))
+            yield f"  words: found {first}, wanted {second}"
+        return
+    if found.max_words != wanted.max_words:
+        yield f"  words.max_words: found {found.max_words}, wanted {wanted.max_words}"
+    # Where the set is used, the vectors it was cut from may not be there any more.
+    if wanted.vectors.is_file() and found.source_sha256 != vectors_sha256(wanted.vectors):
+        yield f"  words.vectors: {wanted.vectors} is not the file whose vectors the set holds"
