@@ -43,6 +43,12 @@ from swamp_dist.config.shards import ShardSettings as ShardSettings
 from swamp_dist.config.shards import VocabularyBuildSettings as VocabularyBuildSettings
 from swamp_dist.config.shards import WordsBuildSettings as WordsBuildSettings
 from swamp_dist.config.simulated import SimulatedVideoTextSource as SimulatedVideoTextSource
+from swamp_dist.config.sketches import QuickDrawSource as QuickDrawSource
+from swamp_dist.config.sketches import SketchFolderSettings as SketchFolderSettings
+from swamp_dist.config.sketches import SketchListsSource as SketchListsSource
+from swamp_dist.config.sketches import SketchSettings as SketchSettings
+from swamp_dist.config.sketches import SketchySource as SketchySource
+from swamp_dist.config.sketches import TuBerlinSource as TuBerlinSource
 from swamp_dist.config.sources import FeatureFileSettings as FeatureFileSettings
 from swamp_dist.config.sources import HowTo100MSource as HowTo100MSource
 from swamp_dist.config.sources import LsmdcSource as LsmdcSource

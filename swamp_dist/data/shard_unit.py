@@ -21,7 +21,7 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 
 Row = tuple[str, int, int, int]
 """Key, offset, size and class of an entry."""
-WHOLE_SPLITS = ("test", "testall")
+WHOLE_SPLITS = ("test", "testall", "test_photos")
 """Splits that are built whole or not at all."""
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from swamp_dist.config import KarpathySource, ScanSource, SourceSettings
+from swamp_dist.config import KarpathySource, ScanSource, SketchSettings, SourceSettings
 from swamp_dist.data.coverage import SplitCoverage, skipped_lines
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.reader import open_reader
 from swamp_dist.prepare.build import read_coverage
+from swamp_dist.prepare.explain_sketches import sketch_lines
 from swamp_dist.sources.published import PUBLISHED, published_counts
 
 REGIONS = 36
@@ -33,13 +34,14 @@ class _Split:
 def explain_set(manifest: Manifest) -> list[str]:
     """Lines about fields, splits and vocabulary of a set.
 
-    Counts are compared for the image-text sets whose recipe says which they are (`source.data`); for others
-    the lines say what is there.
+    Counts are compared for the image-text sets whose recipe says which they are (`source.data`) and for the
+    sketch sets of a published list (`source.split`); for others the lines say what is there.
     """
     coverage, _ = read_coverage(manifest.folder)
     covered: Mapping[str, SplitCoverage] = {} if coverage is None else coverage.splits
     lines = [f"field {name}: {spec}" for name, spec in manifest.fields.items()]
-    settings = _image_text(manifest)
+    source = _settings(manifest)
+    settings = source if isinstance(source, ScanSource | KarpathySource) else None
     for name in manifest.splits:
         entries, found = len(manifest.split(name)), covered.get(name)
         if settings is None:
@@ -52,19 +54,20 @@ def explain_set(manifest: Manifest) -> list[str]:
         lines += _word_lines(name, found)
     if settings is not None:
         lines += _set_lines(manifest, settings)
+    if isinstance(source, SketchSettings):
+        lines += sketch_lines(manifest, source, covered)
     lines += _class_lines(manifest)
     if manifest.record.vocabulary is not None:
         lines.append(f"vocabulary: {manifest.record.vocabulary.words:,} words, {_origin(manifest)}")
     return lines
 
 
-def _image_text(manifest: Manifest) -> ScanSource | KarpathySource | None:
-    """The settings of the source, if it is one of images and captions."""
+def _settings(manifest: Manifest) -> SourceSettings | None:
+    """The settings of the source; None for a set of another version, or of a program."""
     try:
-        settings = TypeAdapter[SourceSettings](SourceSettings).validate_python(manifest.record.source)
-    except ValidationError:  # of another version, or of a program
+        return TypeAdapter[SourceSettings](SourceSettings).validate_python(manifest.record.source)
+    except ValidationError:
         return None
-    return settings if isinstance(settings, ScanSource | KarpathySource) else None
 
 
 def _split_lines(split: _Split) -> Iterator[str]:

@@ -15,6 +15,7 @@ from swamp_dist.config import (
     PairsSource,
     PythonSource,
     ScanSource,
+    SketchSettings,
     SourceSettings,
     TableSource,
     WebDatasetSource,
@@ -26,7 +27,7 @@ from swamp_dist.sources.energon import source_files
 from swamp_dist.sources.published import published_counts
 from swamp_dist.sources.raw_files import files_sha256
 
-FileSources = PairsSource | TableSource | WebDatasetSource | ScanSource | KarpathySource
+FileSources = PairsSource | TableSource | WebDatasetSource | ScanSource | KarpathySource | SketchSettings
 """Sources whose files a set keeps the hash of."""
 _SOURCES = "swamp_dist.sources"
 
@@ -90,7 +91,7 @@ def pin_source(settings: SourceSettings) -> SourceSettings:
         return settings.model_copy(update={"sha256": python.module_sha256(settings)})
     if isinstance(settings, FileSources) and settings.sha256 is None:
         files = source_files(settings) if isinstance(settings, WebDatasetSource) else settings.files()
-        if all(path.is_file() for path in files):  # else opening says what is missing
+        if files and all(path.is_file() for path in files):  # else opening says what is missing
             return settings.model_copy(update={"sha256": files_sha256(files)})
     return settings
 

@@ -11,9 +11,11 @@ from swamp_dist.config import (
     LsmdcSource,
     MsrVttSource,
     ScanSource,
+    SketchSettings,
     SourceSettings,
     YouCook2Source,
 )
+from swamp_dist.sources.published_sketches import sketch_counts
 
 PUBLISHED: Mapping[str, Mapping[str, int]] = {
     # rows of HowTo100M_v1.csv (README of antoine77340/MIL-NCE_HowTo100M); the paper says 1.22 million
@@ -48,6 +50,8 @@ def published_counts(settings: SourceSettings) -> Mapping[str, int]:
     Where `validation_share` takes from training, the published training count is that of `train` and
     `validation` together, so neither stands here. Sets made by this package have no published counts.
     """
+    if isinstance(settings, SketchSettings):
+        return sketch_counts(settings)
     if isinstance(settings, KarpathySource):
         return _renamed(PUBLISHED.get(f"karpathy {settings.data}", {}), settings.splits)
     counts = dict(PUBLISHED.get(_variant(settings), {}))
