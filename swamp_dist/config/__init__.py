@@ -12,6 +12,9 @@ from swamp_dist.config.backends.slurm import SlurmCluster as SlurmCluster
 from swamp_dist.config.data import BlendedSet as BlendedSet
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
+from swamp_dist.config.drawings import DrawingsSource as DrawingsSource
+from swamp_dist.config.drawings import DrawnSettings as DrawnSettings
+from swamp_dist.config.drawings import OutlinesSource as OutlinesSource
 from swamp_dist.config.emoji import EmojiSource as EmojiSource
 from swamp_dist.config.image_text import KarpathySource as KarpathySource
 from swamp_dist.config.image_text import ScanSource as ScanSource

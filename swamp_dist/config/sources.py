@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
+from swamp_dist.config.drawings import DrawingsSource, OutlinesSource
 from swamp_dist.config.emoji import EmojiSource
 from swamp_dist.config.image_text import KarpathySource, ScanSource
 from swamp_dist.config.names import SplitName
@@ -279,6 +280,8 @@ SourceSettings = Annotated[
     SyntheticSource
     | OpenMojiSource
     | EmojiSource
+    | DrawingsSource
+    | OutlinesSource
     | HowTo100MSource
     | YouCook2Source
     | MsrVttSource

@@ -148,7 +148,10 @@ def group(pictures: Sequence[Picture], thumbnails: np.ndarray) -> np.ndarray:
     are equal without gender words up to a colon ("family: man, boy"); and of one artist whose thumbnails
     (N, 1024) correlate by more than 0.95 (faces of a clock).
     """
-    pairs = [_equal_pairs([key(each.concept) for each in pictures]) for key in (_without_sex, _topic)]
+    pairs = [
+        _equal_pairs([without_sex(each.concept.code) for each in pictures]),
+        _equal_pairs([topic(each.concept.name) for each in pictures]),
+    ]
     for artist in sorted({each.artist for each in pictures}):
         own = np.flatnonzero([each.artist == artist for each in pictures])
         pairs.append(own[concepts.similar_pairs(thumbnails[own], THUMBNAIL_TWINS, centre=True)])
@@ -160,13 +163,15 @@ def code_of(emoji: str) -> str:
     return "-".join(f"{ord(character):x}" for character in emoji if ord(character) != 0xFE0F)
 
 
-def _without_sex(concept: Concept) -> str:
-    parts = [part for part in concept.code.split("-") if part not in _SIGNS]
+def without_sex(code: str) -> str:
+    """Code points as in `Concept.code`, the same for those that differ in gender alone."""
+    parts = [part for part in code.split("-") if part not in _SIGNS]
     return "-".join("1f9d1" if part in _PERSON else part for part in parts)
 
 
-def _topic(concept: Concept) -> str:
-    return without_gender(concept.name.partition(":")[0]).lower()
+def topic(name: str) -> str:
+    """What a name is about: up to a colon, without gender words; "family: man, boy" is about a family."""
+    return without_gender(name.partition(":")[0]).lower()
 
 
 def _equal_pairs(values: Sequence[str]) -> np.ndarray:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from swamp_dist.config import ShardSettings
+from swamp_dist.config import ClassVectorsBuildSettings, ShardSettings
 from swamp_dist.data.class_vectors import class_names, class_vectors, write_class_names, write_class_vectors
 from swamp_dist.data.manifest import Manifest, read_manifest
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.errors import UserError
 from swamp_dist.prepare.build import build_shards
+from swamp_dist.sources import minilm
 
 MODULE = """
 import numpy as np
@@ -116,6 +118,39 @@ def test_files_of_another_set_are_refused_and_named(build, tmp_path: Path) -> No
     (tmp_path / "toy" / "class_names.txt").unlink()
     with pytest.raises(UserError, match="cannot be read"):
         class_names(manifest)
+
+
+def test_sentence_vectors_of_names(build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    asked: list[str] = []
+
+    def features(tokenizer: object, weights: object, texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([[len(text), 1] for text in texts], np.float32)
+
+    monkeypatch.setattr("swamp_dist.prepare.classes.fetch", lambda package, downloads: downloads)
+    monkeypatch.setattr(minilm, "load", lambda folder: (folder, {}))
+    monkeypatch.setattr(minilm, "features", features)
+    wanted = {"network": "minilm", "words": {"bee": "honey bee"}, "unit": False}
+    manifest = build(["sea_ant", "bee"], [0, 1], class_vectors=wanted)
+    assert asked == ["sea ant", "honey bee"]
+    np.testing.assert_array_equal(class_vectors(manifest), [[7, 1], [9, 1]])
+    names = manifest.record.class_names
+    assert names is not None
+    assert names.vectors is not None
+    assert (names.vectors.kind, names.vectors.source_sha256) == ("minilm", minilm.PACKAGE.sha256)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "finding"),
+    [
+        ({}, "give either vectors"),
+        ({"vectors": "v.txt", "network": "minilm"}, "give either vectors"),
+        ({"vectors": "v.txt", "names": "n.txt"}, "names belongs to vectors in a .npy"),
+    ],
+)
+def test_settings_that_say_two_things_are_refused(wanted: dict[str, str], finding: str) -> None:
+    with pytest.raises(ValidationError, match=finding):
+        ClassVectorsBuildSettings.model_validate(wanted)
 
 
 @pytest.mark.parametrize(
