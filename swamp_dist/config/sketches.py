@@ -73,10 +73,10 @@ class SketchySource(SketchFolderSettings):
     """Folder of the sketches below `folder`. The set has six renderings of each; published figures use this
     one."""
     photos: str = "EXTEND_image_sketchy"
-    """Folder of the extended photos below `folder`, 73,002."""
+    """Folder of the extended photos below `folder`: 73,002, with copies of the 12,500 that were sketched."""
     originals: bool = False
-    """Add the 12,500 photos that were sketched to the gallery, as the lists of SAKE do; Doodle2Search takes
-    the extended ones alone."""
+    """Add the folder of the 12,500 photos that were sketched to the gallery, where they then stand twice, as
+    in the lists of SAKE; Doodle2Search takes the extended folder alone."""
     original_photos: str = "Sketchy/photo/tx_000000000000"
     """Folder of those photos below `folder`."""
 

@@ -7,6 +7,7 @@ alphabetical order.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,14 @@ def sketch_splits(root: Path, images: Mapping[str, ClassImages], parts: ClassSpl
 
 
 def _raw_split(root: Path, files: Sequence[tuple[str, int]], names: Sequence[str]) -> RawSplit:
-    """Keys begin with the class: names of files may repeat from class to class."""
-    keys = [f"{label:03d}_{entry_key(Path(path).stem)}" for path, label in files]
+    """Keys begin with the class: names of files may repeat from class to class. In a class they repeat where
+    two folders hold a photo, as those of Sketchy hold the originals: the second has a number."""
+    seen: Counter[tuple[int, str]] = Counter()
+    keys = []
+    for path, label in files:
+        stem = Path(path).stem
+        keys.append(f"{label:03d}_{entry_key(stem, seen[label, stem] or None)}")
+        seen[label, stem] += 1
 
     def read(number: int) -> Sample:
         path, label = files[number]

@@ -77,11 +77,12 @@ def test_originals_join_the_gallery_on_demand(four: Path) -> None:
     for name in ("ant", "Hot-air balloon", "cow", "bat"):
         path = four / "Sketchy/photo/tx_000000000000" / name
         path.mkdir(parents=True)
-        (path / "n01.jpg").write_bytes(picture(7, "JPEG"))
+        (path / "p0.jpg").write_bytes(picture(7, "JPEG"))  # the extended folder has a file of this name
     options = {"split_file": four / "unseen.txt", "validation_classes": 0}
     splits = open_raw_data(settings("sketchy", four, originals=True, **options)).splits
     assert list(splits) == ["train", "train_photos", "test", "test_photos"]
-    assert len(splits["test_photos"].keys) == 4
+    assert splits["test_photos"].keys == ["001_v_p0", "001_v_p1", "001_v_p2", "001_v1_p0"]
+    assert splits["test_photos"].read(3).fields == {"image": picture(7, "JPEG")}
     assert len(open_raw_data(settings("sketchy", four, **options)).splits["test_photos"].keys) == 3
 
 
