@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -142,3 +142,7 @@ class SketchListsSource(SketchSettings):
             self.test_sketches, self.test_photos, self.test_names,
         )  # fmt: skip
         return [*(self.lists / name for name in names), *super().files()]
+
+
+PublishedSketchSource: TypeAlias = SketchySource | TuBerlinSource | QuickDrawSource | SketchListsSource
+"""The sources of published sets."""

@@ -24,7 +24,7 @@ from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.own_tables import TableSource
 from swamp_dist.config.own_tars import WebDatasetSource
 from swamp_dist.config.simulated import SimulatedVideoTextSource
-from swamp_dist.config.sketches import QuickDrawSource, SketchListsSource, SketchySource, TuBerlinSource
+from swamp_dist.config.sketches import PublishedSketchSource
 from swamp_dist.settings import WORKING_FOLDER, Settings
 
 
@@ -292,10 +292,7 @@ SourceSettings = Annotated[
     | WebDatasetSource
     | ScanSource
     | KarpathySource
-    | SketchySource
-    | TuBerlinSource
-    | QuickDrawSource
-    | SketchListsSource
+    | PublishedSketchSource
     | PythonSource,
     Field(discriminator="kind"),
 ]
