@@ -4,10 +4,13 @@ Imported on a GPU only; `masses` has the same pass in plain torch. Exponentials 
 G_ik = 2^(scale * s_ik + log2 v_k - top_i) with top_i the largest exponent of the row, or 2^(scale * s_ik)
 where no potentials are absorbed. Wanted are the column sums of G_ik / (G w)_i.
 
-Up to 2^14 prototypes a program holds a whole row and its own column sums in registers, and walks over rows:
+Up to 2^13 prototypes a program holds a whole row and its own column sums in registers, and walks over rows:
 every score is read once, and what is written is one vector of K a program. Beyond, one kernel measures rows
 (n pairs of numbers) and a second sums columns: two reads, for any K. Either way sums of programs are added in
 a fixed order, never by atomics, so that a resumed run has the same bits.
+
+Four scores are loaded at once where K and the strides are multiples of four, as with the paper's K = 500;
+Triton's own test asks for multiples of sixteen.
 
 Rows may have weights: their sums are those of w_i G_ik. Kernels without them are compiled apart, and a row of
 weight 0 is not read by the pass that reads once.
@@ -22,8 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ONE_READ_PROTOTYPES = 2**14
-"""Most prototypes of a row in registers: 32 scores and 32 sums for each of 512 threads."""
+ONE_READ_PROTOTYPES = 2**13
+"""Most prototypes of a row in registers: 32 scores and 32 sums for each of 256 threads. Twice as many do not
+fit the registers of 512 threads."""
 _SUMS, _ROWS_EACH = 2**21, 8
 """Sums that the programs of a problem write at most, unless 128 of them write more; the fewest rows of one,
 so that what is written is at most an eighth of what is read."""
@@ -64,7 +68,7 @@ def column_sums(
     _one_read[(programs, problems)](
         scores, potentials, w, w if weights is None else weights, partial,
         rows, prototypes, scale, lowest, *scores.stride()[:2],
-        WIDTH=width, DIRECT=absorbed is None, WEIGHTED=weights is not None,
+        WIDTH=width, DIRECT=absorbed is None, WEIGHTED=weights is not None, BY_FOUR=_by_four(scores),
         num_warps=min(16, max(1, width // 1024)),
     )  # fmt: skip
     return partial.sum(dim=1)
@@ -99,7 +103,7 @@ def _row_factors(scores: Tensor, scale: float, absorbed: Tensor, w: Tensor, *, d
     found = scores.new_empty(problems, 2, rows)
     _row_sums[(rows, problems)](
         scores, absorbed, w, found, rows, prototypes, scale, *scores.stride()[:2],
-        WIDTH=_PIECE, DIRECT=direct, num_warps=4,
+        WIDTH=_PIECE, DIRECT=direct, BY_FOUR=_by_four(scores), num_warps=4,
     )  # fmt: skip
     return found
 
@@ -114,20 +118,30 @@ def _weighted_columns(
     partial = scores.new_empty(problems, parts, prototypes)
     _columns[(tiles, parts, problems)](
         scores, absorbed, factors, partial, rows, prototypes, scale, lowest, *scores.stride()[:2],
-        WIDTH=_COLUMNS, HEIGHT=_ROWS, DIRECT=direct, num_warps=4,
+        WIDTH=_COLUMNS, HEIGHT=_ROWS, DIRECT=direct, BY_FOUR=_by_four(scores), num_warps=4,
     )  # fmt: skip
     return partial.sum(dim=1)
 
 
+def _by_four(scores: Tensor) -> bool:
+    """Whether K and the strides are multiples of four and not all of sixteen, which Triton finds itself."""
+    sizes = scores.shape[2], scores.stride(0), scores.stride(1)
+    is_aligned = scores.data_ptr() % 16 == 0
+    return is_aligned and all(n % 4 == 0 for n in sizes) and any(n % 16 for n in sizes)
+
+
+# A product by four tells the compiler what `tl.multiple_of` does not tell it of an argument.
 # Kernels: pointers and numbers come untyped. `side` is int64, and so is every offset made with it.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _one_read(  # type: ignore[no-untyped-def]
     scores, potentials, w, weights, partial, rows, prototypes, scale, lowest, side_stride, row_stride,
-    WIDTH: tl.constexpr, DIRECT: tl.constexpr, WEIGHTED: tl.constexpr,
+    WIDTH: tl.constexpr, DIRECT: tl.constexpr, WEIGHTED: tl.constexpr, BY_FOUR: tl.constexpr,
 ):  # fmt: skip
     """Program (p, side): rows p, p + P, ... of one problem; its column sums in its own row of `partial`."""
+    if BY_FOUR:
+        prototypes = prototypes // 4 * 4
     program, programs, side = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, WIDTH)
     inside = columns < prototypes
@@ -135,7 +149,10 @@ def _one_read(  # type: ignore[no-untyped-def]
     absorbed = tl.load(potentials + side * prototypes + columns, mask=inside, other=0.0)
     sums = tl.zeros([WIDTH], dtype=tl.float32)
     for row in range(program, rows, programs):
-        at = scores + side * side_stride + tl.cast(row, tl.int64) * row_stride + columns
+        first = scores + side * side_stride + tl.cast(row, tl.int64) * row_stride
+        if BY_FOUR:
+            first = tl.multiple_of(first, 16)
+        at = first + columns
         if WEIGHTED:
             weight = tl.load(weights + row)
             counts = tl.zeros([WIDTH], dtype=tl.float32) < weight
@@ -159,12 +176,14 @@ def _one_read(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _row_sums(  # type: ignore[no-untyped-def]
     scores, potentials, w, found, rows, prototypes, scale, side_stride, row_stride,
-    WIDTH: tl.constexpr, DIRECT: tl.constexpr,
+    WIDTH: tl.constexpr, DIRECT: tl.constexpr, BY_FOUR: tl.constexpr,
 ):  # fmt: skip
     """Program (row, side): top and 1 / sum of one row, a piece at a time under the largest yet.
 
     Nothing is clamped here: next to a sum of at least the smallest w it would change no bit.
     """
+    if BY_FOUR:
+        prototypes, side_stride, row_stride = prototypes // 4 * 4, side_stride // 4 * 4, row_stride // 4 * 4
     row, side = tl.program_id(0), tl.program_id(1).to(tl.int64)
     at = scores + side * side_stride + tl.cast(row, tl.int64) * row_stride
     top = float("-inf")
@@ -190,9 +209,11 @@ def _row_sums(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _columns(  # type: ignore[no-untyped-def]
     scores, potentials, factors, partial, rows, prototypes, scale, lowest, side_stride, row_stride,
-    WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DIRECT: tl.constexpr,
+    WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DIRECT: tl.constexpr, BY_FOUR: tl.constexpr,
 ):  # fmt: skip
     """Program (tile, part, side): some columns of every parts-th block of rows."""
+    if BY_FOUR:
+        prototypes, side_stride, row_stride = prototypes // 4 * 4, side_stride // 4 * 4, row_stride // 4 * 4
     part, parts, side = tl.program_id(1), tl.num_programs(1), tl.program_id(2).to(tl.int64)
     columns = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     inside = columns < prototypes

@@ -102,7 +102,7 @@ def _nan_sums() -> list[Tensor]:
     from swamp_dist.objective.solve import masses_triton
 
     found = []
-    for most in (2**14, 0):
+    for most in (2**13, 0):
         masses_triton.ONE_READ_PROTOTYPES = most
         for absorbed in (True, False):
             scores, potentials, w = _problem(5, 6, absorbed)
@@ -163,7 +163,7 @@ def _main(pipe: Connection) -> None:
     pipe.send_bytes(pickle.dumps((_interpreted_sums(), _nan_sums(), _wide_sums())))
     from swamp_dist.objective.solve import masses_triton
 
-    masses_triton.ONE_READ_PROTOTYPES, masses_triton._ROWS_EACH = 2**14, 8
+    masses_triton.ONE_READ_PROTOTYPES, masses_triton._ROWS_EACH = 2**13, 8
     pipe.send_bytes(pickle.dumps(_fused_solves()))
 
 
