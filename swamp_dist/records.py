@@ -142,7 +142,8 @@ class PairBatch:
 
     step: int
     ids: Tensor
-    """(b,) int64: index of each pair's entry in its split."""
+    """(b,) int64: index of each pair's entry in its split; of pairs that are drawn by class, that of the
+    anchor, the entry of modality A."""
     entries: Tensor
     """(b,) int64: position of each pair's entry in the global batch, 0 .. entries-1."""
     a: Inputs
@@ -151,9 +152,13 @@ class PairBatch:
     """(b, ...) inputs of modality B."""
     items: Tensor | None = None
     """(b,) int64: the unit that each pair was drawn as, the same number for the same one in all steps: its
-    entry or, of clips, its caption. None: `ids`."""
+    entry (the anchor's, where partners are drawn by class) or, of clips, its caption. None: `ids`."""
     labels: Tensor | None = None
     """(b,) int64: class of each pair, -1 where it has none. None: not asked."""
+    negatives: Inputs | None = None
+    """(b, ...) inputs of modality B, each of another class than its pair. None: none are drawn."""
+    negative_labels: Tensor | None = None
+    """(b,) int64: their classes; None where there are none."""
 
 
 class PairEmbeddings(NamedTuple):
@@ -277,6 +282,8 @@ class EvaluationResult:
     metrics: Mapping[str, RetrievalMetrics]
     chance: Mapping[str, RetrievalMetrics] = field(default_factory=dict)
     """What a random ranking would reach in expectation, by the same keys."""
+    gallery: str | None = None
+    """Split that held modality B; None where `split` held both."""
 
 
 @dataclass(frozen=True)

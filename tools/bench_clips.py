@@ -76,7 +76,8 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
     returned."""
     entries = 8
     torch.set_num_threads(1)
-    split, maker = manifest.split("train"), pair_maker(manifest, "text", "video", 0, ClipSettings())
+    data = DataSettings(shards=manifest.folder, clips=ClipSettings())
+    split, maker = manifest.split("train"), pair_maker(manifest, data, 0)
     reader = open_reader(manifest, "train", maker.fields)
     seconds: dict[str, list[float]] = {}
     for repetition in range(repetitions + 1):

@@ -23,6 +23,7 @@ from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.loading import describe, kind_of, load
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.stage_file import is_run_stage, load_stage
+from swamp_dist.stage.partner_lines import partner_lines
 
 _KINDS: dict[type[Settings], str] = {
     StageSettings: "job",
@@ -95,6 +96,8 @@ def show(
         _warn_of_tars(settings)
     if isinstance(settings, StageSettings) and settings.train is not None:
         warn_of(settings)
+        for line in partner_lines(settings):
+            say_prose(f"\npartners: {line}.")
         balance = settings.objective.balance(settings.data.entries * settings.data.pairs_per_entry)
         if balance is not None:
             say_prose(f"\n{balance}.")

@@ -32,6 +32,8 @@ from swamp_dist.config.own_files import SideSettings as SideSettings
 from swamp_dist.config.own_files import SplitSettings as SplitSettings
 from swamp_dist.config.own_tables import TableSource as TableSource
 from swamp_dist.config.own_tars import WebDatasetSource as WebDatasetSource
+from swamp_dist.config.partners import PartnerNames as PartnerNames
+from swamp_dist.config.partners import PartnerSettings as PartnerSettings
 from swamp_dist.config.pipelines import EntryGroup as EntryGroup
 from swamp_dist.config.pipelines import PipelineSettings as PipelineSettings
 from swamp_dist.config.pipelines import PipelineShards as PipelineShards

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from swamp_dist.bounds import Bytes, Count, CountOrNone, Factor, Scale
 from swamp_dist.config.images import ImageSettings
 from swamp_dist.config.names import SplitName
+from swamp_dist.config.partners import PartnerSettings
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
 
@@ -98,6 +99,8 @@ class DataSettings(Settings):
     """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
     clips: ClipSettings | None = None
     """Entries are whole videos, whose pairs are clips cut while training; null: fields hold the items."""
+    partners: PartnerSettings | None = None
+    """Pairs are drawn by class from two splits; null: an entry holds both modalities."""
     images: ImageSettings = ImageSettings()
     """How encoded images become pixels; used where a field holds images."""
     lanes: Count | None = None
@@ -122,6 +125,12 @@ class DataSettings(Settings):
     """Compare the sha256 of every shard with the manifest before the first step."""
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Display names of both modalities."""
+        names = None if self.partners is None else self.partners.names
+        return (self.a, self.b) if names is None else (names.a, names.b)
+
+    @property
     def training_sets(self) -> dict[str, BlendedSet]:
         """What training draws from, in the order of their names; without `blend`, `shards` alone."""
         if self.blend is None:
@@ -143,6 +152,25 @@ class DataSettings(Settings):
         if total != 1:
             shares = ", ".join(f"{name} {each.share:g}" for name, each in self.blend.items()) or "no sets"
             raise ValueError(f"blend: expected shares of sum 1, found {shares}: {float(total):g} together")
+        return self
+
+    @model_validator(mode="after")
+    def _partners_can_be_drawn(self) -> DataSettings:
+        if self.partners is None:
+            return self
+        for name, found in (("clips", self.clips), ("blend", self.blend)):
+            if found is not None:
+                raise ValueError(f"partners and {name} are both given: set one of them to null")
+        if self.reading == "stream":
+            raise ValueError(
+                "partners are drawn at random, which reading = stream cannot serve: set reading to seek, or "
+                "copy the set to storage that can seek"
+            )
+        if self.partners.split == self.train_split and self.a == self.b:
+            raise ValueError(
+                f"partners.split = {self.partners.split} is train_split, and a and b are both {self.a}: an "
+                "entry would be its own partner; name another split or another field"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from swamp_dist.costs.table import WholeCost, binary, operations, whole_cost
 from swamp_dist.progress import duration
 from swamp_dist.runs.events import last_rows, row_seconds
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.stage.partner_lines import partner_lines
 from swamp_dist.stage.resolve import ResolvedStage, blend_lines
 
 GPU_RATE, GPU_LINK = 20e12, 10e9
@@ -32,6 +33,7 @@ def estimate(stage: ResolvedStage, cluster: SizedCluster, run_dir: RunDir) -> It
     epochs = f"{training.settings.epochs} epochs of {training.steps_per_epoch}"
     yield "steps", f"{training.total_steps} ({epochs})"
     yield from (("blend", line) for line in blend_lines(training))
+    yield from (("partners", line) for line in partner_lines(settings))
     cost = whole_cost(settings, stage.embedding_dim, stage.inputs, stage.world_size, cluster.on_gpu)
     memory = {**cost.memory, **({} if cluster.on_gpu else {"process": PROCESS_BYTES})}
     parts = ", ".join(f"{name} {binary(size)}" for name, size in memory.items())

@@ -25,7 +25,8 @@ class Kept(NamedTuple):
 
 
 def kept_of(blend: Blend, data: DataSettings, plan: BatchPlan) -> Iterator[Kept]:
-    """What a rank of the plan keeps of every set: nothing where entries are read by offset.
+    """What a rank of the plan keeps of every set, and of the split that partners are drawn from: nothing
+    where entries are read by offset.
 
     Raises:
         UserError: as `set_orders`.
@@ -42,6 +43,9 @@ def kept_of(blend: Blend, data: DataSettings, plan: BatchPlan) -> Iterator[Kept]
             largest = max(shard.bytes for shard in split.record.shards)
             processes = max(data.workers, 1)
             yield Kept(name, shards, processes, shards * largest * processes)
+    if data.partners is not None and data.cache == "memory":
+        partners = blend.sets[0].manifest.split(data.partners.split)
+        yield Kept(f"split {partners.name}", 0, 1, partners.bytes)
 
 
 def lanes_read(lanes: int, world_size: int, is_alone: bool) -> int:

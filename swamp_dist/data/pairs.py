@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from swamp_dist.config import ClipSettings, ImageSettings
+from swamp_dist.config import ClipSettings, DataSettings
 from swamp_dist.data.clips import (
     Clip,
     caption_choice,
@@ -19,24 +18,14 @@ from swamp_dist.data.clips import (
     pool_max,
     row_bounds,
 )
-from swamp_dist.data.column import Column
 from swamp_dist.data.entry import Entry
-from swamp_dist.data.field_inputs import NO_TOKENIZERS, Draw, FieldInputs, Tokenizers, field_inputs
+from swamp_dist.data.field_inputs import NO_TOKENIZERS, FieldInputs, Tokenizers, field_inputs
 from swamp_dist.data.inputs import check_clips, word_field
-from swamp_dist.data.lanes import item_choice
 from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.pair_inputs import Pairs, drawn_inputs
+from swamp_dist.data.partner_pairs import open_partners
 from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.words import WordTable, open_words
-from swamp_dist.records import Inputs
-
-
-class Pairs(NamedTuple):
-    """The pairs of some entries, (entries * pairs, ...) each, entry after entry."""
-
-    items: np.ndarray
-    """int64: which item of its entry a pair was drawn as: its caption where clips are cut, else 0."""
-    a: Inputs
-    b: Inputs
 
 
 class PairMaker(Protocol):
@@ -53,29 +42,29 @@ class PairMaker(Protocol):
             ShardError: an entry is damaged.
         """
 
+    def close(self) -> None:
+        """Give back what it has opened itself."""
+
 
 def pair_maker(
-    manifest: Manifest,
-    a: str,
-    b: str,
-    seed: int,
-    clips: ClipSettings | None,
-    images: ImageSettings | None = None,
-    tokenizers: Tokenizers = NO_TOKENIZERS,
+    manifest: Manifest, data: DataSettings, seed: int, tokenizers: Tokenizers = NO_TOKENIZERS
 ) -> PairMaker:
-    """What makes pairs of fields `a` and `b`; with `clips`, of clips cut from whole videos.
+    """What makes pairs of fields `data.a` and `data.b`: with `data.clips`, of clips cut from whole videos;
+    with `data.partners`, of entries of two splits.
 
     Raises:
-        UserError: the set has no such fields.
+        UserError: the set has no such fields or split.
     """
-    if clips is None:
-        both = zip((a, b), tokenizers, strict=True)
-        inputs_a, inputs_b = (field_inputs(manifest, field, images, each) for field, each in both)
-        return ItemPairs(inputs_a, inputs_b, seed)
+    if data.clips is None:
+        both = zip((data.a, data.b), tokenizers, strict=True)
+        side_a, side_b = (field_inputs(manifest, field, data.images, each) for field, each in both)
+        if data.partners is not None:
+            return open_partners(manifest, data, (side_a, side_b), seed)
+        return ItemPairs(side_a, side_b, seed)
     words = open_words(manifest)
-    check_clips(manifest, a, b, clips)
+    check_clips(manifest, data.a, data.b, data.clips)
     assert words is not None
-    return ClipPairs(word_field(a, b, clips), clips, seed, words)
+    return ClipPairs(word_field(data.a, data.b, data.clips), data.clips, seed, words)
 
 
 @dataclass(frozen=True)
@@ -93,36 +82,11 @@ class ItemPairs:
 
     def make(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Pairs:
         """As `PairMaker.make`."""
-        columns = reader.columns(indices)
-        a, b = (self._side(columns, side, reader, indices, epoch, pairs) for side in (self.a, self.b))
+        a, b = drawn_inputs([self.a, self.b], reader, indices, self.seed, epoch, pairs)
         return Pairs(np.zeros(len(indices) * pairs, dtype=np.int64), a, b)
 
-    def _side(
-        self,
-        columns: Mapping[str, Column],
-        side: FieldInputs,
-        reader: EntryReader,
-        indices: np.ndarray,
-        epoch: int,
-        pairs: int,
-    ) -> Inputs:
-        column = columns[side.field]
-        rows = np.repeat(column.first, pairs)
-        several = np.flatnonzero(column.count > 1)
-        if len(several):
-            chosen = rows.reshape(-1, pairs)
-            for i, key in zip(several, reader.split.keys(indices[several]), strict=True):
-                chosen[i] += item_choice(self.seed, epoch, key, int(column.count[i]), pairs)
-        return side.make(
-            column.rows[rows],
-            lambda row, finding, damaged: reader.misfit(int(indices[row // pairs]), finding, damaged),
-            self._draws(reader, indices, epoch, pairs) if side.kind == "image" else None,
-        )
-
-    def _draws(self, reader: EntryReader, indices: np.ndarray, epoch: int, pairs: int) -> Sequence[Draw]:
-        """What the random changes of every row depend on: seed, epoch, key and which pair of its entry."""
-        keys = reader.split.keys(indices)
-        return [(self.seed, epoch, key, pair) for key in keys for pair in range(pairs)]
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +115,9 @@ class ClipPairs:
         drawn, ids = (np.concatenate(x) for x in zip(*made, strict=True))
         words, features = self.words.batch(ids), torch.from_numpy(pooled.reshape(-1, width))
         return Pairs(drawn, *((words, features) if self.clips.on == "b" else (features, words)))
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _video(
         self, entry: Entry, reader: EntryReader, epoch: int, pooled: np.ndarray

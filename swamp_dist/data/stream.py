@@ -40,6 +40,8 @@ class _Rows(NamedTuple):
     labels: Tensor
     a: Inputs
     b: Inputs
+    negatives: Inputs | None = None
+    negative_labels: Tensor | None = None
 
 
 class PairStream:
@@ -89,7 +91,10 @@ class PairStream:
         for step, rows in zip(steps, self._rows(steps), strict=True):
             a, b = map_tensors(rows.a, self._move), map_tensors(rows.b, self._move)
             ids, items, labels = (self._move(x) for x in (rows.ids, rows.items, rows.labels))
-            yield PairBatch(step, ids, self._entries, a, b, items, labels)
+            negatives, theirs = rows.negatives, rows.negative_labels
+            negatives = None if negatives is None else map_tensors(negatives, self._move)
+            theirs = None if theirs is None else self._move(theirs)
+            yield PairBatch(step, ids, self._entries, a, b, items, labels, negatives, theirs)
 
     def _rows(self, steps: range) -> Iterator[_Rows]:
         if self._workers == 0:
@@ -122,7 +127,7 @@ class PairStream:
     def close(self) -> None:
         """Close shard files. Loader processes end with the iterator that started them."""
         for part in self._steps.parts:
-            part.reader.close()
+            part.close()
 
 
 def open_stream(
@@ -161,10 +166,12 @@ def open_blended_stream(
     of word ids arrive as `Words`, gathered where the batch is read; images as pixels (b, 3, S, S) uint8,
     decoded there by `data.images`; texts as `Tokens` of the encoders' `tokenizers`.
 
+    With `data.partners` entries are anchors; b and the negatives are drawn by class from another split.
+
     Which pairs a global step holds depends on the sets, their shares, `seed`, the plan's entries, pairs and
-    lanes, `data.clips` and the two shuffle settings; never on world size or on how the data are read. With
-    `data.cache = memory` a batch is one gather in this process and no loader process is started, unless
-    images are to be decoded: then loader processes share the encoded bytes.
+    lanes, `data.clips`, `data.partners` and the two shuffle settings; never on world size or on how the data
+    are read. With `data.cache = memory` a batch is one gather in this process and no loader process is
+    started, unless images are to be decoded: then loader processes share the encoded bytes.
 
     Raises:
         UserError: no such field, a set that `data.clips` does not fit or that is too small for its share.
@@ -179,7 +186,8 @@ def open_blended_stream(
         _open_part(each, blend, order, data, plan, tokenizers)
         for each, order in zip(blend.sets, orders, strict=True)
     ]
-    fields = [each.manifest.field(name) for each in blend.sets for name in parts[0].reader.fields]
+    names = {*parts[0].reader.fields, *(() if data.partners is None else (data.b,))}
+    fields = [each.manifest.field(name) for each in blend.sets for name in names]
     decodes = any(field.kind == "image" for field in fields)
     workers = data.workers if decodes or data.cache == "none" else 0
     return PairStream(_Steps(blend, parts, plan, rank), rank, torch.device(device), workers, data.prefetch)
@@ -194,7 +202,7 @@ def _open_part(
     tokenizers: Tokenizers,
 ) -> _Part:
     manifest, in_memory = each.manifest, data.cache == "memory"
-    maker = pair_maker(manifest, data.a, data.b, order.seed, data.clips, data.images, tokenizers)
+    maker = pair_maker(manifest, data, order.seed, tokenizers)
     lanes = lanes_read(order.plan.lanes, plan.world_size, is_alone=len(blend.sets) == 1)
     full = each.split.bytes < data.full_shuffle_below
     resident = 1 if in_memory else resident_shards(each.split, lanes, full, data.shuffle_block)
@@ -224,7 +232,13 @@ class _Part:
         ids = rows + self._first_id
         items, labels = ids + made.items * _ENTRIES, self._labels[rows]
         id_rows, item_rows, label_rows = (torch.from_numpy(x) for x in (ids, items, labels))
-        return _Rows(id_rows, item_rows, label_rows, made.a, made.b)
+        theirs = None if made.negative_labels is None else torch.from_numpy(made.negative_labels)
+        return _Rows(id_rows, item_rows, label_rows, made.a, made.b, made.negatives, theirs)
+
+    def close(self) -> None:
+        """Close shard files."""
+        self.reader.close()
+        self._maker.close()
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._newest[0] != epoch:
@@ -264,7 +278,7 @@ class _Steps(Dataset[Any]):
         if len(loaded) == 1:
             return loaded[0]
         ids, items, labels = (join_rows(column, places) for column in list(zip(*loaded, strict=True))[:3])
-        a, b = (join_inputs(column, places) for column in list(zip(*loaded, strict=True))[3:])
+        a, b = (join_inputs(column, places) for column in list(zip(*loaded, strict=True))[3:5])
         return _Rows(ids, items, labels, a, b)
 
 

@@ -82,13 +82,15 @@ def _embed(
     data: DataSettings = settings.data
     manifest, split, seed = each.manifest, each.split, each.seed(settings.seed)
     chosen = np.sort(permutation(len(split), "prototypes", seed)[:count])
-    maker = pair_maker(manifest, data.a, data.b, seed, data.clips, data.images, tokenizers(settings.model))
+    once = data.model_copy(update={"cache": "none"})  # a part of the entries is read, and once
+    maker = pair_maker(manifest, once, seed, tokenizers(settings.model))
     dim = settings.model.embedding_dim
     assert dim is not None, "a stage takes it from the weights before it builds the model"
     rows = torch.zeros(2, len(chosen), dim, device=world.device)
     was_training = model.training
     model.eval()
     with (
+        contextlib.closing(maker),
         contextlib.closing(open_reader(manifest, split.name, maker.fields, data.reading)) as reader,
         torch.no_grad(),
     ):

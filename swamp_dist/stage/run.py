@@ -34,6 +34,7 @@ from swamp_dist.stage.build import (
     open_validation,
 )
 from swamp_dist.stage.ensemble import TrainedStage, evaluate_with, open_trained
+from swamp_dist.stage.partner_lines import partner_lines
 from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
 from swamp_dist.stage.run_about import about, show_end
@@ -185,6 +186,8 @@ def _train(
         logger.info("the learning rate stays where its schedule of %s epochs ends", planned)
     for line in blend_lines(training):
         logger.info("blend, %s", line)
+    for line in partner_lines(stage.settings):
+        logger.info("partners: %s", line)
     checkpoints, marks = run_dir.checkpoints, dict(training.fingerprint)
     described = {key: value for key, value in _description(stage, 0).items() if key != "step"}
     state = TrainState(

@@ -43,6 +43,8 @@ def fingerprint(
     data = settings.data.model_dump(mode="json", exclude=_TOLD_OTHERWISE | no_clips)
     if settings.data.clips is not None:  # in order: it is that of the halves of a video's vector
         data["clips"]["parts"] = [[name, rate] for name, rate in settings.data.clips.parts.items()]
+    if settings.data.partners is not None:
+        del data["partners"]["names"]  # which no tensor knows
     if settings.data.blend is not None and blend_hashes:
         data["blend"] = {
             name: {"manifest": blend_hashes[name], "share": each.share, "split": each.split}
