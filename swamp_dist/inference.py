@@ -103,13 +103,14 @@ class TrainedModel:
         settings = EvaluateSettings(split=split, relevance=relevance, chunk=chunk)
         score = pair_score(self.settings.model)
         with contextlib.closing(open_reader(manifest, split, (a, b))) as reader, torch.no_grad():
+            readers = reader, reader
             if score is not None:
                 both = (lambda rows: self.encoders(rows, None)), (lambda rows: self.encoders(None, rows))
                 world, inputs = alone(self.device), self.inputs(manifest)
-                return evaluate_set_split(both, score, manifest, settings, a, b, world, reader, inputs)
+                return evaluate_set_split(both, score, manifest, settings, a, b, world, readers, inputs)
             return evaluate_split(
                 lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
-                manifest, settings, a, b, alone(self.device), reader, self.inputs(manifest),
+                manifest, settings, a, b, alone(self.device), readers, self.inputs(manifest),
             )  # fmt: skip
 
     def open_shards(self, shards: Path | str | None = None) -> Manifest:

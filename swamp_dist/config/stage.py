@@ -15,8 +15,8 @@ from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
-WarningName = Literal["plateau", "stale_queue", "high_floor"]
-"""Names of the warnings of `objective/advice.py`."""
+WarningName = Literal["plateau", "stale_queue", "high_floor", "seen_classes"]
+"""Names of the warnings of `objective/advice.py` and `stage/advice.py`."""
 
 
 class FoldSettings(Settings):
@@ -33,8 +33,14 @@ class EvaluateSettings(Settings):
 
     split: str
     """Split to evaluate on."""
+    gallery: str | None = None
+    """Split that holds modality B where `split` holds modality A alone: photos for the sketches of `split`.
+    Takes `relevance: [class]`; null: `split` holds both."""
     relevance: tuple[Literal["pair", "class"], ...] = ("pair",)
     """`pair`: only an item's own partners count; `class`: every item of the same class counts."""
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """What items are ranked by: the cosine of their embeddings, or the Euclidean distance of embeddings as
+    the model gives them."""
     ties: Literal["pessimistic", "miech"] = "pessimistic"
     """`pessimistic` ranks equal scores before the right answer; `miech` counts every tied position
     (the published code's rule, which lets a collapsed model score well)."""
@@ -48,6 +54,11 @@ class EvaluateSettings(Settings):
     is the 1K protocol of MS-COCO (Karpathy and Fei-Fei 2015). null ranks the whole split."""
     chunk: Count = 256
     """Items embedded at a time; part of the numbers' definition, not of the cluster."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are read."""
+        return (self.split,) if self.gallery is None else (self.split, self.gallery)
 
 
 class StageSettings(Settings):
@@ -79,7 +90,8 @@ class StageSettings(Settings):
     known_warnings: Annotated[dict[WarningName, str], SAME_RESULT] = {}
     """Warnings that are known of this job, each with the reason why it is as it is: the reason is told in
     place of the warning. `plateau`: hardest negatives without a warm-up; `stale_queue`: a queue of more than
-    half of the items; `high_floor`: a temperature at which the SwAMP loss stays above 1."""
+    half of the items; `high_floor`: a temperature at which the SwAMP loss stays above 1; `seen_classes`:
+    classes of training among those of an evaluation by class with a gallery split."""
 
     @property
     def shard_sets(self) -> dict[Path, Path | None]:
@@ -88,6 +100,11 @@ class StageSettings(Settings):
         return {self.data.shards: self.data.recipe} | {
             each.shards: each.recipe for each in drawn.values() if each.shards != self.data.shards
         }
+
+    @property
+    def tested_splits(self) -> set[str]:
+        """Splits that the evaluations read."""
+        return {name for each in self.evaluate for name in each.splits}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> StageSettings:
@@ -110,10 +127,10 @@ class StageSettings(Settings):
         if self.train is not None and (problem := self._problem_of_scores()) is not None:
             raise ValueError(problem)
         if self.train is not None and self.train.select == "best" and self.train.validate_on is not None:
-            tested = {e.split for e in self.evaluate}
-            if self.train.validate_on.split in tested:
+            chosen_on = [name for name in self.train.validate_on.splits if name in self.tested_splits]
+            if chosen_on:
                 raise ValueError(
-                    f"select = best on split {self.train.validate_on.split!r}, which evaluate reports on "
+                    f"select = best on split {chosen_on[0]!r}, which evaluate reports on "
                     "too: the reported figure would be chosen on the test data; validate on another split"
                 )
         return self

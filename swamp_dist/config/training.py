@@ -52,6 +52,10 @@ class ValidateSettings(Settings):
 
     split: str
     """Split to validate on."""
+    gallery: str | None = None
+    """Split that holds modality B, as of `evaluate`; null: `split` holds both."""
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """What items are ranked by, as of `evaluate`."""
     every: Count = 1
     """Epochs between validations."""
     metric: str = "pair/a_to_b/r_at_1"
@@ -59,6 +63,11 @@ class ValidateSettings(Settings):
     `<pair|class>/both/rsum`, the sum of the three recalls of both directions."""
     early_stop: Count | None = None
     """Stop after this many validations without improvement; null = never."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are read."""
+        return (self.split,) if self.gallery is None else (self.split, self.gallery)
 
 
 class CheckpointSettings(Settings):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from swamp_dist.config import DataSettings, EvaluateSettings
-from swamp_dist.data.manifest import Manifest
+from swamp_dist.config import DataSettings, EvaluateSettings, ModelSettings
+from swamp_dist.data.manifest import Manifest, SplitIndex
+from swamp_dist.data.partner_checks import class_list
 from swamp_dist.errors import UserError
 
 
@@ -17,6 +18,9 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
     check_settings(settings)
     manifest.field(a), manifest.field(b)
     split = manifest.split(settings.split)
+    if settings.gallery is not None:
+        check_gallery(manifest, split, manifest.split(settings.gallery))
+        return
     if len(split) == 0:
         raise UserError(f"evaluate: split {settings.split!r} of {manifest.folder} has no entries.")
     folds = settings.folds
@@ -35,6 +39,30 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
             f"{settings.split!r} in {manifest.folder} have no class.\nFix: relevance = [pair], or a shard "
             "set with classes."
         )
+
+
+def check_gallery(manifest: Manifest, split: SplitIndex, gallery: SplitIndex) -> None:
+    """Refuse two splits that cannot be ranked by each other by class.
+
+    Raises:
+        UserError: an entry has no class, or a class of one split has no entry in the other.
+    """
+    for each in (split, gallery):
+        if unlabelled := int((each.labels < 0).sum()):
+            raise UserError(
+                f"evaluate.gallery = {gallery.name}: relevance is by class, but {unlabelled} of {len(each)} "
+                f"entries of split {each.name!r} in {manifest.folder} have no class.\n"
+                "Fix: gallery = null, or a shard set with classes."
+            )
+    for one, other in ((split, gallery), (gallery, split)):
+        absent = sorted(set(one.labels.tolist()) - set(other.labels.tolist()))
+        if absent:
+            raise UserError(
+                f"evaluate.gallery = {gallery.name}: both directions are ranked, but {len(absent)} classes "
+                f"of split {one.name!r} in {manifest.folder} have no entry in split {other.name!r}: "
+                f"{class_list(manifest, absent)}.\n"
+                "Fix: name two splits of the same classes, or leave these classes out of the set"
+            )
 
 
 def _fold_fix(splits: list[str]) -> str:
@@ -58,12 +86,37 @@ def check_single_pairing(data: DataSettings, split: str) -> None:
         )
 
 
+def check_distance(model: ModelSettings, settings: EvaluateSettings) -> None:
+    """Refuse distances of embeddings that a model does not make.
+
+    Raises:
+        UserError: it scores pairs of sets.
+    """
+    if settings.distance != "cosine" and model.sets is not None and not model.sets.embeds:
+        raise UserError(
+            f"evaluate.distance = {settings.distance} with model.sets = {model.sets.kind}: the model scores "
+            "pairs and makes no embeddings.\nFix: distance = cosine, which leaves its scores as they are"
+        )
+
+
 def check_settings(settings: EvaluateSettings) -> None:
     """Refuse settings of one evaluation that contradict each other.
 
     Raises:
-        UserError: `ties: miech` or `precision_at` with a relevance that it is not defined for.
+        UserError: `ties: miech`, `precision_at` or `gallery` with a relevance that it is not defined for, or
+            `gallery` with `folds`.
     """
+    if settings.gallery is not None and settings.relevance != ("class",):
+        raise UserError(
+            f"evaluate.gallery = {settings.gallery}: no entry of split {settings.split!r} has a partner of "
+            f"its own in another split, found relevance = {list(settings.relevance)}.\n"
+            "Fix: relevance = [class]; in train.validate_on, a metric that begins with class/"
+        )
+    if settings.gallery is not None and settings.folds is not None:
+        raise UserError(
+            f"evaluate.folds with evaluate.gallery = {settings.gallery}: folds are blocks of entries that "
+            "hold both modalities.\nFix: folds = null"
+        )
     if settings.ties == "miech" and "class" in settings.relevance:
         raise UserError(
             "evaluate: ties = miech is defined for pair relevance only (the published code compares with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from swamp_dist.evaluate.results import splits_text
 from swamp_dist.records import EvaluationResult, RetrievalMetrics
 
 
@@ -43,4 +44,4 @@ def figure_rows(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [f"{metrics.relevance} {metrics.direction}", *(known.get(n, "") for n in names), by_chance]
         )
-    return [result.split, *names, "R@1 by chance"], rows
+    return [splits_text(result), *names, "R@1 by chance"], rows

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from swamp_dist.evaluate.counts import count_ahead
+from swamp_dist.evaluate.distances import distance_scores
 from swamp_dist.evaluate.gallery import Gallery, Grouped, RelevantPairs, relevant_pairs
 from swamp_dist.evaluate.scores import float64_scores
 
 Ties = Literal["pessimistic", "miech"]
+Distance = Literal["cosine", "euclidean"]
 
 QUERY_TILE = 256
 """Queries ranked together; a few stripes of QUERY_TILE x m scores are the largest thing held."""
@@ -97,16 +99,25 @@ def precisions(places: Tensor, cutoffs: Sequence[int]) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def rank_tile(queries: Tensor, groups: Tensor, gallery: Gallery, cutoffs: Sequence[int] | None) -> Tensor:
+def rank_tile(
+    queries: Tensor,
+    groups: Tensor,
+    gallery: Gallery,
+    cutoffs: Sequence[int] | None,
+    distance: Distance = "cosine",
+) -> Tensor:
     """One row of raw figures per query: (t, 2) or, where `cutoffs` is given, (t, 3 + 2c), float64.
 
     Columns: irrelevant items ahead, items tied (both exact integers), then those of `precisions`.
 
     Args:
-        queries: (t, D) unit-length rows. groups: (t,) int64.
+        queries: (t, D) rows, for `cosine` of unit length. groups: (t,) int64.
         gallery: m items; holds every query's group.
         cutoffs: values of k, or None for ranks alone: without places a float32 product is enough.
+        distance: `cosine` scores by products, `euclidean` by negative distances.
     """
+    if distance == "euclidean":
+        return rank_scores(distance_scores(queries, gallery.rows), groups, gallery, cutoffs)
     if cutoffs is None:
         return count_ahead(queries, groups, gallery).double()
     scores = float64_scores(queries, gallery.rows)

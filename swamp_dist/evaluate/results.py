@@ -111,13 +111,20 @@ def _figures(metrics: RetrievalMetrics) -> dict[str, float]:
     return figures | {f"map_at_{k}": value for k, value in metrics.map_at.items()}
 
 
+def splits_text(result: EvaluationResult) -> str:
+    """What was evaluated, for people: a split, or one with its gallery split."""
+    return result.split if result.gallery is None else f"{result.split} with gallery {result.gallery}"
+
+
 # -- JSON ------------------------------------------------------------------------------------------
 
 
 def to_json(result: EvaluationResult) -> dict[str, Any]:
     """The evaluation as JSON values; `from_json` is its inverse."""
+    gallery = {} if result.gallery is None else {"gallery": result.gallery}  # others stay as they were
     return {
         "split": result.split,
+        **gallery,
         "metrics": {key: _metrics_to_json(m) for key, m in result.metrics.items()},
         "chance": {key: _metrics_to_json(m) for key, m in result.chance.items()},
     }
@@ -125,12 +132,12 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> EvaluationResult:
     """The evaluation that `to_json` wrote. Raises KeyError, TypeError or ValueError where it did not."""
-    if not isinstance(values["split"], str):
+    if not isinstance(values["split"], str) or not isinstance(values.get("gallery", ""), str):
         raise TypeError("the name of a split is no text")
     metrics, by_chance = (
         {key: _metrics_from_json(m) for key, m in values[part].items()} for part in ("metrics", "chance")
     )
-    return EvaluationResult(values["split"], metrics, by_chance)
+    return EvaluationResult(values["split"], metrics, by_chance, values.get("gallery"))
 
 
 def result_to_json(result: StageResult) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from swamp_dist.config import EvaluateSettings, FoldSettings
 from swamp_dist.data.field_inputs import FieldInputs, field_inputs
 from swamp_dist.data.manifest import Manifest
-from swamp_dist.data.reader import EntryReader
 from swamp_dist.distributed import World, sum_over_ranks
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate import ranking
@@ -21,6 +20,7 @@ from swamp_dist.evaluate.checks import check_evaluation, check_settings
 from swamp_dist.evaluate.embedding import Embed, Embedded, EncodedSets, embed_split
 from swamp_dist.evaluate.folds import blocks_of, entry_folds, mean_result
 from swamp_dist.evaluate.gallery import group_items, open_gallery
+from swamp_dist.evaluate.readers import Readers
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
 from swamp_dist.evaluate.scored import Encoders, Scored, score_split
 from swamp_dist.evaluate.scores import nan_last
@@ -50,41 +50,43 @@ def evaluate_split(
     a: str,
     b: str,
     world: World,
-    reader: EntryReader,
+    readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs] | None = None,
 ) -> EvaluationResult:
-    """Embed both fields of a split and rank each side by the other; the same result on all ranks.
+    """Embed one field of a split and the other of it or of a gallery split, and rank each side by the other;
+    the same result on all ranks.
 
     Items are taken in manifest order and ranks are integers, so the result does not depend on the
     world size. The caller puts the module into evaluation mode.
 
     Args:
-        embed_a: encoder of field `a`, (chunk, ...) -> (chunk, D) unit-length rows. embed_b: of `b`.
+        embed_a: encoder of modality A, (chunk, ...) -> (chunk, D), for cosines unit-length rows. embed_b: of
+            B.
         manifest: the shard set.
         settings: split, relevances, rule of ties, cut-offs and chunk.
-        a: field name and display name of modality A. b: of modality B.
-        reader: of both fields of the split; the caller keeps it open, so that validations in a training
-            loop read a cached split only once.
-        inputs: what the encoders take of both fields (`stage_inputs`); None: arrays and words as they are.
+        a: display name of modality A. b: of modality B.
+        readers: of the entries of A and of B (`open_readers`); the caller keeps them open, so that
+            validations in a training loop read a cached split only once.
+        inputs: what the encoders take of both fields (`stage_inputs`); None: arrays and words as they are, of
+            the fields `a` and `b`.
 
     Raises:
         UserError: as `check_evaluation`, or several items per entry under `ties: miech`.
     """
-    check_evaluation(manifest, settings, a, b)
-    num_entries = len(manifest.split(settings.split))
-    sides = []
     made = inputs or (field_inputs(manifest, a), field_inputs(manifest, b))
-    for embed, each in zip((embed_a, embed_b), made, strict=True):
-        several = manifest.field(each.field).items
+    check_evaluation(manifest, settings, made[0].field, made[1].field)
+    sides = []
+    for embed, reader, each in zip((embed_a, embed_b), readers, made, strict=True):
+        several, num_entries = manifest.field(each.field).items, len(reader.split)
         sides.append(embed_split(embed, reader, each, num_entries, several, settings.chunk, world))
-    keys = manifest.split(settings.split).keys(range(num_entries))
 
     def evaluate(part_a: Tensor, part_b: Tensor) -> EvaluationResult:
         return evaluate_embedded(sides[0].take(part_a), sides[1].take(part_b), settings, a, b, world)
 
     if settings.folds is None:
         return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
-    return _over_folds(evaluate, sides, keys, settings.folds)
+    split = manifest.split(settings.split)
+    return _over_folds(evaluate, sides, split.keys(range(len(split))), settings.folds)
 
 
 def _over_folds(
@@ -107,7 +109,7 @@ def evaluate_set_split(
     a: str,
     b: str,
     world: World,
-    reader: EntryReader,
+    readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs],
 ) -> EvaluationResult:
     """`evaluate_split` of a model that embeds nothing: every item of `a` is scored with every item of `b`.
@@ -116,8 +118,8 @@ def evaluate_set_split(
         encoders: of a and b, which give sets.
         score: of pairs of sets.
     """
-    check_evaluation(manifest, settings, a, b)
-    scored = score_split(encoders, score, manifest, settings, world, reader, inputs)
+    check_evaluation(manifest, settings, inputs[0].field, inputs[1].field)
+    scored = score_split(encoders, score, manifest, settings, world, readers, inputs)
     return evaluate_scored(scored, settings, a, b, world)
 
 
@@ -177,7 +179,7 @@ def evaluate_embedded(
         gallery = open_gallery(sides["b" if query == "a" else "a"].rows, gallery_groups)
 
         def tile(rows: slice) -> Tensor:
-            return ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs)
+            return ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs, settings.distance)
 
         return _rank_queries(tile, groups, cutoffs, world)
 
@@ -200,7 +202,7 @@ def _evaluate(
             sizes = len(sides[query].entry), len(sides[gallery].entry)
             metrics[f"{relevance}/{key}"] = _metrics(found, direction, relevance, *sizes)
             by_chance[f"{relevance}/{key}"] = _metrics(expected, direction, relevance, *sizes)
-    return EvaluationResult(settings.split, metrics, by_chance)
+    return EvaluationResult(settings.split, metrics, by_chance, settings.gallery)
 
 
 def _check_one_item_an_entry(side: Embedded | EncodedSets, field: str, settings: EvaluateSettings) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 from swamp_dist.config import EvaluateSettings
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.data.manifest import Manifest
-from swamp_dist.data.reader import EntryReader
 from swamp_dist.distributed import World, sum_over_ranks
+from swamp_dist.evaluate.distances import distance_scores
 from swamp_dist.evaluate.embedding import Embedded, EncodedSets, embed_split, encode_split
+from swamp_dist.evaluate.readers import Readers
 from swamp_dist.evaluate.scores import float32_scores
 from swamp_dist.evaluate.set_rows import TILE, score_all
 from swamp_dist.records import Inputs, PairScores
@@ -32,7 +33,7 @@ class Scored:
     a: Embedded | EncodedSets
     b: Embedded | EncodedSets
     keys: Sequence[str]
-    """Of all entries of the split."""
+    """Of all entries of the split, and behind them of those of a gallery split."""
 
     def take(self, a: Tensor, b: Tensor) -> Scored:
         """The items of a and of b at these positions."""
@@ -45,32 +46,33 @@ def score_split(
     manifest: Manifest,
     settings: EvaluateSettings,
     world: World,
-    reader: EntryReader,
+    readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs],
 ) -> Scored:
     """Score every item of a with every item of b: 4 bytes each, held on every rank.
 
     Args:
-        encoders: of a and b. score: of pairs of sets; None: the cosines of embeddings.
-        manifest, settings, reader, inputs: as of `retrieval.evaluate_split`.
+        encoders: of a and b. score: of pairs of sets; None: cosines or distances of embeddings.
+        manifest, settings, readers, inputs: as of `retrieval.evaluate_split`.
     """
-    split = manifest.split(settings.split)
     sides = [
-        (encode, reader, each, len(split), manifest.field(each.field).items, settings.chunk, world)
-        for encode, each in zip(encoders, inputs, strict=True)
+        (encode, reader, each, len(reader.split), manifest.field(each.field).items, settings.chunk, world)
+        for encode, reader, each in zip(encoders, readers, inputs, strict=True)
     ]
-    keys = split.keys(range(len(split)))
+    splits = dict.fromkeys(settings.splits)
+    keys = [key for name in splits for key in manifest.split(name).keys(range(len(manifest.split(name))))]
     if score is not None:
         sets_a, sets_b = (encode_split(*side) for side in sides)
         return Scored(score_all(sets_a.rows, sets_b.rows, score, world), sets_a, sets_b, keys)
     a, b = (embed_split(*side) for side in sides)
-    return Scored(_cosines(a.rows, b.rows, world), a, b, keys)
+    scores = distance_scores if settings.distance == "euclidean" else float32_scores
+    return Scored(_all_scores(a.rows, b.rows, scores, world), a, b, keys)
 
 
-def _cosines(a: Tensor, b: Tensor, world: World) -> Tensor:
+def _all_scores(a: Tensor, b: Tensor, scores: Callable[[Tensor, Tensor], Tensor], world: World) -> Tensor:
     """(n, D), (m, D) -> (n, m) float32 on all ranks; row i of tiles is rank i mod W's, so no number depends
     on the world size."""
     found = torch.zeros(len(a), len(b), device=a.device)
     for i in range(world.rank * TILE, len(a), world.size * TILE):
-        found[i : i + TILE] = float32_scores(a[i : i + TILE], b)
+        found[i : i + TILE] = scores(a[i : i + TILE], b)
     return sum_over_ranks(found, world)

@@ -56,11 +56,11 @@ def pair_scores(queries: Tensor, gallery: Tensor, query: Tensor, item: Tensor) -
         n = len(query[chunk])
         terms[:n] = torch.index_select(queries, 0, query[chunk], out=picked[:n])
         factors[:n] = torch.index_select(gallery, 0, item[chunk], out=picked[:n])
-        scores[chunk] = _sum_halves(terms[:n].mul_(factors[:n]))
+        scores[chunk] = sum_halves(terms[:n].mul_(factors[:n]))
     return nan_last(scores)
 
 
-def _sum_halves(terms: Tensor) -> Tensor:
+def sum_halves(terms: Tensor) -> Tensor:
     """Sums of rows, always in the same order: (p, D) -> (p,); spends `terms`."""
     width = terms.shape[1]
     while width > 1:
@@ -142,6 +142,11 @@ def _float64_products(queries: Tensor, gallery: Tensor) -> Iterator[tuple[slice,
     for start in range(0, len(gallery), ITEM_TILE):
         columns = slice(start, start + ITEM_TILE)
         yield columns, left @ gallery[columns].double().T
+
+
+def float64_gamma(n: int) -> float:
+    """gamma_n of float64, see above."""
+    return _gamma(n, _U64)
 
 
 def _gamma(n: int, unit: float) -> float:

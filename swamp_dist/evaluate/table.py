@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from swamp_dist.config import TableRow, TableSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.intervals import Summary, summarize
-from swamp_dist.evaluate.results import better, chance_value, check_metric_name, metric_names, metric_value
+from swamp_dist.evaluate.results import (
+    better,
+    chance_value,
+    check_metric_name,
+    metric_names,
+    metric_value,
+    splits_text,
+)
 from swamp_dist.records import EvaluationResult, StageResult
 
 Results = Mapping[str, Sequence[StageResult | None]]
@@ -215,7 +222,7 @@ def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
 def _notes(
     settings: TableSettings, evaluations: _Evaluations, shown: Sequence[EvaluationResult]
 ) -> tuple[str, ...]:
-    splits = ", ".join(dict.fromkeys(e.split for e in shown))
+    splits = ", ".join(dict.fromkeys(splits_text(e) for e in shown))
     notes = (
         [f"Evaluated on split {splits}; mean +- standard deviation over n runs; percent except MedR."]
         if shown

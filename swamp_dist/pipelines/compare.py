@@ -11,7 +11,7 @@ from typing import Any
 from swamp_dist.config import StageSettings, TableRow, TableSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.choose import chosen_metrics
-from swamp_dist.evaluate.results import metric_names
+from swamp_dist.evaluate.results import metric_names, splits_text
 from swamp_dist.evaluate.table import ResultTable, build_table
 from swamp_dist.loading import describe, load_dumped
 from swamp_dist.monitor.overview import common_folder
@@ -142,7 +142,8 @@ def _table(
     chosen = chosen_metrics(metrics, tuple(found), "these runs") if metrics else usual
     rows = tuple(TableRow(label=side.label, stage=side.label) for side in sides)
     settings = TableSettings(metrics=chosen, rows=rows, baseline=sides[0].label)
-    splits = {each.evaluations[0].split for own in results.values() for each in own if each is not None}
+    done = [each for own in results.values() for each in own if each is not None]
+    splits = {splits_text(each.evaluations[0]) for each in done}
     if len(splits) > 1:
         notes.append(f"NOT COMPARABLE: they were evaluated on different splits: {', '.join(sorted(splits))}")
     if len(seeds) == 1:

@@ -184,8 +184,8 @@ def _check(settings: SweepSettings) -> None:
     for metric in settings.metrics:
         check_metric_name(metric, promised, f"sweep {settings.name}")
     jobs = (load(settings.job, StageSettings), load(settings.job, StageSettings, _plain_overrides(settings)))
-    reported = {_TEST} | {e.split for job in jobs for e in job.evaluate}
-    if settings.chooses and settings.evaluate.split in reported:
+    reported = {_TEST}.union(*(job.tested_splits for job in jobs))
+    if settings.chooses and not reported.isdisjoint(settings.evaluate.splits):
         raise UserError(
             f"sweep {settings.name}: evaluate.split = {settings.evaluate.split!r} is a split that figures "
             f"are reported on (in {settings.job}, or by its name). Choosing values by it would tune on the "

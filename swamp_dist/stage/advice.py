@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from swamp_dist.config import StageSettings, WarningName
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
@@ -30,7 +32,29 @@ def _warnings(settings: StageSettings) -> list[tuple[WarningName, str]]:
     # With clips, a caption of a video is what is drawn, and how many there are no manifest says.
     items = None if data.clips is not None else entries
     steps = None if entries is None else entries // data.entries
-    return named_warnings(settings.objective, pairs, items, steps)
+    named = named_warnings(settings.objective, pairs, items, steps)
+    return [*named, *(("seen_classes", text) for text in _seen_classes(settings))]
+
+
+def _seen_classes(settings: StageSettings) -> Iterator[str]:
+    """Which evaluations with a gallery split are not of unseen classes."""
+    data, evaluations = settings.data, [each for each in settings.evaluate if each.gallery is not None]
+    if not evaluations or data.blend is not None or not (data.shards / MANIFEST_FILE).is_file():
+        return
+    from swamp_dist.data.manifest import load_manifest  # imports numpy
+
+    try:
+        manifest = load_manifest(data.shards, data.recipe)
+        trained = set(manifest.split(data.train_split or "").labels.tolist())
+        tested = {each.split: set(manifest.split(each.split).labels.tolist()) for each in evaluations}
+    except UserError:
+        return
+    for name, classes in tested.items():
+        if seen := classes & trained:
+            yield (
+                f"{len(seen)} of {len(classes)} classes of split {name} are classes of split "
+                f"{data.train_split}, which is trained on: the figures are not those of unseen classes alone"
+            )
 
 
 def _entries(settings: StageSettings) -> int | None:

@@ -10,9 +10,9 @@ import torch
 from swamp_dist.config import ContrastiveSettings, DataSettings, EvaluateSettings
 from swamp_dist.data.field_inputs import FieldInputs, stage_inputs, tokenizers
 from swamp_dist.data.manifest import Manifest
-from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
+from swamp_dist.evaluate.readers import Readers, open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.evaluate.scored import Encoders
 from swamp_dist.model.cross_attention import pair_score
@@ -98,10 +98,9 @@ def open_validation(
         yield lambda: EvaluationResult("", {})
         return
     inputs = stage_inputs(stage.manifest, data, stage.settings.model)
-    reader = open_reader(stage.manifest, validation.split, (data.a, data.b), data.reading, data.cache)
     encoders, score = (engine.embed_a, engine.embed_b), pair_score(stage.settings.model)
-    with contextlib.closing(reader):
-        yield lambda: _evaluate(encoders, score, stage.manifest, validation, data, world, reader, inputs)
+    with open_readers(stage.manifest, validation, data, in_memory=True) as readers:
+        yield lambda: _evaluate(encoders, score, stage.manifest, validation, data, world, readers, inputs)
 
 
 def _evaluate(
@@ -111,14 +110,13 @@ def _evaluate(
     evaluation: EvaluateSettings,
     data: DataSettings,
     world: World,
-    reader: EntryReader,
+    readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs],
 ) -> EvaluationResult:
     """By embeddings, or by the scores of all pairs where the encoders give sets to be scored."""
-    a, b = data.a, data.b
     if score is None:
-        return evaluate_split(*encoders, manifest, evaluation, a, b, world, reader, inputs)
-    return evaluate_set_split(encoders, score, manifest, evaluation, a, b, world, reader, inputs)
+        return evaluate_split(*encoders, manifest, evaluation, *data.names, world, readers, inputs)
+    return evaluate_set_split(encoders, score, manifest, evaluation, *data.names, world, readers, inputs)
 
 
 def evaluate(
@@ -127,8 +125,7 @@ def evaluate(
     """Evaluate plain weights, without the engine: world size and ZeRO stage end at a stage's edge."""
     model = model.to(world.device).eval()
     data = stage.settings.data
-    reader = open_reader(stage.manifest, evaluation.split, (data.a, data.b), data.reading)
     encoders = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
     inputs, score = stage_inputs(stage.manifest, data, stage.settings.model), pair_score(stage.settings.model)
-    with contextlib.closing(reader), torch.no_grad():
-        return _evaluate(encoders, score, stage.manifest, evaluation, data, world, reader, inputs)
+    with open_readers(stage.manifest, evaluation, data) as readers, torch.no_grad():
+        return _evaluate(encoders, score, stage.manifest, evaluation, data, world, readers, inputs)

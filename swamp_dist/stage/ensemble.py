@@ -6,7 +6,6 @@ with as many items.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ import torch
 
 from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.field_inputs import stage_inputs
-from swamp_dist.data.reader import open_reader
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.readers import open_readers
 from swamp_dist.evaluate.retrieval import evaluate_scored
 from swamp_dist.evaluate.scored import Scored, score_split
 from swamp_dist.file_names import run_of
@@ -98,8 +97,7 @@ def evaluate_together(
     for other, each in zip(found[1:], models[1:], strict=True):
         _check_same_items(found[0], other, models[0], each, evaluation.split)
     together = replace(found[0], scores=torch.stack([each.scores for each in found]).mean(0))
-    data = models[0].stage.settings.data
-    return evaluate_scored(together, evaluation, data.a, data.b, world)
+    return evaluate_scored(together, evaluation, *models[0].stage.settings.data.names, world)
 
 
 def _score(each: TrainedStage, evaluation: EvaluateSettings, world: World) -> Scored:
@@ -109,9 +107,8 @@ def _score(each: TrainedStage, evaluation: EvaluateSettings, world: World) -> Sc
         pair_score(each.stage.settings.model),
         stage_inputs(manifest, data, each.stage.settings.model),
     )
-    reader = open_reader(manifest, evaluation.split, (data.a, data.b), data.reading)
-    with contextlib.closing(reader), torch.no_grad():
-        return score_split(encoders, score, manifest, evaluation, world, reader, inputs)
+    with open_readers(manifest, evaluation, data) as readers, torch.no_grad():
+        return score_split(encoders, score, manifest, evaluation, world, readers, inputs)
 
 
 def _check_same_items(

@@ -12,9 +12,10 @@ from swamp_dist.data.blend import blend_problems, open_blend, set_orders
 from swamp_dist.data.inputs import check_clips, input_specs, uses_words
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.partner_checks import partner_problems
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.checks import check_evaluation, check_single_pairing
+from swamp_dist.evaluate.checks import check_distance, check_evaluation, check_single_pairing
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
@@ -74,7 +75,8 @@ def validation_of(train: TrainSettings | None) -> EvaluateSettings | None:
     if asked is None:
         return None
     relevance = "class" if asked.metric.startswith("class/") else "pair"
-    return EvaluateSettings(split=asked.split, relevance=(relevance,))
+    read = {"split": asked.split, "gallery": asked.gallery, "distance": asked.distance}
+    return EvaluateSettings(**read, relevance=(relevance,))
 
 
 def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int) -> Iterator[str]:
@@ -91,12 +93,15 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
     checks += [partial(_check_encoder, settings, manifest, side) for side in _SIDES]
     blend_faults = list(blend_problems(settings.data, manifest)) if settings.train is not None else []
     yield from blend_faults
+    if settings.train is not None:
+        yield from partner_problems(settings.data, manifest, settings.tested_splits)
     if settings.train is not None and not blend_faults:
         checks.append(partial(_check_batches, settings, manifest, world_size))
-    checks += [partial(manifest.split, each.split) for each in evaluations]
+    checks += [partial(manifest.split, name) for each in evaluations for name in each.splits]
     checks += [partial(check_single_pairing, settings.data, each.split) for each in evaluations]
     if clips is None:
         checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
+    checks += [partial(check_distance, settings.model, each) for each in evaluations]
     if settings.train is not None and settings.train.validate_on is not None and validation is not None:
         metric, metrics = settings.train.validate_on.metric, promised_metrics(validation)
         checks.append(partial(check_metric_name, metric, metrics, "train.validate_on"))

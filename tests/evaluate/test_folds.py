@@ -55,7 +55,7 @@ def unit(rows: torch.Tensor) -> torch.Tensor:
 def evaluated(world: World, folder: Path, settings: EvaluateSettings) -> EvaluationResult:
     manifest = load_manifest(folder)
     reader = open_reader(manifest, "test", ("image", "text"))
-    return evaluate_split(unit, unit, manifest, settings, "image", "text", world, reader)
+    return evaluate_split(unit, unit, manifest, settings, "image", "text", world, (reader, reader))
 
 
 def test_entries_are_cut_by_the_order_of_their_keys() -> None:

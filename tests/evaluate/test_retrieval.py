@@ -154,7 +154,7 @@ def _evaluate_set(world: World, folder: Path) -> list[EvaluationResult]:
                 "text",
                 "video",
                 world,
-                open_reader(manifest, "test", ("text", "video"), reading, cache),
+                (open_reader(manifest, "test", ("text", "video"), reading, cache),) * 2,
             )  # fmt: skip
             for cache in ("none", "memory")
             for reading in ("seek", "stream")
