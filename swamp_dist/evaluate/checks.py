@@ -21,6 +21,12 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
     if settings.gallery is not None:
         check_gallery(manifest, split, manifest.split(settings.gallery))
         return
+    if a == b:
+        raise UserError(
+            f"evaluate: both modalities are field {a!r} of split {settings.split!r}, so every item would be "
+            "ranked for itself.\nFix: evaluate=[{split: "
+            f"{settings.split}, gallery: SPLIT, relevance: [class]}}], SPLIT the one that holds modality B"
+        )
     if len(split) == 0:
         raise UserError(f"evaluate: split {settings.split!r} of {manifest.folder} has no entries.")
     folds = settings.folds

@@ -22,6 +22,7 @@ from swamp_dist.records import BatchPlan, InputSpec
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.provenance import encoder_files_sha256, weights_sha256
 from swamp_dist.stage.longer import planned_epochs
+from swamp_dist.stage.partner_lines import partner_lines
 from swamp_dist.stage.problems import refuse, stage_problems, still_to_come, validation_of, word_source
 from swamp_dist.train.checkpoint_folder import BrokenError, read_checkpoint, step_folders
 from swamp_dist.train.commit_meta import read_meta
@@ -193,6 +194,12 @@ def _fit_newest_checkpoint(
         check_fingerprint(accept_longer(saved, marks), marks, default_marks(settings))
         return replace(training, fingerprint=marks)
     return training
+
+
+def drawn_lines(settings: StageSettings, training: ResolvedTraining) -> list[str]:
+    """What the entries of a training are drawn from, where that is more than one split, for its log."""
+    blend = [f"blend, {line}" for line in blend_lines(training)]
+    return blend + [f"partners: {line}" for line in partner_lines(settings)]
 
 
 def blend_lines(training: ResolvedTraining) -> list[str]:

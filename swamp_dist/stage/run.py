@@ -34,9 +34,8 @@ from swamp_dist.stage.build import (
     open_validation,
 )
 from swamp_dist.stage.ensemble import TrainedStage, evaluate_with, open_trained
-from swamp_dist.stage.partner_lines import partner_lines
 from swamp_dist.stage.prototype_start import start_prototypes
-from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, blend_lines, resolve
+from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, drawn_lines, resolve
 from swamp_dist.stage.run_about import about, show_end
 from swamp_dist.stage.run_events import note_alarm, note_commit, note_training
 from swamp_dist.train.checkpoint_folder import step_folders
@@ -184,10 +183,8 @@ def _train(
     planned = training.fingerprint.get(EPOCHS, settings.epochs)
     if planned != settings.epochs:
         logger.info("the learning rate stays where its schedule of %s epochs ends", planned)
-    for line in blend_lines(training):
-        logger.info("blend, %s", line)
-    for line in partner_lines(stage.settings):
-        logger.info("partners: %s", line)
+    for line in drawn_lines(stage.settings, training):
+        logger.info("%s", line)
     checkpoints, marks = run_dir.checkpoints, dict(training.fingerprint)
     described = {key: value for key, value in _description(stage, 0).items() if key != "step"}
     state = TrainState(

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from swamp_dist.config import BlendedSet, ClipSettings, DataSettings, PartnerSettings, StageSettings
 from swamp_dist.data.blend import one_set
+from swamp_dist.data.class_vectors import with_vectors, write_class_names, write_class_vectors
 from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.loading_memory import kept_of
-from swamp_dist.data.manifest import load_manifest
+from swamp_dist.data.manifest import ClassVectorsRecord, Manifest, load_manifest
 from swamp_dist.data.partner_checks import partner_problems
 from swamp_dist.data.stream import open_stream
 from swamp_dist.train.fingerprint import check_fingerprint, default_marks, fingerprint
@@ -140,6 +141,30 @@ def test_problems_are_told_from_the_manifest(tmp_path):
     assert "class 0 with 6 entries, class 1 with 6 entries" in absent
     (nameless,) = problems("train_photos", negatives="near")
     assert "takes vectors of the classes' names" in nameless
+
+
+def with_names(manifest: Manifest, rows: np.ndarray) -> Manifest:
+    """The set with names of its classes and these vectors of them."""
+    names = write_class_names(manifest.folder, [f"name{i}" for i in range(len(rows))])
+    file, digest, dim = write_class_vectors(manifest.folder, rows.astype(np.float32))
+    made = {"kind": "rows", "source_sha256": "s", "unit": False, "words": {}}
+    vectors = ClassVectorsRecord(file=file, sha256=digest, dim=dim, **made)
+    record = manifest.record.model_copy(update={"class_names": with_vectors(names, vectors)})
+    return Manifest(manifest.folder, record)
+
+
+def test_near_negatives_come_from_the_class_whose_name_is_near(tmp_path):
+    rows = np.array([[0.0], [1.0], [50.0], [53.0], [1.1], [52.0], [7.0]])  # 4 to 6 are no classes of training
+    manifest = with_names(write_couples(tmp_path / "set"), rows)
+    near = {"split": "train_photos", "negatives": "near"}
+    assert list(partner_problems(settings_of(manifest, partners=near), manifest, ())) == []
+    for batch, other in zip(batches(manifest, partners=near, last=6), batches(manifest, last=6), strict=True):
+        nearest = torch.tensor([1, 0, 3, 2])[batch.labels]
+        assert torch.equal(batch.negative_labels, nearest)
+        assert torch.equal(batch.negatives[:, 1], nearest.float())
+        assert torch.equal(batch.b, other.b)
+    (absent,) = partner_problems(settings_of(manifest, train_split="test", partners=near), manifest, ())
+    assert "'name4' (class 4) with 6 entries" in absent
 
 
 def test_one_class_and_entries_without_class_are_refused(tmp_path):

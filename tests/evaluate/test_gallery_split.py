@@ -99,6 +99,7 @@ def test_a_result_with_a_gallery_is_written_and_read_again(tmp_path: Path) -> No
         ({"gallery": "test_photo"}, "Did you mean 'test_photos'"),
         ({"gallery": "train_photos"}, "3 classes of split 'test'.*class 4, class 5, class 6"),
         ({"gallery": "validation_photos"}, "1 classes of split 'test'.*class 6"),
+        ({"gallery": None}, "every item would be ranked for itself"),
         ({"split": "validation"}, "1 classes of split 'test_photos'.*class 6"),
     ],
 )
