@@ -85,6 +85,7 @@ setup(
             "pytest-xdist>=3.6",  # ranks and jobs start slowly: two tests at a time use both cores meanwhile
             "hypothesis",  # property tests of solver, order and ranking
             "nltk>=3.9",  # oracle of the rules that cut captions into words; needs no data file
+            "scikit-learn",  # oracle of what is told of prototypes and classes
             "pot",  # optimal transport oracle for the Sinkhorn tests
             # Its interpreter runs the GPU's Sinkhorn pass; CUDA builds of torch 2.13 bring this version.
             "triton==3.7.1; platform_system == 'Linux'",

@@ -49,7 +49,7 @@ LAYERS = [
     {"backends"},
     {"costs"},
     {"local_stage"},
-    {"monitor", "prepare", "doctor"},
+    {"monitor", "prepare", "doctor", "prototypes"},
     {"pipelines"},
     {"cli"},
     {"__main__"},

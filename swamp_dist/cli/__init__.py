@@ -8,6 +8,7 @@ from swamp_dist.cli import (
     evaluation,
     init,
     pipelines,
+    prototypes,
     shards,
     stages,
     tables,
@@ -18,7 +19,7 @@ from swamp_dist.cli.app import app as app
 from swamp_dist.errors import ExitCode
 from swamp_dist.printable import current_trace, write_all_characters
 
-VERBS = (init, stages, evaluation, cluster, shards, pipelines, tables, watch, doctor, weights)
+VERBS = (init, stages, evaluation, prototypes, cluster, shards, pipelines, tables, watch, doctor, weights)
 """Modules that register their verbs with `app` when imported."""
 
 

@@ -1,0 +1,100 @@
+"""The verb that looks at what a run has learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swamp_dist.cli.app import app
+from swamp_dist.cli.printing import say, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from swamp_dist.prototypes.study import PrototypeFigures, Study
+
+_ROWS = 12
+"""Prototypes that the table shows."""
+_WIDTH = 80
+"""Columns of the table in a pipe; keywords are cut to what is left of them."""
+
+
+@app.command(
+    epilog="Examples:  swamp prototypes runs/emoji --split test  |  "
+    "swamp prototypes runs/emoji@200 --split test --out looks/early"
+)
+def prototypes(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Run folder, RUN@STEP, or weights inside a run.", show_default=False
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Split whose items are assigned.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: RUN/prototypes/SPLIT.")
+    ] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Another shard set with the same fields. Default: the run's own.")
+    ] = None,
+    super_clusters: Annotated[
+        int | None,
+        typer.Option(help="Super-clusters at most. Default: root of the prototypes in use.", min=1),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for programs to read.")] = False,
+) -> None:
+    """Show the prototypes of a run: the items, keywords and agreement of each (paper, section 5.5).
+
+    Every item of the split goes to the prototype of its highest score. Written are prototypes.json (all
+    figures) and items.npz (every item's prototype).
+    """
+    from swamp_dist.inference import load_model
+    from swamp_dist.prototypes.files import as_json as figures
+    from swamp_dist.prototypes.files import default_folder, write_figures
+    from swamp_dist.prototypes.study import study
+
+    model = load_model(run)
+    found = study(model, split, shards, super_clusters)
+    folder = out or default_folder(Path(run), split, None if shards is None else found.manifest.name)
+    files = write_figures(found, folder)
+    if as_json:
+        say(json.dumps(figures(found), indent=1, allow_nan=False))
+        return
+    _show(found, files)
+
+
+def _show(found: Study, files: Sequence[Path]) -> None:
+    used, total, (a, b) = found.used, len(found.prototypes), found.model.fields
+    largest = sorted(used, key=lambda each: (-each.items, each.number))[:_ROWS]
+    show(_table(largest, bool(found.classes)), width=_WIDTH)
+    say(f"shown:       the {len(largest)} largest of {len(used)} in use, of {total} prototypes")
+    agreed = found.agreement
+    by_chance = f"{agreed.chance:.1%}"
+    say(f"agreement:   {agreed.share:.1%} of pairs have both sides in one; by chance {by_chance}")
+    for name, each in found.classes.items():
+        label = {"a": a, "b": b}.get(name, name)
+        say(f"classes:     {label}: purity {each.purity:.1%}, NMI {each.nmi:.3f}")
+    say(f"keywords:    {found.words_from or 'none, as the set holds no texts'}")
+    for file in files:
+        say(f"written:     {file}")
+
+
+def _table(figures: Sequence[PrototypeFigures], classes: bool) -> Table:
+    from rich.table import Table
+
+    from swamp_dist.console import cell
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("ID", "a", "b", "agree", *(["purity"] if classes else [])):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn.add_column("keywords", no_wrap=True, overflow="ellipsis")
+    for each in figures:
+        shares = [each.agreement, *([each.purity] if classes else [])]
+        told = ["-" if share is None else f"{share:.0%}" for share in shares]
+        words = ", ".join(keyword.word for keyword in each.keywords)
+        drawn.add_row(*map(cell, (f"{each.number:04d}", *map(str, each.sizes), *told, words)))
+    return drawn
