@@ -50,7 +50,9 @@ setup(
     description="Distributed cross-modal retrieval training with SwAMP (Kim, AISTATS 2023)",
     python_requires=">=3.11",
     packages=find_packages(include=["swamp_dist", "swamp_dist.*"]),
-    package_data={"swamp_dist": ["py.typed", "starter/README.md"]},
+    package_data={
+        "swamp_dist": ["py.typed", "starter/README.md", "prototypes/gallery.css", "prototypes/gallery.js"]
+    },
     cmdclass={"build_py": BuildWithJobs},
     install_requires=[
         # 2.10 is the floor of safe loading: weights_only is the default since 2.6, which mends

@@ -6,6 +6,7 @@ in them: it can be cleared, renamed or made to show what is not there.
 
 from __future__ import annotations
 
+import html
 import io
 import logging
 import re
@@ -34,6 +35,12 @@ def printable(text: str, *, one_line: bool = False) -> str:
         return text
     cleaned = _OBEYED.sub(_written_out, text.replace("\r\n", "\n"))
     return re.sub("[\n\t]", lambda found: _LINES[found.group()], cleaned) if one_line else cleaned
+
+
+def html_text(text: str) -> str:
+    """One line of a text for a page, between tags and inside quoted values: it makes no tag and no entity,
+    and holds no character that turns the direction or that nobody sees."""
+    return html.escape(printable(text, one_line=True), quote=True)
 
 
 def _written_out(found: re.Match[str]) -> str:

@@ -68,13 +68,13 @@ WALLS = {
     "mlflow": {"train/loggers/mlflow.py"},
     "typer": {"cli/"},
     "yaml": {"yaml_tree.py"},
-    "matplotlib": {"pipelines/plots.py"},
+    "matplotlib": {"pipelines/plots.py", "prototypes/sheet.py"},
     "filelock": {"prepare/", "data/writer.py"},
     "safetensors": {"train/", "sources/", "safetensors_header.py", "encoders/networks/"},
     "timm": {"encoders/libraries.py"},
     "transformers": {"encoders/libraries.py"},
     "torchvision": {"encoders/", "data/transforms.py"},
-    "PIL": {"sources/", "data/"},
+    "PIL": {"sources/", "data/", "prototypes/"},
     "pyarrow": {"sources/columns/parquet.py"},
 }
 SPELLED_ONCE = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import logging
 import unicodedata
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swamp_dist.console import block, cell, open_console
-from swamp_dist.printable import PrintableFormatter, printable
+from swamp_dist.printable import PrintableFormatter, html_text, printable
 
 OBEYED = "\x1b[2J\x07\x08\r\x0b\x0c\x00\x7f\x9b31m\x85\u202e\u2066\u2028\u200b\ufeff\ud800\U000e0041"
 
@@ -72,3 +73,16 @@ def test_log_lines_and_traces_are_cleaned() -> None:
     except ValueError:
         logger.exception("said %s", OBEYED)
     assert not set(OBEYED) & set(stream.getvalue()) - set("[2J31m")
+
+
+def test_a_page_shows_a_text_and_obeys_nothing_in_it() -> None:
+    assert html_text("<script>alert('x')</script> & \"y\"\n\x1b[2J\u202e\0") == (
+        "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;y&quot;\\n\\u001b[2J\\u202e\\u0000"
+    )
+
+
+@given(st.text(st.characters(blacklist_categories=["Cn", "Co"]), max_size=60))
+def test_what_a_page_shows_is_the_printable_text(text: str) -> None:
+    shown = html_text(text)
+    assert not set("<>\"'\n") & set(shown)
+    assert html.unescape(shown) == printable(text, one_line=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,22 +45,30 @@ def prototypes(
         int | None,
         typer.Option(help="Super-clusters at most. Default: root of the prototypes in use.", min=1),
     ] = None,
+    per_card: Annotated[
+        int, typer.Option(help="Pictures of a card of the gallery at most; texts are half as many.", min=1)
+    ] = 12,
+    order: Annotated[
+        Literal["nearest", "random"],
+        typer.Option(help="Items that a card shows first: those of the highest scores, or drawn ones."),
+    ] = "nearest",
     as_json: Annotated[bool, typer.Option("--json", help="Print for programs to read.")] = False,
 ) -> None:
     """Show the prototypes of a run: the items, keywords and agreement of each (paper, section 5.5).
 
     Every item of the split goes to the prototype of its highest score. Written are prototypes.json (all
-    figures) and items.npz (every item's prototype).
+    figures), items.npz (every item's prototype), gallery.html (a page that needs no other file) and
+    sheet.png.
     """
     from swamp_dist.inference import load_model
     from swamp_dist.prototypes.files import as_json as figures
-    from swamp_dist.prototypes.files import default_folder, write_figures
+    from swamp_dist.prototypes.files import default_folder, write_figures, write_pictures
     from swamp_dist.prototypes.study import study
 
     model = load_model(run)
     found = study(model, split, shards, super_clusters)
     folder = out or default_folder(Path(run), split, None if shards is None else found.manifest.name)
-    files = write_figures(found, folder)
+    files = [*write_figures(found, folder), *write_pictures(found, folder, per_card, order)]
     if as_json:
         say(json.dumps(figures(found), indent=1, allow_nan=False))
         return
@@ -70,7 +78,7 @@ def prototypes(
 def _show(found: Study, files: Sequence[Path]) -> None:
     used, total, (a, b) = found.used, len(found.prototypes), found.model.fields
     largest = sorted(used, key=lambda each: (-each.items, each.number))[:_ROWS]
-    show(_table(largest, bool(found.classes)), width=_WIDTH)
+    show(table(largest, bool(found.classes)), width=_WIDTH)
     say(f"shown:       the {len(largest)} largest of {len(used)} in use, of {total} prototypes")
     agreed = found.agreement
     by_chance = f"{agreed.chance:.1%}"
@@ -83,18 +91,32 @@ def _show(found: Study, files: Sequence[Path]) -> None:
         say(f"written:     {file}")
 
 
-def _table(figures: Sequence[PrototypeFigures], classes: bool) -> Table:
+def table(figures: Sequence[PrototypeFigures], classes: bool) -> Table:
+    """A line per prototype that fits 80 columns; `classes`: with their purity."""
     from rich.table import Table
 
     from swamp_dist.console import cell
 
+    headings = ("ID", "a", "b", "agree", *(["purity"] if classes else []))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("ID", "a", "b", "agree", *(["purity"] if classes else [])):
+    for heading in headings:
         drawn.add_column(heading, justify="right", no_wrap=True)
-    drawn.add_column("keywords", no_wrap=True, overflow="ellipsis")
+    drawn.add_column("keywords", no_wrap=True)
+    digits = max((len(str(size)) for each in figures for size in each.sizes), default=1)
+    room = _WIDTH - sum(max(len(heading), digits) + 2 for heading in headings) - 4
     for each in figures:
         shares = [each.agreement, *([each.purity] if classes else [])]
         told = ["-" if share is None else f"{share:.0%}" for share in shares]
-        words = ", ".join(keyword.word for keyword in each.keywords)
+        words = _that_fit([keyword.word for keyword in each.keywords], room)
         drawn.add_row(*map(cell, (f"{each.number:04d}", *map(str, each.sizes), *told, words)))
     return drawn
+
+
+def _that_fit(words: Sequence[str], room: int) -> str:
+    """As many words as a line of `room` characters takes, the first one cut where it alone is too long."""
+    line = words[0][:room] if words else ""
+    for word in words[1:]:
+        if len(line) + len(word) + 2 > room:
+            break
+        line += f", {word}"
+    return line

@@ -12,11 +12,17 @@ import numpy as np
 from swamp_dist.atomic_files import write_atomically
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import checkpoint_of, name_problem, run_of
+from swamp_dist.prototypes.cards import card_pictures
+from swamp_dist.prototypes.gallery import build_gallery
 from swamp_dist.prototypes.keywords import title
+from swamp_dist.prototypes.sheet import draw_sheet
+from swamp_dist.prototypes.shown import Order
 from swamp_dist.prototypes.study import PrototypeFigures, Study
 
 FIGURES_FILE = "prototypes.json"
 ITEMS_FILE = "items.npz"
+GALLERY_FILE = "gallery.html"
+SHEET_FILE = "sheet.png"
 
 
 def default_folder(source: Path, split: str, other_set: str | None = None) -> Path:
@@ -46,6 +52,20 @@ def write_figures(found: Study, folder: Path) -> list[Path]:
     write_atomically(figures, json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
     write_atomically(items, _items(found))
     return [figures, items]
+
+
+def write_pictures(found: Study, folder: Path, per_card: int, order: Order) -> list[Path]:
+    """Write the gallery and the sheet; the files written.
+
+    Raises:
+        OSError: the folder cannot be written.
+        UserError: an image is damaged or larger than the stage allows.
+    """
+    page = build_gallery(found, card_pictures(found, per_card, order), per_card, order)
+    gallery, sheet = folder / GALLERY_FILE, folder / SHEET_FILE
+    write_atomically(gallery, page.html)
+    write_atomically(sheet, draw_sheet(found, order))
+    return [gallery, sheet]
 
 
 def as_json(found: Study) -> dict[str, Any]:

@@ -12,8 +12,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from swamp_dist import UserError, cli, embed, load_model
+from swamp_dist.cli.prototypes import table
+from swamp_dist.console import open_console
 from swamp_dist.prototypes.files import default_folder
-from swamp_dist.prototypes.study import Study, study
+from swamp_dist.prototypes.keywords import Keyword
+from swamp_dist.prototypes.study import PrototypeFigures, Study, study
 from swamp_dist.train.weights import load_weights, save_weights
 from tests.prototypes.made import FEATURES, PICTURES, THINGS, feature_set, picture_set, run_over
 
@@ -94,6 +97,7 @@ def test_the_table_fits_eighty_columns(pictures: Path) -> None:
     done = swamp(pictures, "--split", "test")
     table = done.output.split("shown:")[0].splitlines()
     assert max(map(len, table)) <= 80
+    assert all(line.split()[0].isdigit() and line.split()[-1] for line in table[1:])
     assert table[0].split() == ["ID", "a", "b", "agree", "purity", "keywords"]
     assert "by chance" in done.output
 
@@ -153,3 +157,16 @@ def test_folders_are_named_after_what_is_looked_at(tmp_path: Path) -> None:
     assert default_folder(run, "test", "other") == run / "prototypes" / "other-test"
     with pytest.raises(UserError, match="choose one with --out"):
         default_folder(run, "../test")
+
+
+def test_long_keywords_leave_room_for_figures() -> None:
+    words = tuple(Keyword("letters" * 5, 1, 1.0) for _ in range(8))
+    figures = [PrototypeFigures(n, (123456, 7), 0.5, 0.25, 3, words, 0) for n in (3, 1000)]
+    console = open_console(width=80, terminal=False)
+    with console.capture() as drawn:
+        console.print(table(figures, classes=True))
+    lines = drawn.get().splitlines()
+    assert max(map(len, (line.rstrip() for line in lines))) <= 80
+    assert lines[1].split()[:5] == ["0003", "123456", "7", "50%", "25%"]
+    assert lines[2].split()[:1] == ["1000"]
+    assert "letters" in lines[1]
