@@ -80,11 +80,13 @@ from swamp_dist.config.training import ValidateSettings as ValidateSettings
 from swamp_dist.encoders import EncoderSettings as EncoderSettings
 from swamp_dist.encoders.bag_of_words import BagOfWordsSettings as BagOfWordsSettings
 from swamp_dist.encoders.cnn import CnnSettings as CnnSettings
+from swamp_dist.encoders.doodle_cnn import DoodleCnnSettings as DoodleCnnSettings
 from swamp_dist.encoders.gated import GatedSettings as GatedSettings
 from swamp_dist.encoders.gru import GruSettings as GruSettings
 from swamp_dist.encoders.hf_text import HfTextSettings as HfTextSettings
 from swamp_dist.encoders.linear import LinearSettings as LinearSettings
 from swamp_dist.encoders.mlp import MlpSettings as MlpSettings
 from swamp_dist.encoders.timm import TimmSettings as TimmSettings
+from swamp_dist.encoders.vgg16_bn import Vgg16BnSettings as Vgg16BnSettings
 from swamp_dist.encoders.words import WordsSettings as WordsSettings
 from swamp_dist.settings import Settings as Settings

@@ -9,7 +9,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swamp_dist.encoders import bag_of_words, cnn, gated, gru, hf_text, linear, mlp, timm, words
+from swamp_dist.encoders import (
+    bag_of_words,
+    cnn,
+    doodle_cnn,
+    gated,
+    gru,
+    hf_text,
+    linear,
+    mlp,
+    timm,
+    vgg16_bn,
+    words,
+)
 
 EncoderSettings = Annotated[
     mlp.MlpSettings
@@ -20,7 +32,9 @@ EncoderSettings = Annotated[
     | gru.GruSettings
     | linear.LinearSettings
     | timm.TimmSettings
-    | hf_text.HfTextSettings,
+    | hf_text.HfTextSettings
+    | vgg16_bn.Vgg16BnSettings
+    | doodle_cnn.DoodleCnnSettings,
     Field(discriminator="kind"),
 ]
 """Settings of any encoder; `kind` says which."""

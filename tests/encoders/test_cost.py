@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from swamp_dist.config import (
     BagOfWordsSettings,
     CnnSettings,
+    DoodleCnnSettings,
     EncoderSettings,
     GatedSettings,
     GruSettings,
@@ -36,6 +37,8 @@ KINDS: dict[str, EncoderSettings] = {
     "words, as wide as D": WordsSettings(),
     "cnn": CnnSettings(depth=3, width=6),
     "cnn, odd sides": CnnSettings(depth=5, width=4),
+    "doodle_cnn": DoodleCnnSettings(channels=(6, 12, 9), hidden=20),
+    "doodle_cnn, no attention": DoodleCnnSettings(channels=(6, 12), hidden=20, attention=False, dropout=0),
     "gru": GruSettings(buckets=50, width=36, max_words=12),
     "gru, unit": GruSettings(buckets=50, width=36, max_words=12, unit=True),
     "gru of one direction": GruSettings(buckets=50, width=36, max_words=12, directions=1),
@@ -64,7 +67,7 @@ def built(settings: EncoderSettings) -> tuple[nn.Module, Inputs, InputSpec]:
         count = ROWS * 7 + 1
         words = Words(torch.randint(count, (ROWS, 7)), torch.randn(count, 30))
         return build_encoder(settings, CAPTION, DIM), words, CAPTION
-    if isinstance(settings, CnnSettings):
+    if isinstance(settings, (CnnSettings, DoodleCnnSettings)):
         pixels = torch.randint(256, (ROWS, 3, 22, 22), dtype=torch.uint8)
         return build_encoder(settings, IMAGE, DIM), pixels, IMAGE
     tokenizer = settings.tokenizer()

@@ -18,6 +18,7 @@ from swamp_dist.config import (
     LinearSettings,
     MlpSettings,
     TimmSettings,
+    Vgg16BnSettings,
     WordsSettings,
 )
 from swamp_dist.encoders.encoder import Encoder
@@ -33,8 +34,9 @@ SPECS = (VECTOR, CAPTION, IMAGE, TEXT, REGIONS)
 MODELS: dict[type[Encoder], Encoder] = {
     TimmSettings: TimmSettings(name="test_resnet"),
     HfTextSettings: HfTextSettings(folder=Path("no such folder")),
+    Vgg16BnSettings: Vgg16BnSettings(hidden=8),
 }
-"""Of kinds that have to name a model."""
+"""Of kinds that have to name a model, or are large."""
 
 
 def example(kind: type[Encoder], folder: Path | None = None) -> Encoder:

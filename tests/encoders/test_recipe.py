@@ -41,7 +41,7 @@ def follow_recipe(folder: Path) -> None:
     found = re.search(r"1\. `swamp_dist/(\S+)`.*?```python\n(.*?)\n   ```", recipe, re.DOTALL)
     assert found is not None
     (package / found[1]).write_text(textwrap.dedent(found[2]) + "\n")
-    replace(package / "encoders" / "__init__.py", "hf_text, linear", "hf_text, affine, linear")
+    replace(package / "encoders" / "__init__.py", "    hf_text,\n", "    affine,\n    hf_text,\n")
     replace(package / "encoders" / "__init__.py", "    mlp.Mlp", "    affine.AffineSettings | mlp.Mlp")
     replace(costs, '    "gated": Gated', '    "affine": AffineSettings(),\n    "gated": Gated')
     imported = "from swamp_dist.encoders.affine import AffineSettings\n"
@@ -81,7 +81,7 @@ def test_two_lines_of_one_file_are_changed(tmp_path: Path) -> None:
     assert differences(tmp_path) == ({"encoders/affine.py"}, {"encoders/__init__.py"})
     union = Path("swamp_dist", "encoders", "__init__.py")
     before, after = ((folder / union).read_text().splitlines() for folder in (ROOT, tmp_path))
-    assert sum(old != new for old, new in zip(before, after, strict=True)) == 2  # the union and its import
+    assert sum(line not in before for line in after) == 2  # the union and its import
 
 
 @pytest.mark.slow
