@@ -90,7 +90,8 @@ def _facts(card: Card) -> str:
     if figures.agreement is not None:
         told_of.append(f"agreement {figures.agreement:.0%}")
     if figures.purity is not None:
-        told_of.append(f"purity {figures.purity:.0%} (class {figures.label})")
+        named = figures.class_name or f"class {figures.label}"
+        told_of.append(f"purity {figures.purity:.0%} ({named})")
     return " ".join(f"<span>{html_text(fact)}</span>" for fact in told_of)
 
 

@@ -116,6 +116,7 @@ def _prototype(each: PrototypeFigures) -> dict[str, Any]:
         "agreement": each.agreement,
         "purity": each.purity,
         "class": each.label,
+        "class_name": each.class_name,
         "super_cluster": each.super_cluster,
         "keywords": [word._asdict() for word in each.keywords],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swamp_dist.config import StageSettings
+from swamp_dist.data.class_vectors import class_names
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded
@@ -55,6 +57,8 @@ class PrototypeFigures:
     """Share of its items, of both modalities, that have the class `label`; None without classes."""
     label: int | None
     """Its most frequent class, of equal ones the lowest."""
+    class_name: str | None
+    """The name of that class, where the set has names."""
     keywords: tuple[Keyword, ...]
     super_cluster: int | None
     """Place in `Study.super_clusters`; None without items."""
@@ -147,7 +151,11 @@ def study(
     used = [each.number for each in figures if each.items]
     found = super_clusters(learned.vectors.numpy(), used, groups or default_groups(len(used)))
     place = {number: i for i, group in enumerate(found) for number in group.members}
-    figures = [replace(each, super_cluster=place.get(each.number)) for each in figures]
+    names = class_names(manifest) or ()
+    figures = [
+        replace(each, super_cluster=place.get(each.number), class_name=_name_of(each.label, names))
+        for each in figures
+    ]
     words_from = source_of_words(texts, model.fields)
     return Study(
         model, manifest, split, learned, embedded.keys, sides, texts, words_from, agreed,
@@ -180,7 +188,7 @@ def _figures(
     return [
         PrototypeFigures(
             number, (of_a[number], of_b[number]), _known(same[number]), _known(pure[number]),
-            None if math.isnan(pure[number]) else labels[number], words.get(number, ()), None,
+            None if math.isnan(pure[number]) else labels[number], None, words.get(number, ()), None,
         )
         for number in range(count)
     ]  # fmt: skip
@@ -198,6 +206,10 @@ def _class_figures(sides: tuple[Assigned, Assigned], count: int, classes: int) -
         for name, counts in found.items()
         if counts.sum()
     }
+
+
+def _name_of(label: int | None, names: Sequence[str]) -> str | None:
+    return names[label] if label is not None and label < len(names) else None
 
 
 def _known(value: float) -> float | None:

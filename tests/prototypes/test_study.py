@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 from swamp_dist import UserError, cli, embed, load_model
 from swamp_dist.cli.prototypes import table
 from swamp_dist.console import open_console
+from swamp_dist.data.class_vectors import write_class_names
+from swamp_dist.data.manifest import Manifest
 from swamp_dist.prototypes.files import default_folder
 from swamp_dist.prototypes.keywords import Keyword
 from swamp_dist.prototypes.study import PrototypeFigures, Study, study
@@ -64,6 +67,17 @@ def test_prototypes_tell_what_their_items_are(found: Study) -> None:
     assert found.words_from == "texts of text"
     members = [number for group in found.super_clusters for number in group.members]
     assert sorted(members) == [each.number for each in found.used]
+
+
+def test_classes_are_called_by_their_names(pictures: Path, found: Study) -> None:
+    model = load_model(pictures, device="cpu")
+    record = write_class_names(model.manifest.folder, THINGS)
+    named = model.manifest.record.model_copy(update={"class_names": record})
+    manifest = Manifest(model.manifest.folder, named)
+    for each in study(replace(model, manifest=manifest), "test").used:
+        assert each.label is not None
+        assert each.class_name == THINGS[each.label]
+    assert {each.class_name for each in found.prototypes} == {None}
 
 
 def test_the_same_study_leaves_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
@@ -161,7 +175,7 @@ def test_folders_are_named_after_what_is_looked_at(tmp_path: Path) -> None:
 
 def test_long_keywords_leave_room_for_figures() -> None:
     words = tuple(Keyword("letters" * 5, 1, 1.0) for _ in range(8))
-    figures = [PrototypeFigures(n, (123456, 7), 0.5, 0.25, 3, words, 0) for n in (3, 1000)]
+    figures = [PrototypeFigures(n, (123456, 7), 0.5, 0.25, 3, None, words, 0) for n in (3, 1000)]
     console = open_console(width=80, terminal=False)
     with console.capture() as drawn:
         console.print(table(figures, classes=True))
