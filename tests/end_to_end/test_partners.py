@@ -19,7 +19,7 @@ data:
   b: {field}
   entries: 16
   workers: 1
-  images: {{size: 8}}
+  images: {{size: 32}}
   partners: {{split: train_photos, negatives: uniform, names: {{a: sketch, b: photo}}}}
 model: {{embedding_dim: 8, a: {{kind: {kind}}}, b: {{kind: {kind}}}}}
 objective: {{contrastive: {{positives: class}}, swamp: {{prototypes: 4, queue: {{size: 16}}}}}}
