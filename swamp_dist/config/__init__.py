@@ -9,6 +9,7 @@ from swamp_dist.config.backends import SizedCluster as SizedCluster
 from swamp_dist.config.backends.local import LocalCluster as LocalCluster
 from swamp_dist.config.backends.ray import RayCluster as RayCluster
 from swamp_dist.config.backends.slurm import SlurmCluster as SlurmCluster
+from swamp_dist.config.contrastive import ContrastiveSettings as ContrastiveSettings
 from swamp_dist.config.data import BlendedSet as BlendedSet
 from swamp_dist.config.data import ClipSettings as ClipSettings
 from swamp_dist.config.data import DataSettings as DataSettings
@@ -21,7 +22,6 @@ from swamp_dist.config.image_text import ScanSource as ScanSource
 from swamp_dist.config.images import ImageSettings as ImageSettings
 from swamp_dist.config.images import JitterSettings as JitterSettings
 from swamp_dist.config.model import ModelSettings as ModelSettings
-from swamp_dist.config.objective import ContrastiveSettings as ContrastiveSettings
 from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
 from swamp_dist.config.objective import QueueSettings as QueueSettings
 from swamp_dist.config.objective import SinkhornSettings as SinkhornSettings
@@ -32,6 +32,7 @@ from swamp_dist.config.own_files import SideSettings as SideSettings
 from swamp_dist.config.own_files import SplitSettings as SplitSettings
 from swamp_dist.config.own_tables import TableSource as TableSource
 from swamp_dist.config.own_tars import WebDatasetSource as WebDatasetSource
+from swamp_dist.config.pair_targets import PairTargetSettings as PairTargetSettings
 from swamp_dist.config.partners import PartnerNames as PartnerNames
 from swamp_dist.config.partners import PartnerSettings as PartnerSettings
 from swamp_dist.config.pipelines import EntryGroup as EntryGroup

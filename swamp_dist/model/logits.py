@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from swamp_dist.config.objective import LARGEST_SCALE as LARGEST_SCALE
+from swamp_dist.config.contrastive import LARGEST_SCALE as LARGEST_SCALE
 
 LARGEST_LOG_SCALE = 4.605169773101807
 """The largest float32 whose exponential is at most `LARGEST_SCALE`."""

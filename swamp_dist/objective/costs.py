@@ -69,6 +69,9 @@ def comparison_bytes(
         )
     tiles = {"all": 2 + 2 * is_weighted, "infonce": 4, "sigmoid": 3}[contrastive.form]
     tiles += contrastive.multiple_positives == "mil_nce"
+    tiles += (
+        4 * contrastive.targets.is_soft
+    )  # of both directions, and once more of all columns or as it is made
     return local_pairs * ((FLOAT * tiles + matches) * tile + FLOAT * embedding_dim)
 
 
@@ -116,7 +119,15 @@ def contrastive_flops(
         products = 1 + (contrastive.positives != "partner")
     if contrastive.form == "infonce" and tile < pairs:
         products += 1
+    products += target_products(contrastive, is_whole=tile >= pairs)
     return 2 * products * local_pairs * pairs * embedding_dim
+
+
+def target_products(contrastive: ContrastiveSettings, is_whole: bool) -> int:
+    """Products of my rows with all columns that soft targets take: for their normalisers, and for themselves
+    once, or for tiles (not `is_whole`) when scanned and when pulled."""
+    each = {"partner": 0, "within_modality": 2, "pseudo_positives": 1}[contrastive.targets.kind]
+    return each * (2 if is_whole else 3)
 
 
 def assignment_flops(local_pairs: int, prototypes: int, embedding_dim: int) -> int:

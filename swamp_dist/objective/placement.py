@@ -95,6 +95,8 @@ def choose_placement(
 def takes_ring(settings: ObjectiveSettings, pairs: int, embedding_dim: int, world_size: int) -> bool:
     """Whether the columns of the contrastive term go around the ranks; the same answer on all of them."""
     contrastive = settings.contrastive
+    if contrastive.targets.is_soft:
+        return False
     if world_size == 1 or contrastive.columns != "auto":
         return world_size > 1 and contrastive.columns == "ring"
     local, tile = pairs // world_size, min(contrastive.chunk or pairs, pairs)
@@ -110,7 +112,8 @@ def gathered_sides(
 
     One score matrix of my b against all a serves both directions of the contrastive term, so b is gathered
     with gradient for other terms alone. The hardest negatives are searched in a without gradient, which only
-    their first steps over all negatives need. A replicated queue takes both without.
+    their first steps over all negatives need. A replicated queue takes both without, as
+    targets from within a modality take b.
 
     Args:
         is_replicated: whether there is a queue that every rank holds.
@@ -125,7 +128,13 @@ def gathered_sides(
     pulls = compares and (contrastive.form != "hardest" or may_start)
     rest: Gathered = "rows" if is_replicated else None
     of_a: Gathered = "rows" if compares else rest
-    return ("gradient" if others or pulls else of_a, "gradient" if others else rest)
+    of_b: Gathered = "rows" if compares and compares_within(contrastive) else rest
+    return ("gradient" if others or pulls else of_a, "gradient" if others else of_b)
+
+
+def compares_within(contrastive: ContrastiveSettings) -> bool:
+    """Whether targets come from similarities within each modality, for which every rank holds all b."""
+    return contrastive.targets.kind == "within_modality"
 
 
 def subtracts_own(settings: ContrastiveSettings, step: int) -> bool:

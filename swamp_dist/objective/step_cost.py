@@ -124,6 +124,11 @@ def _comparison_collectives(
     found = []
     if contrastive.positives != "partner":
         found.append(Collective("all_gather", "keys of positives", local * INT))
+    if contrastive.targets.kind == "within_modality":
+        found.append(Collective("all_gather", "normalisers of targets", local * FLOAT))
+    if contrastive.targets.kind == "pseudo_positives":
+        found.append(Collective("all_gather", "similarity of each pair", local * FLOAT))
+        found.append(Collective("all_reduce", "pseudo-positives of each column", pairs * FLOAT))
     if contrastive.form == "hardest":
         return found + lap
     hardest = [Collective("all_reduce", "hardest of each column", pairs * FLOAT)]

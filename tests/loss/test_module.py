@@ -40,6 +40,14 @@ CASES: dict[str, dict[str, Any]] = {
         "contrastive": {"form": "infonce", "positives": "entry", "multiple_positives": "mil_nce"},
         "swamp": SWAMP | {"sinkhorn": {"iterations": 3, "warm_start": False}, "normalize_prototypes": False},
     },
+    "within modality": {
+        "contrastive": {"form": "infonce", "targets": {"kind": "within_modality"}},
+        "swamp": SWAMP,
+    },
+    "pseudo-positives": {
+        "contrastive": {"form": "infonce", "targets": {"kind": "pseudo_positives"}, "chunk": 3} | LEARNED,
+        "swamp": OFF,
+    },
     "swamp alone": {"contrastive": OFF, "swamp": SWAMP | {"assignment": "hard", "eta": 50.0}},
     "starts late": {"contrastive": {"reduction": "sum"}, "swamp": SWAMP | {"queue": {"size": 24}}},
 }

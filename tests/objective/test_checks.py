@@ -19,6 +19,20 @@ from swamp_dist.records import BatchPlan
         ({"learn_temperature": True}, "Set form: infonce or sigmoid, or learn_temperature: false"),
         ({"multiple_positives": "mil_nce"}, "Set form: infonce and positives: entry or class"),
         ({"form": "infonce", "multiple_positives": "mil_nce"}, "positives = partner"),
+        ({"targets": {"kind": "within_modality"}}, "form = all: it has no softmax; set form: infonce"),
+        ({"form": "infonce", "targets": {"weight": 0.4}}, "weight = 0.4 with kind = partner"),
+        (
+            {"form": "infonce", "targets": {"kind": "pseudo_positives", "temperature": 0.3}},
+            "temperature = 0.3 with kind = pseudo_positives: it would not count",
+        ),
+        (
+            {"form": "infonce", "targets": {"kind": "pseudo_positives"}, "positives": "entry"},
+            "set positives: partner, or targets.kind: partner",
+        ),
+        (
+            {"form": "infonce", "targets": {"kind": "within_modality"}, "columns": "ring"},
+            "set columns: auto, or targets.kind: partner",
+        ),
     ],
 )
 def test_settings_that_cannot_count(asked: dict[str, Any], said: str) -> None:

@@ -48,6 +48,8 @@ CASES: dict[str, dict[str, Any]] = {
     "infonce": {"layout": "replicated", "form": "infonce"},
     "sigmoid, several positives": {"swamp": 0, "form": "sigmoid", "positives": "entry"},
     "mil_nce": {"swamp": 0, "form": "infonce", "positives": "entry", "multiple": "mil_nce"},
+    "within modality": {"layout": "sharded", "form": "infonce", "targets": "within_modality"},
+    "pseudo-positives": {"swamp": 0, "form": "infonce", "targets": "pseudo_positives"},
     "all on a ring": {"columns": "ring"},
     "all on a ring, replicated": {"layout": "replicated", "columns": "ring"},
     "infonce on a ring": {"swamp": 0, "form": "infonce", "columns": "ring"},
@@ -72,6 +74,7 @@ def _settings(
     positives: str = "partner",
     multiple: str = "supcon",
     columns: str = "auto",
+    targets: str = "partner",
 ) -> ObjectiveSettings:
     tree = {
         "contrastive": {
@@ -82,6 +85,7 @@ def _settings(
             "positives": positives,
             "multiple_positives": multiple,
             "columns": columns,
+            "targets": {"kind": targets},
         },
         "swamp": {
             "weight": swamp,
@@ -262,6 +266,11 @@ COMPARED: dict[str, dict[str, Any]] = {
     "infonce, several": {"form": "infonce", "positives": "entry"},
     "mil_nce": {"form": "infonce", "positives": "entry", "multiple_positives": "mil_nce"},
     "sigmoid, several": {"form": "sigmoid", "positives": "entry"},
+}
+COMPARED |= {
+    f"{kind}, {chunk}": {"form": "infonce", "targets": {"kind": kind}, "chunk": chunk}
+    for kind in ("within_modality", "pseudo_positives")
+    for chunk in (None, 50)
 }
 """Contrastive settings."""
 

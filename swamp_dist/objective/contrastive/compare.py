@@ -21,6 +21,7 @@ from swamp_dist.distributed import Gathering, World, start_max_over_ranks
 from swamp_dist.objective.contrastive.columns import Block, Columns, Gathered, Ring, pieces
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
+from swamp_dist.objective.contrastive.pair_targets import PairTargets
 from swamp_dist.objective.contrastive.positives import Positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
 from swamp_dist.objective.contrastive.tiles import Tile, new_side, new_sums, note_negatives
@@ -47,6 +48,8 @@ class Comparison:
     """None where a pair's partner is its only one."""
     takes_ring: bool = False
     """Whether columns go around the ranks; else they were gathered."""
+    targets: PairTargets | None = None
+    """Soft targets, of InfoNCE; None where a pair's partner has its target whole."""
 
 
 class Leaves(NamedTuple):
@@ -73,6 +76,8 @@ class Compared(NamedTuple):
     """0-d: mean similarity of pairs that do not match."""
     hardest: Tensor
     """0-d: mean over rows and columns of the largest of them."""
+    target_entropy: Tensor | None = None
+    """0-d: mean entropy of soft targets over rows and columns; None where there are none."""
 
 
 def compare(leaves: Leaves, how: Comparison) -> Compared:
@@ -87,7 +92,8 @@ def compare(leaves: Leaves, how: Comparison) -> Compared:
     (run,) = found
     negatives = run.sums.negatives * how.world.size / run.num_negatives.clamp(min=1)
     hardest = (run.rows.hardest.mean() + run.hardest.wait().mean()) / 2
-    return Compared(loss, negatives, torch.where(run.num_negatives > 0, hardest, 0))
+    entropy = None if how.targets is None else run.sums.target_entropy / (2 * len(leaves.b))
+    return Compared(loss, negatives, torch.where(run.num_negatives > 0, hardest, 0), entropy)
 
 
 class _Compare(torch.autograd.Function):
@@ -140,6 +146,8 @@ class _Run:
             for tile in self._tiles(scores, part.start):
                 note_negatives(tile, self.sums)
                 form.scan(tile)
+                if tile.targets is not None:
+                    self.sums.target_entropy += torch.special.entr(tile.targets).sum()
             self._kept = scores if len(part.rows) == self.count else None
         self._start_hardest()
         form.add_ranks(self.columns, self.how.world)
@@ -200,4 +208,5 @@ class _Run:
                 None if how.weights is None else how.weights(part, block),
                 None if how.positives is None else how.positives.matches(here, block),
                 None if how.positives is None else how.positives.counts[here],
+                None if how.targets is None else how.targets.tile(part, block),
             )

@@ -21,7 +21,8 @@ class InfoNce:
     Of several positives P(i), `supcon` is the mean over P(i) of -log softmax (Khosla et al. 2020, eq. 2: the
     sum outside of the logarithm); `mil_nce` is -log of the sum over P(i) of softmax (Miech et al. 2020,
     eq. 1), which leaves it to the model which positive is one. That paper joins the negatives of both
-    directions in one normaliser; here each direction has its own, as for one positive.
+    directions in one normaliser; here each direction has its own, as for one positive. Soft targets are those
+    of `pair_targets`.
     """
 
     scale: Tensor
@@ -39,7 +40,9 @@ class InfoNce:
         logits = tile.scores * self.scale
         for side, dim in ((tile.rows, 1), (tile.columns, 0)):
             torch.logaddexp(side.log_sum, logits.logsumexp(dim=dim), out=side.log_sum)
-        if tile.matches is None:
+        if tile.targets is not None:
+            tile.rows.positive.add_((tile.targets.sum(dim=0) * logits).sum(dim=1) / 2)
+        elif tile.matches is None:
             _of_partners(tile.rows.positive, tile).copy_(logits.diagonal(tile.offset))
         elif not self.joins_positives:
             assert tile.num_positives is not None
@@ -77,7 +80,10 @@ class InfoNce:
         """As `Form.pull`."""
         logits = tile.scores * self.scale
         pulls = self._probabilities(logits, tile.rows.log_sum, tile.columns.log_sum)
-        if tile.matches is None:
+        if tile.targets is not None:
+            pulls -= tile.targets[0]
+            pulls -= tile.targets[1]
+        elif tile.matches is None:
             pulls.diagonal(tile.offset).sub_(2)
         elif not self.joins_positives:
             assert tile.num_positives is not None

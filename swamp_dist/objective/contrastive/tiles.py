@@ -56,6 +56,8 @@ class Tile(NamedTuple):
     """(n, C): which pairs are positives, with the partners; None where partners are the only ones."""
     num_positives: Tensor | None = None
     """(n,) positives of each row in the whole batch; None where there is one."""
+    targets: Tensor | None = None
+    """(2, n, C) soft targets of anchors that are rows, then columns; None where the partner has all."""
 
     @property
     def partners(self) -> Tensor:
@@ -65,18 +67,20 @@ class Tile(NamedTuple):
 
 @dataclass
 class Sums:
-    """What all tiles of a rank add up to; 0-d, in units of `Form.unit` but for the last."""
+    """What all tiles of a rank add up to; 0-d, in units of `Form.unit` but for the last two."""
 
     loss: Tensor
     on_scale: Tensor
     on_bias: Tensor
     negatives: Tensor
     """Sum of the similarities of pairs that do not match."""
+    target_entropy: Tensor
+    """Sum over my anchors, as rows and as columns, of the entropy of soft targets."""
 
 
 def new_sums(like: Tensor) -> Sums:
     """Nothing yet, in the dtype of `like`."""
-    return Sums(*torch.zeros(4, dtype=like.dtype, device=like.device).unbind())
+    return Sums(*torch.zeros(5, dtype=like.dtype, device=like.device).unbind())
 
 
 class Form(Protocol):

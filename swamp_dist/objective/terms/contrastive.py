@@ -25,6 +25,7 @@ from swamp_dist.objective.contrastive.entry_weights import entry_weights
 from swamp_dist.objective.contrastive.hardest import hardest_negative
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
+from swamp_dist.objective.contrastive.pair_targets import BatchRows, PairTargets, find_pair_targets
 from swamp_dist.objective.contrastive.positives import Positives, find_positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
 from swamp_dist.objective.term import Term, TermInputs
@@ -38,6 +39,8 @@ TAGS: Mapping[str, str] = {
     "contrastive/logit_bias": "What the sigmoid loss adds to them then.",
     "contrastive/positives": "Positives of a pair in the batch, itself among them: mean over pairs.",
     "contrastive/log_positives": "Mean of the logarithm of their number, for `mil_nce`.",
+    "contrastive/target_entropy": "Mean entropy of soft targets in nats; 0 where the partner has all of it.",
+    "contrastive/pseudo_positives": "Share of the other items that score at least as high as the partner.",
 }
 
 
@@ -48,8 +51,11 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
         return Term()
     # 1. Compare my rows with all columns, both directions. The start against collapse takes all negatives.
     positives = _positives(settings, inputs)
-    compared = _with_the_hardest if settings.takes_hardest(inputs.step) else _with_all
-    found = compared(settings, inputs, positives)
+    targets = _targets(settings, inputs)
+    if settings.takes_hardest(inputs.step):
+        found = _with_the_hardest(settings, inputs, positives)
+    else:
+        found = _with_all(settings, inputs, positives, targets)
     # 2. A sum is named; never a local one.
     loss = inputs.plan.pairs * found.loss if settings.reduction == "sum" else found.loss
     figures = {
@@ -58,6 +64,10 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
         "similarity/hardest_negative": found.hardest,
     }
     figures |= _logit_figures(settings, inputs) | _positive_figures(settings, positives, loss)
+    if found.target_entropy is not None:
+        figures["contrastive/target_entropy"] = found.target_entropy
+    if targets is not None:
+        figures |= targets.figures
     return Term(settings.weight, loss, figures)
 
 
@@ -80,7 +90,12 @@ def _positive_figures(
     return {"contrastive/positives": counts.mean()} | logarithm
 
 
-def _with_all(settings: ContrastiveSettings, inputs: TermInputs, positives: Positives | None) -> Compared:
+def _with_all(
+    settings: ContrastiveSettings,
+    inputs: TermInputs,
+    positives: Positives | None,
+    targets: PairTargets | None,
+) -> Compared:
     b, (scale, bias) = inputs.mine.b, _logits(settings, inputs)
     own = b.new_empty(0) if inputs.all_own is None else inputs.all_own
     how = Comparison(
@@ -91,6 +106,7 @@ def _with_all(settings: ContrastiveSettings, inputs: TermInputs, positives: Posi
         _weights(settings, inputs),
         positives,
         inputs.is_ring,
+        targets,
     )
     a = inputs.mine.a if inputs.is_ring else inputs.gathered_a()
     return compare(Leaves(b, a, own, scale, bias), how)
@@ -119,6 +135,22 @@ def _positives(settings: ContrastiveSettings, inputs: TermInputs) -> Positives |
     if keys is None:
         raise ValueError("positives = class: the batch has no labels")
     return find_positives(keys, inputs.world)
+
+
+def _targets(settings: ContrastiveSettings, inputs: TermInputs) -> PairTargets | None:
+    """Soft targets of my rows and all columns; None where these are the partners."""
+    if not settings.targets.is_soft:
+        return None
+    mine, all_b = inputs.mine, inputs.columns[1]
+    batch = BatchRows(
+        mine.a.detach(),
+        mine.b.detach(),
+        inputs.gathered_a().detach(),
+        None if all_b is None else all_b.detach(),
+        inputs.world,
+        inputs.first_row,
+    )
+    return find_pair_targets(settings.targets, batch, settings.chunk)
 
 
 def _weights(settings: ContrastiveSettings, inputs: TermInputs) -> PairWeights | None:

@@ -65,7 +65,11 @@ def expected(settings: Mapping[str, Any], sides: tuple[Tensor, Tensor], each: in
     """The same by the oracle."""
     a, b = (side.clone().requires_grad_() for side in sides)
     x, logits, keys = a @ b.t(), logits_of(settings, a), _keys(settings, len(a), each)
-    loss = _loss(settings, oracle.cells(x), keys, each, logits)
+    soft = _soft_targets(settings, a.detach(), b.detach())
+    if soft is None:
+        loss = _loss(settings, oracle.cells(x), keys, each, logits)
+    else:
+        loss = oracle.soft_infonce(oracle.cells(x), *soft[0], logits[0])
     loss = len(x) * loss if settings.get("reduction") == "sum" else loss
     on_a, on_b, *on_logits = torch.autograd.grad(loss, (a, b, *logits))
     found = {"loss": loss.detach(), "on_a": on_a, "on_b": on_b}
@@ -76,6 +80,7 @@ def expected(settings: Mapping[str, Any], sides: tuple[Tensor, Tensor], each: in
         found["contrastive/positives"] = counts.mean()
         if settings.get("multiple_positives") == "mil_nce":
             found["contrastive/log_positives"] = counts.log().mean()
+    found |= {} if soft is None else soft[1]
     found = {name: value.detach() for name, value in found.items()}
     return found | oracle.figures(oracle.cells(x.detach()), keys)
 
@@ -89,6 +94,26 @@ def logits_of(settings: Mapping[str, Any], like: Tensor) -> list[Tensor]:
     """Scale and bias as a model gives them, where the form has them."""
     values = {"infonce": [7.0], "sigmoid": [7.0, -1.5]}.get(settings.get("form", "all"), [])
     return [like.new_tensor(value).requires_grad_() for value in values]
+
+
+def _soft_targets(
+    settings: Mapping[str, Any], a: Tensor, b: Tensor
+) -> tuple[tuple[Tensor, Tensor], Found] | None:
+    """Targets of anchors a and of anchors b, and their figures; None where partners have them whole."""
+    asked = settings.get("targets")
+    if asked is None:
+        return None
+    count, figures = len(a), {}
+    if asked["kind"] == "within_modality":
+        found = tuple(oracle.within_modality(side, asked["weight"], asked["temperature"]) for side in (a, b))
+    else:
+        x, weight = a @ b.t(), asked["weight"]
+        of_a, first = oracle.pseudo_positives(x, weight)
+        of_b, second = oracle.pseudo_positives(x.t(), weight)
+        found = of_a, of_b
+        figures["contrastive/pseudo_positives"] = a.new_tensor((first + second) / (2 * count * (count - 1)))
+    entropy = sum(torch.special.entr(targets).sum() for targets in found) / (2 * count)
+    return found, figures | {"contrastive/target_entropy": entropy}
 
 
 def _keys(settings: Mapping[str, Any], count: int, each: int) -> list[int]:

@@ -46,6 +46,40 @@ def hardest(x: Cells, keys: Keys, margin: float) -> Tensor:
     return total / count
 
 
+def soft_infonce(x: Cells, of_a: Tensor, of_b: Tensor, scale: Tensor) -> Tensor:
+    """(1/2B) sum_ij -T^a_ij log softmax_j(z_ij) - T^b_ij log softmax_j(z_ji)."""
+    count, total = len(x), x[0][0].new_zeros(())
+    for direction, targets in ((x, of_a), (list(zip(*x, strict=True)), of_b)):
+        for i in range(count):
+            exponentials = [torch.exp(scale * direction[i][j]) for j in range(count)]
+            whole = sum(exponentials)
+            for j in range(count):
+                total = total - float(targets[i, j]) * torch.log(exponentials[j] / whole)
+    return total / (2 * count)
+
+
+def within_modality(side: Tensor, weight: float, temperature: float) -> Tensor:
+    """T of anchors (B, D) by comparing them with each other."""
+    count, found = len(side), torch.zeros(len(side), len(side), dtype=side.dtype)
+    for i in range(count):
+        near = [float(torch.exp((side[i] * side[j]).sum() / temperature)) for j in range(count)]
+        for j in range(count):
+            found[i, j] = weight * near[j] / sum(near) + (1 - weight) * (i == j)
+    return found
+
+
+def pseudo_positives(x: Tensor, weight: float) -> tuple[Tensor, int]:
+    """T of the rows of the similarities (B, B), and how many others are as near as partners."""
+    count, found, others = len(x), torch.zeros_like(x), 0
+    for i in range(count):
+        likely = [j for j in range(count) if j == i or float(x[i, j]) >= float(x[i, i]) - 2e-15]
+        others += len(likely) - 1
+        for j in likely:
+            found[i, j] = weight / len(likely)
+        found[i, i] += 1 - weight
+    return found, others
+
+
 def infonce(x: Cells, keys: Keys, scale: Tensor, kind: str) -> Tensor:
     """(1/2B) sum_i of the cross-entropy of my positives among all, a to b and b to a."""
     count, total = len(x), x[0][0].new_zeros(())

@@ -65,6 +65,26 @@ CASES |= {
     f"mil_nce, {positives}": _several(form="infonce", positives=positives, multiple_positives="mil_nce")
     for positives in ("entry", "class")
 }
+CASES |= {
+    "within modality": Case(
+        {"form": "infonce", "targets": {"kind": "within_modality", "weight": 0.3, "temperature": 0.4}}
+    ),
+    "within modality, sum": Case(
+        {
+            "form": "infonce",
+            "reduction": "sum",
+            "targets": {"kind": "within_modality", "weight": 1.0, "temperature": 0.2},
+        },
+        kind="siblings",
+        chunks=(None, 5),
+    ),
+    "pseudo-positives": Case(
+        {"form": "infonce", "targets": {"kind": "pseudo_positives", "weight": 0.1}}, kind="siblings"
+    ),
+    "pseudo-positives, ties": Case(
+        {"form": "infonce", "targets": {"kind": "pseudo_positives", "weight": 0.4}}, kind="tied"
+    ),
+}
 COUNT = 12
 ON_LARGE_RINGS = ("all, entry weights", "hardest", "mil_nce, class", "sigmoid, entry")
 """Cases that threads as ranks, which share one lock, send around many times."""
@@ -83,6 +103,7 @@ def _all(
 ) -> dict[tuple[str, int | None, str], Found]:
     """Every case of these names in tiles of several sizes, and with its columns on a ring."""
     where = "gathered", *(("ring",) if world.size > 1 else ())
+    rings = {"ring": [name for name, case in CASES.items() if "targets" not in case.settings]}
     return {
         (name, chunk, columns): compared(
             world,
@@ -94,7 +115,7 @@ def _all(
         if name in names
         for columns in where
         for chunk in (case.chunks if world.size < 5 else (None,))
-        if columns == "gathered" or world.size < 5 or name in ON_LARGE_RINGS
+        if columns == "gathered" or (name in rings[columns] and (world.size < 5 or name in ON_LARGE_RINGS))
     }
 
 
@@ -189,7 +210,10 @@ class _LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", ["all", "all, entry weights", "hardest", "infonce", "sigmoid", "all, class"])
+BLOCKS = ["all", "all, entry weights", "hardest", "infonce", "sigmoid", "all, class"]
+
+
+@pytest.mark.parametrize("name", [*BLOCKS, "within modality", "pseudo-positives"])
 def test_in_blocks_no_tensor_grows_with_rows_times_columns(name: str) -> None:
     pairs, dim, case = 240, 4, CASES[name]
 
@@ -198,5 +222,6 @@ def test_in_blocks_no_tensor_grows_with_rows_times_columns(name: str) -> None:
             compared(alone(), case.settings | {"chunk": chunk}, batch(pairs, dim), case.each)
         return seen.elements
 
-    assert largest(None) == pairs * pairs
-    assert largest(8) == pairs * 8
+    sides = 2 if "targets" in case.settings else 1  # targets are those of both directions
+    assert largest(None) == sides * pairs * pairs
+    assert largest(8) == sides * pairs * 8
