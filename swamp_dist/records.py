@@ -267,9 +267,13 @@ class RetrievalMetrics:
     map: float | None = None
     """Mean average precision over the whole gallery, percent; class relevance only."""
     precision_at: Mapping[int, float] = field(default_factory=dict)
-    """P@k, percent."""
+    """P@k: relevant items among the first k over k, percent."""
     map_at: Mapping[int, float] = field(default_factory=dict)
-    """mAP@k, percent."""
+    """mAP@k, percent: sums of precisions at hits over min(relevant items, k)."""
+    map_at_hits: Mapping[int, float] = field(default_factory=dict)
+    """The same sums over the hits among the first k, percent; 0 for a query without a hit."""
+    hit_at: Mapping[int, float] = field(default_factory=dict)
+    """Queries whose item at place n, counted from 1, is relevant, percent."""
     folds: int = 1
     """Blocks of entries that the figures are means over; queries and items are those of one."""
 

@@ -118,7 +118,7 @@ def full_sort_map(scores: Tensor, relevant: Tensor) -> float:
 
 
 def compare_classes(a: Tensor, b: Tensor, classes: int, rounds: int) -> None:
-    """Class relevance: ranks, mAP, P@100 and mAP@100 beside mAP by full argsorts."""
+    """Class relevance: ranks, mAP, P@100 and both mAP@100 beside mAP by full argsorts."""
     clock, groups = Clock(), torch.arange(len(a)) % classes
 
     def theirs() -> float:
@@ -127,7 +127,7 @@ def compare_classes(a: Tensor, b: Tensor, classes: int, rounds: int) -> None:
 
     for _ in range(rounds):
         expected = clock.run("theirs", theirs)
-        found = clock.run("ours", lambda: our_ranks(a, b, groups, (100,)))
+        found = clock.run("ours", lambda: our_ranks(a, b, groups, ranking.Cutoffs((100,))))
         assert abs(float(found[:, 2].mean()) - expected) < 1e-6
     for name, seconds in clock.seconds.items():
         print(f"  {name:<12} {statistics.median(seconds):.3f} s")

@@ -45,7 +45,12 @@ class EvaluateSettings(Settings):
     """`pessimistic` ranks equal scores before the right answer; `miech` counts every tied position
     (the published code's rule, which lets a collapsed model score well)."""
     precision_at: tuple[Count, ...] = ()
-    """Cut-offs k of class-based precision P@k and mAP@k."""
+    """Cut-offs k of class-based precisions: `p_at_k` divides the relevant items among the first k by k. The
+    sum of precisions at these items over min(relevant items, k) is `map_at_k`, over their own number
+    `map_at_k_hits` (the published code of Doodle to Search; 0 where there is none)."""
+    hit_at: tuple[Count, ...] = ()
+    """Places n, counted from 1, of class-based `hit_at_n`: whether the item there is relevant. The P@200 of
+    Doodle to Search's code is that of the 201st item, hit_at: [201]."""
     median_rank: Literal["exact", "floor"] = "exact"
     """Of an even number of ranks `exact` is the mean of the middle two; `floor` rounds it down, as the
     published code of VSE++ and SCAN does."""

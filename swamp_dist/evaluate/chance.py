@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from swamp_dist.evaluate.ranking import RECALL_AT, Figures
+from swamp_dist.evaluate.ranking import RECALL_AT, Cutoffs, Figures
 
 
-def chance(num_items: int, relevant: Tensor, cutoffs: Sequence[int] | None = None) -> Figures:
+def chance(num_items: int, relevant: Tensor, cutoffs: Cutoffs | None = None) -> Figures:
     """Expected figures of a uniformly random ranking, exact (no sampling).
 
     With R of m items relevant, the first k places hold none of them with probability
@@ -19,8 +17,8 @@ def chance(num_items: int, relevant: Tensor, cutoffs: Sequence[int] | None = Non
 
     Args:
         num_items: gallery size m.
-        relevant: (n,) int64, relevant items of each query, each between 1 and m.
-        cutoffs: values of k for P@k and mAP@k, or None to leave out all precision figures.
+        relevant: (n,) int64, relevant items of each query, each between 0 and m.
+        cutoffs: of precisions, or None to leave out all of these figures.
     """
     sizes, weights = _distribution(relevant)
     missed = sum(
@@ -32,14 +30,17 @@ def chance(num_items: int, relevant: Tensor, cutoffs: Sequence[int] | None = Non
         return Figures(recalls[0], recalls[1], recalls[2], median)
     gained = [_expected_gain(num_items, r) for r in sizes]
     weighted = list(zip(sizes, weights, gained, strict=True))
-    precision = {k: sum(w * r * min(k, num_items) / num_items / k for r, w, _ in weighted) for k in cutoffs}
+    share = sum(w * r for r, w in zip(sizes, weights, strict=True)) / num_items
+    precision = {k: share * min(k, num_items) / k for k in cutoffs.first}
     map_at = {
-        k: sum(w * float(g[min(k, num_items) - 1]) / min(k, r) for r, w, g in weighted) for k in cutoffs
+        k: sum(w * float(g[min(k, num_items) - 1]) / min(k, max(r, 1)) for r, w, g in weighted)
+        for k in cutoffs.first
     }
-    mean = sum(w * float(g[-1]) / r for r, w, g in weighted)
-    return Figures(
-        recalls[0], recalls[1], recalls[2], median, 100 * mean, _percent(precision), _percent(map_at)
-    )
+    over_hits = {k: _expected_over_hits(min(k, num_items), share, missed) for k in cutoffs.first}
+    hit_at = {n: share if n <= num_items else 0.0 for n in cutoffs.place}
+    mean = sum(w * float(g[-1]) / max(r, 1) for r, w, g in weighted)
+    by_cutoff = [_percent(each) for each in (precision, map_at, over_hits, hit_at)]
+    return Figures(recalls[0], recalls[1], recalls[2], median, 100 * mean, *by_cutoff)
 
 
 def _distribution(relevant: Tensor) -> tuple[list[int], list[float]]:
@@ -65,6 +66,23 @@ def _expected_gain(num_items: int, relevant: int) -> Tensor:
     places = torch.arange(1, num_items + 1, dtype=torch.float64)
     others = (relevant - 1) / max(num_items - 1, 1)
     return ((1 + (places - 1) * others) / places * (relevant / num_items)).cumsum(0)
+
+
+def _expected_over_hits(places: int, share: float, missed: Tensor) -> float:
+    """Expected sum of the precision at the hits among the first k places, over the number of these hits; 0
+    where there is none.
+
+    Given h of them, they are any h of the k places, so the sum over h is H/k + (h-1) (k - H) / (k (k-1)) with
+    H = 1 + 1/2 + ... + 1/k: linear in h, so the mean number of hits and the probability of one are enough.
+
+    Args:
+        places: k, at most the size of the gallery.
+        share: mean share of the gallery that is relevant to a query.
+        missed: (m + 1,) mean probability that the first k places hold no relevant item.
+    """
+    harmonic = sum(1 / i for i in range(1, places + 1))
+    hit, further = 1 - float(missed[places]), (places - harmonic) / max(places - 1, 1)
+    return (harmonic * hit + (places * share - hit) * further) / places
 
 
 def _percent(shares: dict[int, float]) -> dict[int, float]:

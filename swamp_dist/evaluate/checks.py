@@ -109,8 +109,8 @@ def check_settings(settings: EvaluateSettings) -> None:
     """Refuse settings of one evaluation that contradict each other.
 
     Raises:
-        UserError: `ties: miech`, `precision_at` or `gallery` with a relevance that it is not defined for, or
-            `gallery` with `folds`.
+        UserError: `ties: miech`, `precision_at`, `hit_at` or `gallery` with a relevance that it is not
+            defined for, or `gallery` with `folds`.
     """
     if settings.gallery is not None and settings.relevance != ("class",):
         raise UserError(
@@ -128,8 +128,9 @@ def check_settings(settings: EvaluateSettings) -> None:
             "evaluate: ties = miech is defined for pair relevance only (the published code compares with "
             "the diagonal), found class among relevance.\nFix: relevance = [pair], or ties = pessimistic."
         )
-    if settings.precision_at and "class" not in settings.relevance:
-        raise UserError(
-            f"evaluate: precision_at = {list(settings.precision_at)} needs class relevance, found relevance "
-            f"= {list(settings.relevance)}.\nFix: add class to relevance, or remove precision_at."
-        )
+    for name in ("precision_at", "hit_at"):
+        if (asked := list(getattr(settings, name))) and "class" not in settings.relevance:
+            raise UserError(
+                f"evaluate: {name} = {asked} needs class relevance, found relevance "
+                f"= {list(settings.relevance)}.\nFix: add class to relevance, or remove {name}."
+            )

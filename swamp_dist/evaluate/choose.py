@@ -11,7 +11,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name
 from swamp_dist.evaluate.table import ResultRow, ResultTable
 
-_LEAST_TELLING = ("r_at_5", "r_at_10", "p_at_", "map_at_", "median_rank")
+_LEAST_TELLING = ("r_at_5", "r_at_10", "hit_at_", "p_at_", "map_at_", "median_rank")
 """Beginnings of figures in the order in which a narrow table leaves them out; R@1 and mAP stay longest."""
 
 

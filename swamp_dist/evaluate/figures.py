@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from swamp_dist.evaluate.results import splits_text
+from swamp_dist.evaluate.results import figure_heading, named_figures, splits_text
 from swamp_dist.records import EvaluationResult, RetrievalMetrics
 
 
@@ -19,16 +19,8 @@ def figures_line(result: EvaluationResult) -> str:
 
 def shown_figures(metrics: RetrievalMetrics) -> Iterator[tuple[str, str]]:
     """Heading and value of every figure that was computed, in the order of a table; percent except MedR."""
-    yield "R@1", f"{metrics.r_at_1:.2f}"
-    yield "R@5", f"{metrics.r_at_5:.2f}"
-    yield "R@10", f"{metrics.r_at_10:.2f}"
-    yield "MedR", f"{metrics.median_rank:.1f}"
-    if metrics.map is not None:
-        yield "mAP", f"{metrics.map:.2f}"
-    for k, value in metrics.precision_at.items():
-        yield f"P@{k}", f"{value:.2f}"
-    for k, value in metrics.map_at.items():
-        yield f"mAP@{k}", f"{value:.2f}"
+    for name, value in named_figures(metrics).items():
+        yield figure_heading(name), f"{value:.{1 if name == 'median_rank' else 2}f}"
 
 
 def figure_rows(result: EvaluationResult) -> tuple[list[str], list[list[str]]]:

@@ -53,5 +53,7 @@ def _mean(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:
         map=over(maps) if maps else None,
         precision_at=by_cutoff([each.precision_at for each in metrics]),
         map_at=by_cutoff([each.map_at for each in metrics]),
+        map_at_hits=by_cutoff([each.map_at_hits for each in metrics]),
+        hit_at=by_cutoff([each.hit_at for each in metrics]),
         folds=len(metrics),
     )

@@ -1,7 +1,8 @@
 """Evaluation results by name and as JSON. Imports no torch, so that tables print at once.
 
 A metric is named `<pair|class>/<a_to_b|b_to_a|mean>/<figure>`, for example pair/a_to_b/r_at_1; figures
-are r_at_1, r_at_5, r_at_10 and median_rank, for class relevance also map, p_at_K and map_at_K.
+are r_at_1, r_at_5, r_at_10 and median_rank, for class relevance also map, p_at_K, map_at_K, map_at_K_hits and
+hit_at_N.
 `<pair|class>/both/rsum` is the sum of the three recalls of both directions.
 """
 
@@ -11,6 +12,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,17 @@ _DIRECTIONS = ("a_to_b", "b_to_a")
 _RECALLS = ("r_at_1", "r_at_5", "r_at_10")
 _RSUM = "both/rsum"
 _ALWAYS = ("r_at_1", "r_at_5", "r_at_10", "median_rank")
+_BY_CUTOFF = {
+    "precision_at": "p_at_{}",
+    "map_at": "map_at_{}",
+    "map_at_hits": "map_at_{}_hits",
+    "hit_at": "hit_at_{}",
+}
+"""Figures by cut-off or place: field of `RetrievalMetrics` -> name of a figure."""
+_ADDED = ("map_at_hits", "hit_at")
+"""Those that results of earlier versions lack."""
+_FIGURE = re.compile(r"(r|p|map|hit)_at_(\d+)(_hits)?")
+_HEADINGS = {"r": "R", "p": "P", "map": "mAP", "hit": "hit"}
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -53,9 +66,9 @@ def named_metrics(metrics: Mapping[str, RetrievalMetrics], name: str) -> float:
     check_metric_name(name, metric_names(metrics), "this evaluation")
     relevance, direction, figure = name.split("/")
     if direction == "both":
-        return sum(_figures(metrics[f"{relevance}/{d}"])[name] for d in _DIRECTIONS for name in _RECALLS)
+        return sum(named_figures(metrics[f"{relevance}/{d}"])[name] for d in _DIRECTIONS for name in _RECALLS)
     directions = _DIRECTIONS if direction == "mean" else (direction,)
-    values = [_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
+    values = [named_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
     return sum(values) / len(values)
 
 
@@ -63,7 +76,9 @@ def metric_names(metrics: Mapping[str, RetrievalMetrics]) -> list[str]:
     """Every name that `named_metrics` accepts for these metrics."""
     names = []
     for relevance in dict.fromkeys(key.split("/")[0] for key in metrics):
-        found = {d: _figures(metrics[key]) for d in _DIRECTIONS if (key := f"{relevance}/{d}") in metrics}
+        found = {
+            d: named_figures(metrics[key]) for d in _DIRECTIONS if (key := f"{relevance}/{d}") in metrics
+        }
         figures = [f for f in next(iter(found.values()), {}) if all(f in each for each in found.values())]
         directions = [*found, *(["mean"] if len(found) == len(_DIRECTIONS) else [])]
         names += [f"{relevance}/{d}/{figure}" for d in directions for figure in figures]
@@ -77,11 +92,29 @@ def promised_metrics(settings: EvaluateSettings) -> list[str]:
     for relevance in settings.relevance:
         figures = [*_ALWAYS]
         if relevance == "class":
-            cutoffs = settings.precision_at
-            figures += ["map", *(f"p_at_{k}" for k in cutoffs), *(f"map_at_{k}" for k in cutoffs)]
+            figures.append("map")
+            for field, name in _BY_CUTOFF.items():
+                cutoffs = settings.hit_at if field == "hit_at" else settings.precision_at
+                figures += [name.format(k) for k in cutoffs]
         names += [f"{relevance}/{d}/{figure}" for d in ("a_to_b", "b_to_a", "mean") for figure in figures]
         names.append(f"{relevance}/{_RSUM}")
     return names
+
+
+def figure_heading(figure: str) -> str:
+    """`r_at_1` -> `R@1`: a figure's name as the heading of a column; one that is none stays as it is."""
+    if figure in (plain := {"median_rank": "MedR", "map": "mAP"}):
+        return plain[figure]
+    match = _FIGURE.fullmatch(figure)
+    return figure if match is None else f"{_HEADINGS[match[1]]}@{match[2]}{'/hits' if match[3] else ''}"
+
+
+def cutoffs_of(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """`precision_at` and `hit_at` of an evaluation that has the metric called `name`; both empty for most."""
+    match = _FIGURE.fullmatch(name.rpartition("/")[2])
+    if match is None or match[1] == "r" or not int(match[2]):
+        return (), ()
+    return ((), (int(match[2]),)) if match[1] == "hit" else ((int(match[2]),), ())
 
 
 def check_metric_name(name: str, known: Sequence[str], where: str) -> None:
@@ -103,12 +136,14 @@ def better(name: str, new: float, old: float) -> bool:
     return new < old if name.endswith("/median_rank") else new > old
 
 
-def _figures(metrics: RetrievalMetrics) -> dict[str, float]:
+def named_figures(metrics: RetrievalMetrics) -> dict[str, float]:
+    """Every figure of one direction by its name, those that were computed."""
     figures: dict[str, float] = {name: getattr(metrics, name) for name in _ALWAYS}
     if metrics.map is not None:
         figures["map"] = metrics.map
-    figures |= {f"p_at_{k}": value for k, value in metrics.precision_at.items()}
-    return figures | {f"map_at_{k}": value for k, value in metrics.map_at.items()}
+    for field, name in _BY_CUTOFF.items():
+        figures |= {name.format(k): value for k, value in getattr(metrics, field).items()}
+    return figures
 
 
 def splits_text(result: EvaluationResult) -> str:
@@ -245,15 +280,18 @@ def _metrics_to_json(metrics: RetrievalMetrics) -> dict[str, Any]:
     values = dict(vars(metrics))
     if metrics.folds == 1:  # results without folds stay as they were
         del values["folds"]
-    for name in ("precision_at", "map_at"):
+    for name in _BY_CUTOFF:
         values[name] = {str(k): value for k, value in values[name].items()}
+        if name in _ADDED and not values[name]:
+            del values[name]
     return values
 
 
 def _metrics_from_json(values: Mapping[str, Any]) -> RetrievalMetrics:
-    by_cutoff = {name: {int(k): v for k, v in values[name].items()} for name in ("precision_at", "map_at")}
+    given = {name: values.get(name, {}) if name in _ADDED else values[name] for name in _BY_CUTOFF}
+    by_cutoff = {name: {int(k): v for k, v in each.items()} for name, each in given.items()}
     metrics = RetrievalMetrics(**{**values, **by_cutoff})
-    figures = _figures(metrics).values()
+    figures = named_figures(metrics).values()
     if not all(isinstance(f, int | float) and not isinstance(f, bool) and math.isfinite(f) for f in figures):
         raise ValueError("a figure is no number")
     return metrics

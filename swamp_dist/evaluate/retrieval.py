@@ -37,7 +37,7 @@ __all__ = [
     "to_json",
 ]
 
-_Rank = Callable[[str, Tensor, Tensor, tuple[int, ...] | None], Tensor]
+_Rank = Callable[[str, Tensor, Tensor, ranking.Cutoffs | None], Tensor]
 """Side of the queries, groups of queries and gallery, cut-offs -> raw rows of `ranking.figures`."""
 _KEY = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
 
@@ -149,7 +149,7 @@ def evaluate_scores(
         UserError: as `evaluate_embedded`.
     """
 
-    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: tuple[int, ...] | None) -> Tensor:
+    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: ranking.Cutoffs | None) -> Tensor:
         gallery = group_items(gallery_groups)
         of_queries = scored.scores if query == "a" else scored.scores.t()
 
@@ -174,7 +174,7 @@ def evaluate_embedded(
     """
     sides = {"a": side_a, "b": side_b}
 
-    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: tuple[int, ...] | None) -> Tensor:
+    def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: ranking.Cutoffs | None) -> Tensor:
         queries = sides[query].rows
         gallery = open_gallery(sides["b" if query == "a" else "a"].rows, gallery_groups)
 
@@ -224,21 +224,22 @@ def _figures(
     """Measured figures of one direction, and those of a random ranking."""
     both = sides[query], sides[gallery]
     groups, gallery_groups = (x.entry if relevance == "pair" else x.label for x in both)
-    cutoffs = settings.precision_at if relevance == "class" else None
+    asked = ranking.Cutoffs(settings.precision_at, settings.hit_at)
+    cutoffs = asked if relevance == "class" else None
     raw = rank(query, groups, gallery_groups, cutoffs)
     num_items = len(gallery_groups)
-    found = _published_median(ranking.figures(raw, num_items, settings.ties, cutoffs or ()), settings)
+    found = _published_median(ranking.figures(raw, num_items, settings.ties, asked), settings)
     return found, chance(num_items, ranking.relevant_counts(groups, gallery_groups).cpu(), cutoffs)
 
 
 def _rank_queries(
-    rank_tile: Callable[[slice], Tensor], groups: Tensor, cutoffs: tuple[int, ...] | None, world: World
+    rank_tile: Callable[[slice], Tensor], groups: Tensor, cutoffs: ranking.Cutoffs | None, world: World
 ) -> Tensor:
     """Rows of `rank_tile` of all queries, whose groups are given, on all ranks; tile t is rank t mod W's.
 
     Every rank fills its rows of a table of zeros, and the sum puts them together without rounding.
     """
-    columns = 2 if cutoffs is None else 3 + 2 * len(cutoffs)
+    columns = 2 if cutoffs is None else 2 + cutoffs.columns
     raw = torch.zeros((len(groups), columns), dtype=torch.float64, device=groups.device)
     step = ranking.QUERY_TILE
     for start in range(world.rank * step, len(groups), world.size * step):

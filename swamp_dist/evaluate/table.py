@@ -12,6 +12,7 @@ from swamp_dist.evaluate.results import (
     better,
     chance_value,
     check_metric_name,
+    figure_heading,
     metric_names,
     metric_value,
     splits_text,
@@ -203,7 +204,6 @@ def _compare(
     return Comparison(label, against, metric, _over([x - y for x, y in both]), wins)
 
 
-_NAMES = {"r_at": "R", "p_at": "P", "map_at": "mAP"}
 _DIRECTIONS = {"a_to_b": "a->b", "b_to_a": "b->a", "mean": "both ways", "both": ""}
 
 
@@ -212,11 +212,8 @@ def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
     relevance, direction, figure = metric.split("/") if metric.count("/") == 2 else ("", "", metric)
     known = (e.metrics[f"{relevance}/{direction}"] for e in shown if f"{relevance}/{direction}" in e.metrics)
     first = next(known, None)
-    name, _, cutoff = figure.rpartition("_")
-    plain = {"median_rank": "MedR", "map": "mAP"}
-    short = plain.get(figure) or (f"{_NAMES[name]}@{cutoff}" if name in _NAMES else figure)
     named = first.direction if first else _DIRECTIONS.get(direction, direction)
-    return " ".join(part for part in (relevance, named, short) if part)
+    return " ".join(part for part in (relevance, named, figure_heading(figure)) if part)
 
 
 def _notes(

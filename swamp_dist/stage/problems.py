@@ -16,7 +16,7 @@ from swamp_dist.data.partner_checks import partner_problems
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.checks import check_distance, check_evaluation, check_single_pairing
-from swamp_dist.evaluate.results import check_metric_name, promised_metrics
+from swamp_dist.evaluate.results import check_metric_name, cutoffs_of, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
 from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
@@ -75,8 +75,15 @@ def validation_of(train: TrainSettings | None) -> EvaluateSettings | None:
     if asked is None:
         return None
     relevance = "class" if asked.metric.startswith("class/") else "pair"
-    read = {"split": asked.split, "gallery": asked.gallery, "distance": asked.distance}
-    return EvaluateSettings(**read, relevance=(relevance,))
+    precision_at, hit_at = cutoffs_of(asked.metric) if relevance == "class" else ((), ())
+    return EvaluateSettings(
+        split=asked.split,
+        gallery=asked.gallery,
+        distance=asked.distance,
+        relevance=(relevance,),
+        precision_at=precision_at,
+        hit_at=hit_at,
+    )
 
 
 def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int) -> Iterator[str]:

@@ -121,7 +121,9 @@ def _retrieval_figures(metrics: RetrievalMetrics) -> dict[str, float]:
     if metrics.map is not None:
         figures["map"] = metrics.map
     figures |= {f"precision_at_{k}": value for k, value in metrics.precision_at.items()}
-    return figures | {f"map_at_{k}": value for k, value in metrics.map_at.items()}
+    figures |= {f"map_at_{k}": value for k, value in metrics.map_at.items()}
+    figures |= {f"map_at_{k}_hits": value for k, value in metrics.map_at_hits.items()}
+    return figures | {f"hit_at_{n}": value for n, value in metrics.hit_at.items()}
 
 
 def _check_tags(tags: Iterable[str]) -> None:

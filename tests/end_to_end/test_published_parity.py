@@ -12,7 +12,7 @@ from torch import Tensor
 from swamp_dist.config import GatedSettings, ModelSettings, ObjectiveSettings, WordsSettings
 from swamp_dist.distributed import alone
 from swamp_dist.evaluate.gallery import open_gallery
-from swamp_dist.evaluate.ranking import figures, rank_tile
+from swamp_dist.evaluate.ranking import Cutoffs, figures, rank_tile
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.objective.contrastive.entry_weights import entry_weights
 from swamp_dist.objective.objective import build_objective
@@ -146,7 +146,9 @@ def test_five_updates_stay_together() -> None:
 
 def our_metrics(texts: Tensor, videos: Tensor) -> dict[str, float]:
     order = torch.arange(len(texts))
-    found = figures(rank_tile(texts, order, open_gallery(videos, order), None), len(texts), "miech", ())
+    found = figures(
+        rank_tile(texts, order, open_gallery(videos, order), None), len(texts), "miech", Cutoffs()
+    )
     recalls = {"R1": found.r_at_1, "R5": found.r_at_5, "R10": found.r_at_10}
     return {name: value / 100 for name, value in recalls.items()} | {"MR": found.median_rank}
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from swamp_dist.evaluate import counts
 from swamp_dist.evaluate.counts import count_ahead
 from swamp_dist.evaluate.gallery import open_gallery
-from swamp_dist.evaluate.ranking import rank_tile
+from swamp_dist.evaluate.ranking import Cutoffs, rank_tile
 from tests.evaluate.dense_ranks import dense_counts, dense_precisions, dense_scores
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor]
+CUTOFFS = Cutoffs((1, 3, 50), (1, 2, 40))
 DIMS = (1, 2, 3, 8, 63, 257, 700)
 
 
@@ -87,12 +88,10 @@ def test_counts_equal_those_of_a_float64_product(case: Case, dense: int) -> None
 @given(cases())
 def test_precisions_equal_those_of_a_full_sort(case: Case) -> None:
     queries, groups, gallery, gallery_groups = case
-    found = rank_tile(queries, groups, open_gallery(gallery, gallery_groups), (1, 3, 50))
+    found = rank_tile(queries, groups, open_gallery(gallery, gallery_groups), CUTOFFS)
     scores, relevant = dense_scores(queries, gallery), groups[:, None] == gallery_groups
     assert torch.equal(found[:, :2].long(), dense_counts(scores, relevant))
-    torch.testing.assert_close(
-        found[:, 2:], dense_precisions(scores, relevant, (1, 3, 50)), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(found[:, 2:], dense_precisions(scores, relevant, CUTOFFS), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["unit rows", "near one point", "duplicates", "signs"])

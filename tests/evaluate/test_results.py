@@ -16,7 +16,10 @@ from swamp_dist.records import EvaluationResult, RetrievalMetrics, StageResult
 
 def metrics(r_at_1: float, direction: str = "text->video", relevance: str = "pair") -> RetrievalMetrics:
     found = RetrievalMetrics(direction, relevance, r_at_1, 50.0, 75.0, 5.5, 100, 80)
-    return replace(found, map=12.5, precision_at={5: 3.0}, map_at={5: 4.0}) if relevance == "class" else found
+    if relevance == "pair":
+        return found
+    of_classes = {"precision_at": {5: 3.0}, "map_at": {5: 4.0}, "map_at_hits": {5: 6.0}, "hit_at": {6: 7.0}}
+    return replace(found, map=12.5, **of_classes)
 
 
 def evaluation(r_at_1: float = 20.0) -> EvaluationResult:
@@ -42,6 +45,8 @@ def test_figures_are_looked_up_by_name() -> None:
     assert results.metric_value(found, "class/b_to_a/map") == 12.5
     assert results.metric_value(found, "class/mean/p_at_5") == 3
     assert results.metric_value(found, "class/a_to_b/map_at_5") == 4
+    assert results.metric_value(found, "class/a_to_b/map_at_5_hits") == 6
+    assert results.metric_value(found, "class/mean/hit_at_6") == 7
     assert results.chance_value(found, "class/a_to_b/r_at_1") == 1.25
 
 
@@ -59,7 +64,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 
 
 def test_promised_names_are_the_names_that_come() -> None:
-    settings = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(5,))
+    settings = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(5,), hit_at=(6,))
     assert results.promised_metrics(settings) == results.metric_names(evaluation().metrics)
 
 
@@ -72,6 +77,43 @@ def test_lower_is_better_for_median_ranks_only() -> None:
 
 def test_an_evaluation_survives_json() -> None:
     assert results.from_json(json.loads(json.dumps(results.to_json(evaluation())))) == evaluation()
+
+
+def test_a_result_without_the_figures_of_later_versions_is_read() -> None:
+    old = results.to_json(evaluation())
+    for part in ("metrics", "chance"):
+        for values in old[part].values():
+            values.pop("map_at_hits", None), values.pop("hit_at", None)
+    found = results.from_json(old)
+    assert results.metric_value(found, "class/mean/map_at_5") == 4
+    assert "class/mean/map_at_5_hits" not in results.metric_names(found.metrics)
+    assert results.to_json(found) == old
+
+
+@pytest.mark.parametrize(
+    ("figure", "heading"),
+    [
+        ("r_at_10", "R@10"),
+        ("median_rank", "MedR"),
+        ("map", "mAP"),
+        ("p_at_200", "P@200"),
+        ("map_at_200", "mAP@200"),
+        ("map_at_200_hits", "mAP@200/hits"),
+        ("hit_at_201", "hit@201"),
+        ("rsum", "rsum"),
+    ],
+)
+def test_headings_say_what_a_figure_is(figure: str, heading: str) -> None:
+    assert results.figure_heading(figure) == heading
+
+
+@pytest.mark.parametrize("figure", ["r_at_5", "map", "p_at_7", "map_at_7", "map_at_7_hits", "hit_at_8"])
+def test_the_cut_offs_that_a_metric_needs_give_it(figure: str) -> None:
+    name = f"class/mean/{figure}"
+    precision_at, hit_at = results.cutoffs_of(name)
+    asked = EvaluateSettings(split="v", relevance=("class",), precision_at=precision_at, hit_at=hit_at)
+    assert name in results.promised_metrics(asked)
+    assert len(precision_at) + len(hit_at) == ("7" in figure or "8" in figure)
 
 
 def test_a_stage_result_survives_json_and_a_move_of_its_folder(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from swamp_dist.records import EvaluationResult, Sample
 from tests.evaluate.test_ranking import naive_average_precision, naive_order
 from tests.ranks import run_on_ranks
 
-BOTH = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(1, 10))
+BOTH = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(1, 10), hit_at=(1, 11))
 
 
 def random_sides(num_entries: int, several: bool, levels: int | None = None) -> tuple[Embedded, Embedded]:
