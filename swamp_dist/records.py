@@ -161,8 +161,17 @@ class PairBatch:
     """(b,) int64: their classes; None where there are none."""
 
 
+class Reversals(NamedTuple):
+    """By what the gradients of Doodle2Search's heads are multiplied on their way back, with a minus."""
+
+    semantic: float
+    """Of negatives, behind the head of class vectors."""
+    domain: float
+    """Of all rows, behind the head of domains."""
+
+
 class PairEmbeddings(NamedTuple):
-    """What the model gives for a batch of pairs; float32, rows of unit length."""
+    """What the model gives for a batch of pairs; float32. a and b are of unit length."""
 
     a: Tensor
     """(b, D)"""
@@ -174,6 +183,17 @@ class PairEmbeddings(NamedTuple):
     """0-d, what cosines are multiplied by; None where the contrastive form has no logits."""
     logit_bias: Tensor | None = None
     """0-d, what is added to them then; None where the form adds nothing."""
+    free_a: Tensor | None = None
+    """(b, D) a as its encoder gives it; None where `model.length` is unit."""
+    free_b: Tensor | None = None
+    """(b, D) the same of b."""
+    negatives: Tensor | None = None
+    """(b, D) embeddings of the negatives, of unit length where `free_a` is None; None if there are none."""
+    words: Tensor | None = None
+    """(b, 3, E) what the head makes of a, b and the negatives, in the space of class vectors; None without
+    heads."""
+    domains: Tensor | None = None
+    """(b, 3) logits that a, b and the negatives are photos; None without heads."""
 
 
 class PairSets(NamedTuple):

@@ -21,6 +21,7 @@ from swamp_dist.config.image_text import KarpathySource as KarpathySource
 from swamp_dist.config.image_text import ScanSource as ScanSource
 from swamp_dist.config.images import ImageSettings as ImageSettings
 from swamp_dist.config.images import JitterSettings as JitterSettings
+from swamp_dist.config.model import Doodle2SearchSettings as Doodle2SearchSettings
 from swamp_dist.config.model import ModelSettings as ModelSettings
 from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
 from swamp_dist.config.objective import QueueSettings as QueueSettings
@@ -71,6 +72,9 @@ from swamp_dist.config.stage import FoldSettings as FoldSettings
 from swamp_dist.config.stage import StageSettings as StageSettings
 from swamp_dist.config.stage import WarningName as WarningName
 from swamp_dist.config.sweep import SweepSettings as SweepSettings
+from swamp_dist.config.terms import DomainSettings as DomainSettings
+from swamp_dist.config.terms import SemanticSettings as SemanticSettings
+from swamp_dist.config.terms import TripletSettings as TripletSettings
 from swamp_dist.config.training import AlarmSettings as AlarmSettings
 from swamp_dist.config.training import CheckpointSettings as CheckpointSettings
 from swamp_dist.config.training import EngineSettings as EngineSettings

@@ -1,4 +1,4 @@
-"""The contrastive term, and what all terms have. Defaults are the paper's video-text ones."""
+"""The contrastive term of the objective. Defaults are the paper's video-text ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Figure, Scale
 from swamp_dist.config.pair_targets import PairTargetSettings, target_problem
-from swamp_dist.settings import SAME_RESULT, Settings
-
-
-class TermSettings(Settings):
-    """What every term of the total has."""
-
-    weight: Factor = 0.0
-    """Factor of the term in the total; 0 skips its work."""
-
+from swamp_dist.config.terms import TermSettings
+from swamp_dist.settings import SAME_RESULT
 
 LEAST_TEMPERATURE = 1e-4
 """Where the last bit of a float32 cosine moves a logit by 0.0006."""

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from swamp_dist.bounds import Width
 from swamp_dist.config.sets import CrossAttentionSettings, SetsSettings
 from swamp_dist.encoders import EncoderSettings
-from swamp_dist.encoders.cost import EncoderCost
+from swamp_dist.encoders.cost import EncoderCost, Layer
 from swamp_dist.encoders.encoder import Encoder
 from swamp_dist.encoders.gated import GatedSettings
 from swamp_dist.records import InputSpec
 from swamp_dist.settings import Settings
 
 
+class Doodle2SearchSettings(Settings):
+    """Heads of Doodle2Search (Dey et al. 2019), which `objective.semantic` and `objective.domain` ask in
+    training; an embedding does not pass them."""
+
+    word_hidden: Width = 300
+    """Hidden layer of the MLP to the vectors of class names."""
+    domain_hidden: Width = 64
+    """Both hidden layers of the MLP that tells sketches from photos."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Dropout after the first hidden layer of each."""
+
+    def cost(self, rows: int, embedding_dim: int, word_dim: int) -> EncoderCost:
+        """Of `rows` pairs with their negatives: products, and what goes into them."""
+        each, word, domain = 3 * rows, self.word_hidden, self.domain_hidden
+        layers = [Layer(each, embedding_dim, word), Layer(each, word, word_dim)]
+        layers += [Layer(each, embedding_dim, domain), Layer(each, domain, domain), Layer(each, domain, 1)]
+        dropped = 3 if self.dropout > 0 else 1
+        saved = 2 * embedding_dim + dropped * (word + domain) + domain + word_dim + 1
+        return EncoderCost(layers, 0, each * saved)
+
+
 class ModelSettings(Settings):
     """The two encoders; the prototypes live with the objective's settings."""
 
     embedding_dim: Width | None = 4096
-    """Length D of the shared embedding; both encoders end in unit-length vectors of this size. null
-    takes it from the weights that the stage starts from (`train.init_from`, `weights`)."""
+    """Length D of the shared embedding; both encoders end in vectors of this size. null takes it from the
+    weights that the stage starts from (`train.init_from`, `weights`)."""
+    length: Literal["unit", "free"] = "unit"
+    """`unit`: embeddings have length 1; `free`: that which the encoders give them, for Euclidean distances,
+    as Doodle2Search compares. Inside the contrastive and the SwAMP term rows are of unit length anyway."""
     a: EncoderSettings = GatedSettings()
     """Encoder of modality A."""
     b: EncoderSettings = GatedSettings()
@@ -29,6 +54,8 @@ class ModelSettings(Settings):
     sets: SetsSettings | None = None
     """What makes an embedding of the sets of vectors (regions, words) that encoders give, shared by both;
     null for encoders that give one vector per item."""
+    doodle2search: Doodle2SearchSettings | None = None
+    """Heads for the semantic and the domain loss, used in training alone; null makes none."""
 
     def width(self, encoder: Encoder, spec: InputSpec, embedding_dim: int) -> int:
         """What an encoder is built for: D or, where it gives sets, the length of an element."""

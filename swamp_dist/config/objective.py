@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    ByteSize,
-    Field,
-    model_validator,
-)
+from pydantic import ByteSize, Field, model_validator
 
 from swamp_dist.bounds import Count, CountOrNone, Factor, Memory, Scale
+from swamp_dist.config.contrastive import LARGEST_SCALE as LARGEST_SCALE
+from swamp_dist.config.contrastive import LEAST_TEMPERATURE as LEAST_TEMPERATURE
 from swamp_dist.config.contrastive import ContrastiveSettings as ContrastiveSettings
-from swamp_dist.config.contrastive import TermSettings as TermSettings
+from swamp_dist.config.terms import DomainSettings, OwnRowsSettings, SemanticSettings, TripletSettings
+from swamp_dist.config.terms import TermSettings as TermSettings
 from swamp_dist.settings import SAME_RESULT, Settings
 
 
@@ -152,17 +151,40 @@ class SwampSettings(TermSettings):
 
 
 class ObjectiveSettings(Settings):
-    """Total = contrastive.weight * L_c + swamp.weight * L_s (eq. 6)."""
+    """Total = contrastive.weight * L_c + swamp.weight * L_s (eq. 6), and the terms of Doodle2Search."""
 
     contrastive: ContrastiveSettings = ContrastiveSettings()
     swamp: SwampSettings = SwampSettings()
+    triplet: TripletSettings = TripletSettings()
+    semantic: SemanticSettings = SemanticSettings()
+    domain: DomainSettings = DomainSettings()
 
     @property
     def compares_ranks(self) -> bool:
-        """Whether a term asks for the pairs of all ranks with gradient. Every term may, but SwAMP does
-        not."""
-        terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
-        return any(weight > 0 for name, weight in terms.items() if name != "swamp")
+        """Whether a term asks for the pairs of all ranks with gradient. Every term may, but SwAMP and those
+        of every pair by itself do not."""
+        return self.contrastive.weight > 0 or self.other_comparisons
+
+    @property
+    def other_comparisons(self) -> bool:
+        """Whether a term besides the contrastive one asks for the pairs of all ranks with gradient."""
+        return any(
+            value.weight > 0
+            for name, value in self
+            if isinstance(value, TermSettings)
+            and not isinstance(value, OwnRowsSettings)
+            and name not in ("contrastive", "swamp")
+        )
+
+    @property
+    def asks_heads(self) -> bool:
+        """Whether a term asks the heads of Doodle2Search."""
+        return self.semantic.weight > 0 or self.domain.weight > 0
+
+    @property
+    def takes_triplets(self) -> bool:
+        """Whether a term asks for negatives."""
+        return self.triplet.weight > 0 or self.asks_heads
 
     def balance(self, pairs: int) -> str | None:
         """What lambda multiplies and what stands beside it in a batch of `pairs`, in words; None where one of

@@ -14,8 +14,10 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """Adam over encoders and prototypes together."""
+    """One optimiser over encoders and prototypes together."""
 
+    kind: Literal["adam", "sgd"] = "adam"
+    """`adam`, or `sgd` with momentum, as Doodle2Search is trained."""
     lr: Annotated[float, Field(ge=1e-12, le=1e3)] = 1e-4
     """Peak learning rate."""
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
@@ -23,8 +25,12 @@ class OptimizerSettings(Settings):
     eps: Annotated[float, Field(ge=1e-30, le=1)] = 1e-8
     """Adam's denominator floor."""
     weight_decay: Factor = 0.0
-    """Decoupled weight decay (AdamW) of every trained parameter but the logit scale and bias, times the
-    learning rate of its encoder; 0 is plain Adam."""
+    """Weight decay of every trained parameter but the logit scale and bias. `adam`: decoupled (AdamW), times
+    the learning rate of its encoder, 0 is plain Adam; `sgd`: added to the gradient."""
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """`sgd`: share of the last update that goes on."""
+    nesterov: bool = True
+    """`sgd`: take the gradient's step ahead of the momentum's (Sutskever et al. 2013)."""
     clip_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | None = None
     """Clip the global gradient norm to this; null = no clipping."""
 

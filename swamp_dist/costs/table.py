@@ -11,6 +11,7 @@ from rich.table import Table
 from swamp_dist.config import Settings, StageSettings
 from swamp_dist.console import block, cell
 from swamp_dist.costs.loading import loading_bytes
+from swamp_dist.costs.triplets import heads_cost, negatives_cost
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
@@ -167,17 +168,24 @@ def model_cost(
     local = settings.data.entries * settings.data.pairs_per_entry // world_size
     at_once = min(settings.engine.micro_batch or local, local)
     whole, piece = (settings.model.costs(rows, inputs, embedding_dim) for rows in (local, at_once))
-    swamp = settings.objective.swamp
-    parameters = sum(side.parameters for side in whole)
+    swamp, heads = settings.objective.swamp, heads_cost(settings, local, embedding_dim)
+    parameters = sum(side.parameters for side in (*whole, *([] if heads is None else [heads])))
     parameters += swamp.prototypes * embedding_dim if swamp.weight > 0 else 0
+    frozen = sum(side.frozen_parameters for side in whole)
+    for parts, rows in ((whole, local), (piece, at_once)):  # after their weights are counted
+        more = (
+            negatives_cost(settings, rows, inputs, embedding_dim),
+            heads_cost(settings, rows, embedding_dim),
+        )
+        parts += [part for part in more if part is not None]
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0
     activations = FLOAT * sum(side.saved_floats for side in piece)
-    pixels = local * sum(math.prod(spec.shape) for spec in inputs if spec.kind == "image")
+    sent_in = (*inputs, inputs[1]) if settings.objective.takes_triplets else inputs
+    pixels = local * sum(math.prod(spec.shape) for spec in sent_in if spec.kind == "image")
     sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
     elements = sum(
         encoder.most_elements(spec) * math.prod(spec.shape) for encoder, spec in sides if spec.kind == "set"
     )
-    frozen = sum(side.frozen_parameters for side in whole)
     held = engine_bytes(parameters, world_size, settings.engine.zero_stage, frozen)
     traffic = engine_traffic(parameters, world_size, settings.engine.zero_stage, frozen)
     flops = {"encoders": sum(side.flops for side in whole) + twice}

@@ -20,7 +20,7 @@ from swamp_dist.objective.placement import gathered_sides, subtracts_own, takes_
 from swamp_dist.objective.queue import Queue
 from swamp_dist.objective.targets import full_precision
 from swamp_dist.objective.term import Term, TermInputs, weighted_total
-from swamp_dist.objective.terms import contrastive
+from swamp_dist.objective.terms import contrastive, domain, semantic, triplet
 from swamp_dist.objective.terms.swamp import SwampTerm, build_swamp_term
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
 from swamp_dist.row_exchange import GradientGathering, Pending, start_gather_rows
@@ -40,6 +40,8 @@ class Objective:
         self.plan = plan
         self.swamp = swamp
         """None where the SwAMP weight is 0."""
+        self.class_vectors: Tensor | None = None
+        """(classes, E) vectors of the classes' names, on the device; a stage of the semantic term sets it."""
         is_replicated = swamp is not None and swamp.queue.is_replicated
         self._is_ring = is_ring
         self._sides = gathered_sides(settings, is_replicated, is_ring)
@@ -93,6 +95,9 @@ class Objective:
             terms = {
                 "contrastive": contrastive.term(self.settings.contrastive, inputs),
                 "swamp": Term() if self.swamp is None else self.swamp(inputs),
+                "triplet": triplet.term(self.settings.triplet, inputs),
+                "semantic": semantic.term(self.settings.semantic, inputs),
+                "domain": domain.term(self.settings.domain, inputs),
             }
             total = weighted_total(terms, inputs.mine)
         losses = {name: term.loss for name, term in terms.items() if term.loss is not None}
@@ -121,8 +126,9 @@ class Objective:
         columns = (mine.a, mine.b) if world.size == 1 else (_wait(pending_a), _wait(pending_b))
         own = _wait(pending_own)
         return TermInputs(
-            self.plan, mine, scores, columns, all_ids, entries, step, world, own, labels, self._is_ring
-        )
+            self.plan, mine, scores, columns, all_ids, entries, step, world, own, labels,
+            self.class_vectors, self._is_ring,
+        )  # fmt: skip
 
     def _watched(self, mine: PairEmbeddings, pending_a: Pending | None, step: int) -> PairEmbeddings:
         """My rows for the scores of SwAMP, whose gradient is told apart where other terms pull beside it."""

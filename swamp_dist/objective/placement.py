@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swamp_dist.config import ContrastiveSettings, ObjectiveSettings
-from swamp_dist.config.objective import TermSettings
 from swamp_dist.objective.costs import (
     Gathered,
     comparison_bytes,
@@ -120,9 +119,7 @@ def gathered_sides(
         is_ring: whether the columns of the contrastive term go around the ranks, and are not gathered.
         after_start: what is used once `hardest` is past its first steps, and not what may be.
     """
-    terms = {name: value.weight for name, value in settings if isinstance(value, TermSettings)}
-    others = any(weight > 0 for name, weight in terms.items() if name not in ("contrastive", "swamp"))
-    contrastive = settings.contrastive
+    others, contrastive = settings.other_comparisons, settings.contrastive
     compares = contrastive.weight > 0 and not is_ring
     may_start = contrastive.all_negatives_steps > 0 and not after_start
     pulls = compares and (contrastive.form != "hardest" or may_start)

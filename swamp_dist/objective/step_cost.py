@@ -78,6 +78,7 @@ def step_cost(
     sides = gathered_sides(settings, placement is not None and placement.layout == "replicated", is_ring)
     memory = {"batch": batch_bytes(settings, pairs, local, embedding_dim, sides)}
     flops = {"contrastive": 0}
+    flops |= {"triplet": 12 * local * embedding_dim} if settings.triplet.weight > 0 else {}
     if settings.contrastive.weight > 0:
         weighs = weighs_entries(settings, pairs_per_entry)
         columns = local if is_ring else pairs

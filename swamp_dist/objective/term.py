@@ -77,6 +77,8 @@ class TermInputs:
     """(B,) similarity of each pair's a and b, with gradient; None where no term subtracts those of others."""
     labels: Tensor | None = None
     """(b,) class of each of my pairs; None where no term asks."""
+    class_vectors: Tensor | None = None
+    """(classes, E) vectors of the classes' names; None where no term asks."""
     is_ring: bool = False
     """Whether the contrastive term takes its columns around the ranks."""
 
@@ -136,4 +138,5 @@ def weighted_total(terms: Mapping[str, Term], mine: PairEmbeddings) -> Tensor:
             total = total + term.weight * term.loss
         elif term.weight > 0:
             total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
-    return total
+    heads = (mine.words, mine.domains)  # of one whose term is off, too
+    return total + 0.0 * sum(x.sum() for x in heads if x is not None) if mine.words is not None else total

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
-from swamp_dist.config import ContrastiveSettings, DataSettings, EvaluateSettings
+from swamp_dist.config import ContrastiveSettings, DataSettings, EvaluateSettings, ObjectiveSettings
+from swamp_dist.data.class_vectors import class_vectors
 from swamp_dist.data.field_inputs import FieldInputs, stage_inputs, tokenizers
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.stream import PairStream, open_blended_stream
@@ -31,6 +33,8 @@ def build_model(stage: ResolvedStage) -> DualEncoder:
     """The freshly initialised model of a stage; without prototypes where the SwAMP term is off."""
     settings, swamp = stage.settings, stage.settings.objective.swamp
     has_prototypes = swamp.weight > 0 and stage.training is not None
+    has_heads = settings.model.doodle2search is not None and stage.training is not None
+    vectors = class_vectors(stage.manifest) if has_heads else None
     return build_dual_encoder(
         settings.model,
         *stage.inputs,
@@ -38,7 +42,13 @@ def build_model(stage: ResolvedStage) -> DualEncoder:
         swamp.normalize_prototypes,
         settings.seed,
         logit_start(settings.objective.contrastive) if stage.training is not None else None,
+        word_dim(settings.objective, vectors) if has_heads else None,
     )
+
+
+def word_dim(objective: ObjectiveSettings, vectors: np.ndarray | None) -> int:
+    """Values that the head of class vectors gives; one where no term asks it."""
+    return 1 if vectors is None or objective.semantic.weight == 0 else int(vectors.shape[1])
 
 
 def load_starts(stage: ResolvedStage, model: DualEncoder) -> None:
@@ -83,9 +93,14 @@ def build_stage_objective(stage: ResolvedStage, training: ResolvedTraining, worl
     if score is not None:
         check_negatives(stage.settings.objective.contrastive, training.batches)
         return SetObjective(stage.settings.objective, training.batches, score)
-    return build_objective(
+    objective = build_objective(
         stage.settings.objective, training.batches, stage.embedding_dim, world.device, rank=world.rank
     )
+    if stage.settings.objective.semantic.weight > 0:
+        vectors = class_vectors(stage.manifest)
+        assert vectors is not None, "stage_problems refuses sets without them"
+        objective.class_vectors = torch.from_numpy(vectors).float().to(world.device)
+    return objective
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from swamp_dist.evaluate.checks import check_distance, check_evaluation, check_s
 from swamp_dist.evaluate.results import check_metric_name, cutoffs_of, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
+from swamp_dist.stage.triplet_problems import triplet_problems
 from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.loggers.opening import logger_problems
@@ -43,6 +44,7 @@ def stage_problems(
     """Everything wrong, found twice where two checks find it; `absent`: keys of weights yet to be written."""
     yield from _data_problems(settings, manifest, world_size)
     yield from _encoder_problems(settings, manifest)
+    yield from triplet_problems(settings, manifest)
     yield from _starting_point_problems(settings, manifest, absent)
     if settings.train is not None:
         yield from logger_problems(settings.train.loggers)

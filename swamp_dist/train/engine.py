@@ -20,7 +20,7 @@ from swamp_dist.distributed import World, gather_objects, lost_peers, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.logits import LARGEST_LOG_SCALE
-from swamp_dist.records import Inputs, PairEmbeddings, PairSets, Sets
+from swamp_dist.records import Inputs, PairEmbeddings, PairSets, Reversals, Sets
 from swamp_dist.train.commit_meta import GO_BACK
 from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, tensors_only
 from swamp_dist.train.engine_files import recorded_writes
@@ -30,7 +30,7 @@ from swamp_dist.train.engine_parameters import (
     cpu_weights,
     flat_views,
     make_moments,
-    parameter_groups,
+    make_optimizer,
 )
 from swamp_dist.train.resharding import (
     SURPRISES,
@@ -80,19 +80,12 @@ class Engine:
         _check_micro_batch(settings.micro_batch, local_pairs, world)
         deepspeed = import_deepspeed(world)
         model = model.to(world.device)
-        adam = torch.optim.AdamW if optimizer.weight_decay > 0 else torch.optim.Adam
-        # The foreach and fused forms round differently from one torch build to the next; on a CPU the
-        # plain loop is as fast.
-        torch_optimizer = adam(
-            parameter_groups(model),
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-        )
         config = engine_config(settings, optimizer, local_pairs, world.size)
         engine, *_ = deepspeed.initialize(
-            model=model, optimizer=torch_optimizer, config=config, dist_init_required=False
+            model=model,
+            optimizer=make_optimizer(optimizer, model),
+            config=config,
+            dist_init_required=False,
         )
         self._deepspeed = deepspeed
         self._engine = engine
@@ -110,11 +103,18 @@ class Engine:
         return sum(int(getattr(p, "ds_numel", p.numel())) for p in trained)
 
     def embed_pairs(
-        self, a: Inputs, b: Inputs, on_a: Callable[[Tensor], None] | None = None
+        self,
+        a: Inputs,
+        b: Inputs,
+        on_a: Callable[[Tensor], None] | None = None,
+        negatives: Inputs | None = None,
+        reversals: Reversals | None = None,
     ) -> PairEmbeddings | PairSets:
         """Embeddings of this rank's pairs and the prototypes, with gradient; of a model that does not embed,
-        its sets. `on_a` as in `DualEncoder.forward`."""
-        given: PairEmbeddings | PairSets = self._engine(a, b, on_a=on_a)
+        its sets. The rest as in `DualEncoder.forward`."""
+        given: PairEmbeddings | PairSets = self._engine(
+            a, b, on_a=on_a, negatives=negatives, reversals=reversals
+        )
         return given
 
     def embed_a(self, inputs: Inputs) -> Tensor | Sets:
@@ -160,8 +160,8 @@ class Engine:
                 yield
 
     def step(self, learning_rate: float) -> None:
-        """Clip the global gradient norm, then one Adam step at `learning_rate` times the factor of each
-        group; a learned logit scale stays below its bound."""
+        """Clip the global gradient norm, then one step at `learning_rate` times the factor of each group; a
+        learned logit scale stays below its bound."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get(FACTOR, 1.0)  # earlier versions' checkpoints know none
         if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
@@ -263,7 +263,7 @@ class Engine:
         return saved
 
     def _new_pieces(self, saved: SavedEngine, parameters: dict[str, torch.nn.Parameter]) -> Pieces:
-        """This rank's pieces of the running engine, its moments made as Adam's first step would."""
+        """This rank's pieces of the running engine, its moments made as a first step would."""
         optimizer = self._engine.optimizer
         if self._stage == 0:
             make_moments(optimizer, list(parameters.values()), saved.step)

@@ -8,11 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swamp_dist.config import OptimizerSettings
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.train.resharding import ParameterState
 
 FACTOR = "learning_rate_factor"
 """Key of an optimiser's group: its learning rate is this multiple of the schedule's."""
+
+
+def make_optimizer(settings: OptimizerSettings, model: DualEncoder) -> torch.optim.Optimizer:
+    """The optimiser of a model's parameters, before DeepSpeed holds them.
+
+    The foreach and fused forms round differently from one torch build to the next; on a CPU the plain loop is
+    as fast.
+    """
+    groups, decay = parameter_groups(model), settings.weight_decay
+    if settings.kind == "sgd":
+        momentum, nesterov = settings.momentum, settings.nesterov
+        return torch.optim.SGD(
+            groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, foreach=False
+        )
+    adam = torch.optim.AdamW if decay > 0 else torch.optim.Adam
+    return adam(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=decay)
 
 
 def parameter_groups(model: DualEncoder) -> list[dict[str, Any]]:
@@ -23,6 +40,7 @@ def parameter_groups(model: DualEncoder) -> list[dict[str, Any]]:
     """
     factor_a, factor_b = model.learning_rate_factors
     parts = [(model.a, factor_a), (model.b, factor_b), (model.sets, 1.0), (model.prototypes, 1.0)]
+    parts.append((model.heads, 1.0))
     groups: list[dict[str, Any]] = []
     for module, factor in parts:
         trained = _trained(module)
@@ -55,15 +73,17 @@ def copies_of(parameter: Tensor, stage: int, master_piece: Callable[[Tensor], Te
 
 
 def make_moments(optimizer: torch.optim.Optimizer, tensors: list[torch.nn.Parameter], step: Tensor) -> None:
-    """Moments of zero after so many steps, as Adam's first step would make them."""
+    """Moments of zero after so many steps, as the optimiser's first step would make them; SGD counts none."""
+    of_sgd = isinstance(optimizer, torch.optim.SGD)
     for tensor in tensors:
-        moments = {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[tensor] = {"step": step.clone(), **moments}
+        names = ("momentum_buffer",) if of_sgd else ("exp_avg", "exp_avg_sq")
+        moments = {key: torch.zeros_like(tensor) for key in names}
+        optimizer.state[tensor] = moments if of_sgd else {"step": step.clone(), **moments}
 
 
 def flat_views(parameter: torch.nn.Parameter, moments: dict[str, Tensor]) -> ParameterState:
     """A whole parameter and its moments as flat views."""
-    whole = ParameterState(parameter.detach(), moments["exp_avg"], moments["exp_avg_sq"])
+    whole = ParameterState.of(parameter.detach(), moments)
     return whole.each(lambda x: x.view(-1))
 
 

@@ -21,12 +21,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from swamp_dist.records import PairBatch, PairEmbeddings, PairSets, take_rows
+from swamp_dist.records import PairBatch, PairEmbeddings, PairSets, Reversals, take_rows
 from swamp_dist.row_exchange import Pending
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.random_keys import micro_batch_random_key
 
-_ROWS = ("a", "b")
+_ROWS = ("a", "b", "free_a", "free_b", "negatives", "words", "domains")
 """Fields of `PairEmbeddings` that hold a row per pair."""
 
 
@@ -48,6 +48,7 @@ def encode(
     batch: PairBatch,
     random_key: int,
     send_a: Callable[[Tensor], Pending | None] | None = None,
+    reversals: Reversals | None = None,
 ) -> EncodedBatch:
     """Embed this rank's pairs, `engine.micro_batch` at a time where it is set.
 
@@ -57,6 +58,7 @@ def encode(
         random_key: what dropout of this step and rank is drawn from (`step_random_key`).
         send_a: sends the rows of A off as soon as they are there; not asked where the batch comes in
             micro-batches, whose rows are whole only at the end.
+        reversals: how the gradients of the model's heads are reversed; None where it has none.
     """
     if engine.micro_batch in (None, len(batch.ids)):
         sent: list[Pending | None] = [None]
@@ -64,64 +66,71 @@ def encode(
         def on_a(rows: Tensor) -> None:
             sent[0] = None if send_a is None else send_a(rows)
 
-        given = _given(engine, batch, slice(None), random_key, 0, on_a)
+        given = _Encoding(engine, batch, random_key, reversals).given(slice(None), 0, on_a)
         return EncodedBatch(given, engine.backward, sent[0])
     # Gradient cache, first half: embed every micro-batch without gradient.
     parts = [slice(i, i + engine.micro_batch) for i in range(0, len(batch.ids), engine.micro_batch)]
+    encoding = _Encoding(engine, batch, random_key, reversals)
     with torch.no_grad():
-        pieces = [_embed(engine, batch, rows, random_key, n) for n, rows in enumerate(parts)]
+        pieces = [encoding.embed(rows, n) for n, rows in enumerate(parts)]
     # The objective sees the whole batch; its gradient ends at these leaves.
     leaves = _leaves(pieces)
-    return EncodedBatch(leaves, partial(_backward, engine, batch, random_key, parts, leaves))
+    return EncodedBatch(leaves, partial(_backward, encoding, parts, leaves))
 
 
-def _embed(engine: Engine, batch: PairBatch, rows: slice, random_key: int, number: int) -> PairEmbeddings:
-    given = _given(engine, batch, rows, random_key, number)
-    assert isinstance(given, PairEmbeddings), "micro-batches are refused where a model does not embed"
-    return given
+@dataclass(frozen=True)
+class _Encoding:
+    """What it takes to encode some rows of a batch, once or again."""
 
+    engine: Engine
+    batch: PairBatch
+    random_key: int
+    reversals: Reversals | None
 
-def _given(
-    engine: Engine,
-    batch: PairBatch,
-    rows: slice,
-    random_key: int,
-    number: int,
-    on_a: Callable[[Tensor], None] | None = None,
-) -> PairEmbeddings | PairSets:
-    torch.manual_seed(micro_batch_random_key(random_key, number))
-    return engine.embed_pairs(take_rows(batch.a, rows), take_rows(batch.b, rows), on_a)
+    def embed(self, rows: slice, number: int) -> PairEmbeddings:
+        given = self.given(rows, number)
+        assert isinstance(given, PairEmbeddings), "micro-batches are refused where a model does not embed"
+        return given
+
+    def given(
+        self, rows: slice, number: int, on_a: Callable[[Tensor], None] | None = None
+    ) -> PairEmbeddings | PairSets:
+        torch.manual_seed(micro_batch_random_key(self.random_key, number))
+        batch = self.batch
+        a, b = take_rows(batch.a, rows), take_rows(batch.b, rows)
+        negatives = None if batch.negatives is None else take_rows(batch.negatives, rows)
+        return self.engine.embed_pairs(a, b, on_a, negatives, self.reversals)
 
 
 def _leaves(pieces: list[PairEmbeddings]) -> PairEmbeddings:
     """The whole batch as if no model stood behind it; what is no rows is the same in every piece."""
-    first = pieces[0]
-    rows = first._replace(a=torch.cat([p.a for p in pieces]), b=torch.cat([p.b for p in pieces]))
-    return PairEmbeddings(*map(_leaf, rows))  # type: ignore[arg-type]
+    first = pieces[0]._asdict()
+    rows = {
+        name: torch.cat([getattr(piece, name) for piece in pieces])
+        for name, value in first.items()
+        if name in _ROWS and value is not None
+    }
+    whole = pieces[0]._replace(**rows)
+    return PairEmbeddings(*map(_leaf, whole))  # type: ignore[arg-type]
 
 
 def _leaf(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.detach().requires_grad_()
 
 
-def _backward(
-    engine: Engine,
-    batch: PairBatch,
-    random_key: int,
-    parts: list[slice],
-    leaves: PairEmbeddings,
-    loss: Tensor,
-) -> None:
+def _backward(encoding: _Encoding, parts: list[slice], leaves: PairEmbeddings, loss: Tensor) -> None:
     """Gradient cache, second half: dL/d(embeddings), then every micro-batch again, each with its rows of
     it."""
     held = {name: leaf for name, leaf in leaves._asdict().items() if leaf is not None}
-    whole = dict(zip(held, torch.autograd.grad(loss, list(held.values())), strict=True))
-    with engine.one_reduction():
+    # Rows of unit length go into no loss where only those of free length are compared.
+    found = torch.autograd.grad(loss, list(held.values()), allow_unused=True)
+    whole = {name: g for name, g in zip(held, found, strict=True) if g is not None}
+    with encoding.engine.one_reduction():
         for number, rows in enumerate(parts):
             # Prototypes and logits are no rows: one encoding carries their gradient, any other repeats it.
             own = {name: g[rows] if name in _ROWS else g for name, g in whole.items()}
             gradients = {name: g for name, g in own.items() if name in _ROWS or number == 0}
-            engine.backward(_pull(_embed(engine, batch, rows, random_key, number), gradients))
+            encoding.engine.backward(_pull(encoding.embed(rows, number), gradients))
 
 
 def _pull(embeddings: PairEmbeddings, gradients: Mapping[str, Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from swamp_dist.data.stream import PairStream
 from swamp_dist.evaluate.figures import figures_line
 from swamp_dist.evaluate.retrieval import better, metric_value
 from swamp_dist.long_work import told_while
+from swamp_dist.objective.reversals import reversals
 from swamp_dist.objective.signs import signs
 from swamp_dist.records import Alarm, EvaluationResult, StepReport
 from swamp_dist.train.alarms import StoppedByAlarm, after_step, alarm_line, in_grace
@@ -97,6 +98,7 @@ def train(run: TrainRun, progress: Progress) -> Progress:
             stop_requested=run.stop_requested(),
             keys_of=run.keys_of,
             world=state.world,
+            reversals=reversals(state.settings.objective, batch.step, run.stream.steps_per_epoch),
         )
         progress = replace(progress, step=batch.step + 1)
         # 2. Log it.

@@ -1,4 +1,4 @@
-"""What DeepSpeed saved of model and Adam, parameter by parameter, whatever layout wrote it.
+"""What DeepSpeed saved of model and optimiser, parameter by parameter, whatever layout wrote it.
 
 ZeRO deals flat pieces of the parameters to its ranks. Here the pieces of a checkpoint are put together
 again, one parameter at a time and straight from the memory-mapped files: nothing is converted and
@@ -28,24 +28,26 @@ SURPRISES = (
 
 @dataclass(frozen=True)
 class ParameterState:
-    """A parameter and its Adam moments, float32: whole and shaped, or a rank's flat piece of them."""
+    """A parameter and its moments, float32: whole and shaped, or a rank's flat piece of them."""
 
     value: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
+    moments: Mapping[str, Tensor]
+    """By their name in the optimiser's state: two of Adam, one of SGD."""
+
+    @staticmethod
+    def of(value: Tensor, state: Mapping[str, Tensor]) -> ParameterState:
+        """A parameter and what an optimiser holds of it, the count of steps left out."""
+        return ParameterState(value, {name: x for name, x in state.items() if name != "step"})
 
     def each(self, change: Callable[[Tensor], Tensor]) -> ParameterState:
-        """`change` of all three."""
-        return ParameterState(change(self.value), change(self.exp_avg), change(self.exp_avg_sq))
+        """`change` of all of them."""
+        return ParameterState(change(self.value), {name: change(x) for name, x in self.moments.items()})
 
     def fill(self, whole: ParameterState, start: int) -> None:
         """Overwrite this flat piece by elements `start` and on of the whole; zeros beyond its end
         (padding)."""
-        pairs = (
-            (self.value, whole.value),
-            (self.exp_avg, whole.exp_avg),
-            (self.exp_avg_sq, whole.exp_avg_sq),
-        )
+        moments = [(piece, whole.moments[name]) for name, piece in self.moments.items()]
+        pairs = [(self.value, whole.value), *moments]
         with torch.no_grad():
             for piece, source in pairs:
                 part = source.flatten()[start : start + piece.numel()]
@@ -85,10 +87,7 @@ def partition_views(stage: int, optimizer: Mapping[str, Any], shapes: Shapes, wo
 def _flat_states(
     values: Sequence[Tensor], moments: Mapping[int, Mapping[str, Tensor]]
 ) -> list[ParameterState]:
-    return [
-        ParameterState(value.detach(), moments[i]["exp_avg"], moments[i]["exp_avg_sq"])
-        for i, value in enumerate(values)
-    ]
+    return [ParameterState.of(value.detach(), moments[i]) for i, value in enumerate(values)]
 
 
 def _cut(flat: ParameterState, start: int, numel: int) -> ParameterState:
@@ -110,7 +109,7 @@ def _equal_cuts(flats: list[ParameterState], shapes: Shapes, world_size: int) ->
 
 @dataclass(frozen=True)
 class SavedEngine:
-    """Model and Adam of a commit, its files open; parameters are put together as they are asked for."""
+    """Model and optimiser of a commit, its files open; parameters are put together as they are asked for."""
 
     folder: Path
     stage: int
@@ -124,7 +123,7 @@ class SavedEngine:
     buffers: Mapping[str, Tensor]
     """What the model holds beside its weights, whole at every stage."""
     step: Tensor
-    """Adam's step, 0-d."""
+    """Adam's step, 0-d; 0 of SGD, which counts none."""
     global_steps: int
     global_samples: int
     written_by: str
@@ -137,11 +136,11 @@ class SavedEngine:
         """
         shape, padded = self.shapes[name], self.stage == 3
         pieces = [rank[name] for rank in self.ranks if name in rank]
-        return ParameterState(
-            _whole(name, [p.value for p in pieces], shape, padded),
-            _whole(name, [p.exp_avg for p in pieces], shape, padded),
-            _whole(name, [p.exp_avg_sq for p in pieces], shape, padded),
-        )
+        moments = {
+            moment: _whole(name, [p.moments[moment] for p in pieces], shape, padded)
+            for moment in pieces[0].moments
+        }
+        return ParameterState(_whole(name, [p.value for p in pieces], shape, padded), moments)
 
     def check(self, expected: Shapes, buffers: Shapes) -> None:
         """Everything that can be wrong with the commit, before anything is changed; reads all weights.
@@ -237,17 +236,19 @@ def _unsharded(
     if len(moments) != len(module):
         raise ValueError(f"{len(module)} tensors in the model, {len(moments)} in the optimiser")
     whole = {
-        name: ParameterState(value, moments[i]["exp_avg"], moments[i]["exp_avg_sq"]).each(torch.flatten)
+        name: ParameterState.of(value, moments[i]).each(torch.flatten)
         for i, (name, value) in enumerate(module.items())
     }
     return (whole,), _one_step(list(moments.values()))
 
 
 def _one_step(moments: list[Mapping[str, Tensor]]) -> Tensor:
-    steps = {float(state["step"]) for state in moments}
-    if len(steps) != 1:
-        raise ValueError(f"Adam counts several steps: {sorted(steps)}")
-    return moments[0]["step"]
+    steps = [state["step"] for state in moments if "step" in state]
+    if not steps:
+        return torch.zeros(())
+    if len(set(map(float, steps))) != 1 or len(steps) != len(moments):
+        raise ValueError(f"Adam counts several steps: {sorted(set(map(float, steps)))}")
+    return steps[0]
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

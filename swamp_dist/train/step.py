@@ -13,7 +13,7 @@ from swamp_dist.distributed import World, gather, gather_objects, mean_over_rank
 from swamp_dist.errors import UserError
 from swamp_dist.objective.signs import RATIO, WATCHED
 from swamp_dist.objective.term import StepObjective
-from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, PairSets
+from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, PairSets, Reversals
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode
 from swamp_dist.train.random_keys import step_random_key
@@ -58,6 +58,7 @@ def train_step(
     stop_requested: bool,
     keys_of: Callable[[Tensor], list[str]],
     world: World,
+    reversals: Reversals | None = None,
 ) -> StepResult:
     """Update the model by one global batch. All ranks call it.
 
@@ -70,6 +71,7 @@ def train_step(
         stop_requested: whether a signal reached this rank.
         keys_of: sample keys of (b,) entry ids, for the error message.
         world: all ranks.
+        reversals: how the gradients of the model's heads are reversed; None where it has none.
 
     Raises:
         UserError: the loss of some rank is not finite; raised on all ranks before the update.
@@ -77,7 +79,7 @@ def train_step(
     began = time.perf_counter()
     # 1. Embed my pairs; the rows of A travel while B is computed.
     key = step_random_key(seed, batch.step, world.rank)
-    encoded = encode(engine, batch, key, lambda rows: objective.start_columns(rows, world))
+    encoded = encode(engine, batch, key, lambda rows: objective.start_columns(rows, world), reversals)
     # 2. The losses of my pairs, among those of all ranks.
     items = batch.ids if batch.items is None else batch.items
     sides = encoded.embeddings

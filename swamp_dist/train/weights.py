@@ -22,6 +22,8 @@ from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha2
 
 _PROTOTYPES = "prototypes.weight"
 _LOGITS = "logits."
+_HEADS = "heads."
+"""Of training alone: taken where the model has the same, else drawn anew or left out."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
     given_prototypes = given.pop(_PROTOTYPES, None)
     own_logits = {name: wanted.pop(name) for name in list(wanted) if name.startswith(_LOGITS)}
     given_logits = {name: given.pop(name) for name in list(given) if name.startswith(_LOGITS)}
+    own_heads = {name: wanted.pop(name) for name in list(wanted) if name.startswith(_HEADS)}
+    given_heads = {name: given.pop(name) for name in list(given) if name.startswith(_HEADS)}
     problems = [f"  {name}: missing" for name in wanted if name not in given]
     problems += [f"  {name}: not in this model" for name in given if name not in wanted]
     problems += [
@@ -149,9 +153,13 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
         given[_PROTOTYPES] = kept_prototypes
     learned = model.logits is not None and model.logits.learned
     taken = {name: x for name, x in given_logits.items() if learned and name in own_logits}
-    given |= own_logits | taken
+    given |= own_logits | taken | (given_heads if _shapes(given_heads) == _shapes(own_heads) else own_heads)
     model.load_state_dict(given, strict=True)
     return take
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def logits_taken(model: DualEncoder, weights: Weights) -> str:

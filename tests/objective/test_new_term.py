@@ -61,7 +61,7 @@ LINES = {
     ),
 }
 """By file: the line to look for, and the one to insert after it."""
-IMPORT = "from swamp_dist.objective.terms import contrastive\n"
+IMPORT = "from swamp_dist.objective.terms import contrastive, domain, semantic, triplet\n"
 
 
 def _add_term(copy: Path) -> None:
@@ -75,7 +75,7 @@ def _add_term(copy: Path) -> None:
         path.write_text(text.replace(before + "\n", f"{before}\n{line}\n"))
     path = copy / "swamp_dist/objective/objective.py"
     assert IMPORT in path.read_text()
-    path.write_text(path.read_text().replace(IMPORT, IMPORT.replace("contrastive", "contrastive, spread")))
+    path.write_text(path.read_text().replace(IMPORT, IMPORT.replace("semantic", "semantic, spread")))
 
 
 def _changed_lines(copy: Path) -> dict[str, list[str]]:

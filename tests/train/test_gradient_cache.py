@@ -172,9 +172,9 @@ class _PlainEngine:
         self.seen: list[PairEmbeddings] = []
 
     def embed_pairs(
-        self, a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None
+        self, a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None, *unasked: None
     ) -> PairEmbeddings:
-        embeddings = self.model(a, b, on_a)
+        embeddings = self.model(a, b, on_a, *unasked)
         assert isinstance(embeddings, PairEmbeddings)
         self.seen.append(embeddings)
         return embeddings
@@ -276,10 +276,12 @@ def _peak_bytes(micro_batch: int | None, pairs: int) -> int:
     engine, saved = _PlainEngine(micro_batch), _Saved()
     embed = engine.embed_pairs
 
-    def watched(a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None) -> PairEmbeddings:
+    def watched(
+        a: Tensor, b: Tensor, on_a: Callable[[Tensor], None] | None = None, *unasked: None
+    ) -> PairEmbeddings:
         engine.seen.clear()
         with saved.hooks():
-            return embed(a, b, on_a)
+            return embed(a, b, on_a, *unasked)
 
     engine.embed_pairs = watched  # type: ignore[method-assign]
     a, b = torch.randn(2, pairs, 10, dtype=torch.float64)

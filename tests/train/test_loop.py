@@ -147,9 +147,9 @@ def _poisoned(world: World, settings: StageSettings, folder: Path) -> str:
 
     embed = Engine.embed_pairs
 
-    def poisoned(self: Engine, a: torch.Tensor, b: torch.Tensor, on_a: Any) -> Any:
+    def poisoned(self: Engine, a: torch.Tensor, *others: Any) -> Any:
         calls.append(1)
-        return embed(self, a * float("nan") if len(calls) == 4 and world.rank == 1 else a, b, on_a)
+        return embed(self, a * float("nan") if len(calls) == 4 and world.rank == 1 else a, *others)
 
     calls: list[int] = []
     Engine.embed_pairs = poisoned  # type: ignore[method-assign]

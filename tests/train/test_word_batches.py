@@ -21,7 +21,7 @@ class _WordEngine:
         self.micro_batch = micro_batch
         self.seen: list[int] = []
 
-    def embed_pairs(self, a: Inputs, b: Inputs, on_a: object = None) -> PairEmbeddings:
+    def embed_pairs(self, a: Inputs, b: Inputs, *unasked: object) -> PairEmbeddings:
         assert isinstance(a, Words)
         assert isinstance(b, Tensor)
         self.seen.append(len(a.ids))
