@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -22,7 +23,7 @@ from swamp_dist.config import (
     SwampSettings,
     TripletSettings,
 )
-from swamp_dist.distributed import World, alone
+from swamp_dist.distributed import World, alone, mean_over_ranks
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.objective.objective import Objective, build_objective
 from swamp_dist.objective.reversals import ramp, reversals
@@ -159,10 +160,9 @@ def stage_objective(world: World, contrastive: float) -> Objective:
     return objective
 
 
-def steps_on_ranks(world: World, contrastive: float) -> list[tuple[float, list[float]]]:
+def steps_on_ranks(world: World, dual: DualEncoder, contrastive: float) -> list[tuple[float, list[float]]]:
     """Mean loss and gradients of some steps of plain descent, in float64."""
-    torch.set_num_threads(1)
-    dual, objective = model(), stage_objective(world, contrastive)
+    dual, objective = copy.deepcopy(dual), stage_objective(world, contrastive)
     share = slice(world.rank * PAIRS // world.size, (world.rank + 1) * PAIRS // world.size)
     found = []
     for step in range(STEPS):
@@ -183,20 +183,18 @@ def steps_on_ranks(world: World, contrastive: float) -> list[tuple[float, list[f
 
 
 def averaged(world: World, loss: Tensor, dual: DualEncoder) -> tuple[Tensor, list[Tensor]]:
-    parts = [loss, *(p.grad if p.grad is not None else torch.zeros_like(p) for p in dual.parameters())]
-    if world.size > 1:
-        for part in parts:
-            torch.distributed.all_reduce(part)
-            part /= world.size
-    return parts[0], parts[1:]
+    """Means over ranks of a loss and of the gradients of a model."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dual.parameters()]
+    return mean_over_ranks(loss, world), [mean_over_ranks(x.clone(), world) for x in gradients]
 
 
 @pytest.mark.parametrize("contrastive", [0.0, 0.5])
 def test_losses_and_gradients_do_not_depend_on_the_ranks(contrastive: float) -> None:
-    alone_found = torch.tensor(flat(steps_on_ranks(alone(), contrastive)), dtype=torch.float64)
+    dual = model()
+    alone_found = torch.tensor(flat(steps_on_ranks(alone(), dual, contrastive)), dtype=torch.float64)
     assert torch.isfinite(alone_found).all()
     for size in (2, 3):
-        results = run_on_ranks(steps_on_ranks, size, contrastive)
+        results = run_on_ranks(steps_on_ranks, size, dual, contrastive, how="threads")
         for found in results:
             shared = torch.tensor(flat(found), dtype=torch.float64)
             torch.testing.assert_close(shared, alone_found, rtol=0, atol=1e-10)
