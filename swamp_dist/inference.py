@@ -28,7 +28,7 @@ from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.file_names import run_of, weights_file
 from swamp_dist.loading import load, load_dumped
 from swamp_dist.model.cross_attention import pair_score
-from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
+from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder, unit_length
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.sources.captions import caption_ids
@@ -186,7 +186,7 @@ class TrainedModel:
         with torch.no_grad():
             found = self.encoders(inputs, None) if place == 0 else self.encoders(None, inputs)
         assert isinstance(found, Tensor)
-        return found
+        return unit_length(found) if self.encoders.is_free else found
 
     @cached_property
     def _specs(self) -> tuple[InputSpec, InputSpec]:

@@ -57,6 +57,11 @@ class ModelSettings(Settings):
     doodle2search: Doodle2SearchSettings | None = None
     """Heads for the semantic and the domain loss, used in training alone; null makes none."""
 
+    @property
+    def embeds(self) -> bool:
+        """Whether items have embeddings, and are not scored pair by pair."""
+        return self.sets is None or self.sets.embeds
+
     def width(self, encoder: Encoder, spec: InputSpec, embedding_dim: int) -> int:
         """What an encoder is built for: D or, where it gives sets, the length of an element."""
         if self.sets is None or not encoder.gives_sets(spec):

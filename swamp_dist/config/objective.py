@@ -222,7 +222,5 @@ class ObjectiveSettings(Settings):
         terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
         if not any(terms.values()):
             names = " and ".join(f"{name}.weight" for name in terms)
-            raise ValueError(
-                f"{names} are {'both' if len(terms) == 2 else 'all'} 0: nothing would be trained"
-            )
+            raise ValueError(f"{names} are all 0: nothing would be trained")
         return self

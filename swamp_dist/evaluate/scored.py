@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swamp_dist.config import EvaluateSettings
+from swamp_dist.config import EvaluateSettings, ModelSettings
 from swamp_dist.data.field_inputs import FieldInputs
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.distributed import World, sum_over_ranks
@@ -18,6 +18,7 @@ from swamp_dist.evaluate.embedding import Embedded, EncodedSets, embed_split, en
 from swamp_dist.evaluate.readers import Readers
 from swamp_dist.evaluate.scores import float32_scores
 from swamp_dist.evaluate.set_rows import TILE, score_all
+from swamp_dist.model.dual_encoder import unit_length
 from swamp_dist.records import Inputs, PairScores
 
 Encoders = tuple[Callable[[Inputs], Any], Callable[[Inputs], Any]]
@@ -38,6 +39,19 @@ class Scored:
     def take(self, a: Tensor, b: Tensor) -> Scored:
         """The items of a and of b at these positions."""
         return Scored(self.scores[a][:, b], self.a.take(a), self.b.take(b), self.keys)
+
+
+def compared(encoders: Encoders, model: ModelSettings, settings: EvaluateSettings) -> Encoders:
+    """Encoders of what an evaluation compares: rows of unit length where cosines rank them, rows as the model
+    gives them where distances do."""
+    if model.length == "unit" or settings.distance == "euclidean" or not model.embeds:
+        return encoders
+    a, b = encoders
+    return (lambda inputs: _unit(a(inputs))), (lambda inputs: _unit(b(inputs)))
+
+
+def _unit(rows: Any) -> Tensor:
+    return unit_length(rows)
 
 
 def score_split(

@@ -26,6 +26,11 @@ def read_settings(
             "SwampLoss: swamp.queue.layout = sharded: its queue is whole on every rank, so that a state_dict "
             "needs no collective.\nFix: set layout: auto or replicated, or train with a job (swamp run)"
         )
+    if settings.takes_triplets:
+        raise UserError(
+            "SwampLoss: triplet, semantic and domain are terms of a job, whose batches bring negatives.\n"
+            "Fix: leave them out, or train with a job (swamp run)"
+        )
     replicated = settings.swamp.model_copy(
         update={"queue": queue.model_copy(update={"layout": "replicated"})}
     )

@@ -146,8 +146,8 @@ def embedded(encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None
 
 
 def unit_length(rows: Tensor) -> Tensor:
-    """Rows (b, D) brought to length 1."""
-    return functional.normalize(rows, dim=1)
+    """Rows (..., D) brought to length 1."""
+    return functional.normalize(rows, dim=-1)
 
 
 def _pooled(found: Sets, sets: nn.Module | None) -> Tensor:

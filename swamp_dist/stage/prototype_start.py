@@ -18,7 +18,7 @@ from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
 from swamp_dist.distributed import World, on_main, sum_over_ranks
 from swamp_dist.errors import UserError
-from swamp_dist.model.dual_encoder import DualEncoder
+from swamp_dist.model.dual_encoder import DualEncoder, unit_length
 from swamp_dist.model.kmeans import Clusters, inertia, spherical_kmeans
 from swamp_dist.records import map_tensors
 
@@ -108,7 +108,7 @@ def _embed_chunk(
     made = maker.make(reader, part, 0, 1)
     a, b = (map_tensors(inputs, lambda rows: _on(rows, world)) for inputs in (made.a, made.b))
     sides = model(a, None), model(None, b)
-    return torch.stack(sides).float()
+    return unit_length(torch.stack(sides).float()) if model.is_free else torch.stack(sides).float()
 
 
 def _on(rows: Tensor, world: World) -> Tensor:

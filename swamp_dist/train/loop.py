@@ -81,7 +81,9 @@ def train(run: TrainRun, progress: Progress) -> Progress:
     waiting_since = time.perf_counter()
     for batch in run.stream.batches(progress.step, run.total_steps):
         data_seconds = time.perf_counter() - waiting_since
-        # 1. Update the weights by one global batch.
+        # 1. Update the weights by one global batch; negatives are embedded for those who ask.
+        if not state.settings.objective.takes_triplets:
+            batch = replace(batch, negatives=None)
         rate = learning_rate(
             batch.step,
             peak=state.training.optimizer.lr,
