@@ -80,7 +80,9 @@ def test_every_setting_is_marked_or_changes_the_fingerprint_or_a_finished_stage(
         "evaluate.0.split",
         "evaluate.0.relevance", "evaluate.0.folds", "evaluate.0.median_rank",
         "evaluate.0.ties",
-        "evaluate.0.precision_at", "evaluate.0.chunk", "train.select", "train.init_from",
+        "evaluate.0.precision_at", "evaluate.0.hit_at", "evaluate.0.chunk", "evaluate.0.gallery",
+        "evaluate.0.distance", "train.validate_on.gallery", "train.validate_on.distance", "train.select",
+        "train.init_from",
         "train.init_prototypes", "train.validate_on.split", "train.validate_on.every",
         "train.validate_on.metric", "train.validate_on.early_stop",
     }  # fmt: skip
