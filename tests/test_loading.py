@@ -186,7 +186,7 @@ def test_section_rules_are_reported_by_section(tmp_path: Path) -> None:
         tmp_path, STAGE, "data.lanes=7", "objective={contrastive: {weight: 0}, swamp: {weight: 0}}"
     )
     assert "lanes = 7 does not divide entries = 64" in message
-    assert "both 0" in message
+    assert "are all 0: nothing would be trained" in message
     assert "Value error" not in message
 
 

@@ -221,6 +221,6 @@ class ObjectiveSettings(Settings):
     def _some_term_counts(self) -> ObjectiveSettings:
         terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
         if not any(terms.values()):
-            names = " and ".join(f"{name}.weight" for name in terms)
+            names = ", ".join(f"{name}.weight" for name in terms)
             raise ValueError(f"{names} are all 0: nothing would be trained")
         return self
