@@ -34,7 +34,7 @@ CASES = {
     "one dimension": lambda: (rows(9, 1, 0), rows(30, 1, 1)),
     "collapsed": lambda: (torch.full((5, 7), 0.3), torch.full((12, 7), 0.3)),
     "of all sizes": lambda: (rows(30, 5, 0) * 10 ** rows(30, 1, 2, 6.0), rows(30, 5, 1) * 1e-20),
-    "its own gallery": lambda: (rows(50, 16, 0), rows(50, 16, 0)),
+    "its own gallery, of two tiles": lambda: (rows(700, 16, 0)[::9], rows(700, 16, 0)),
 }
 
 

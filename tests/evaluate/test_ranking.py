@@ -115,6 +115,16 @@ SCIKIT_LEARN = (
 )
 
 
+@settings(max_examples=40, deadline=None)
+@given(ranked_cases())
+def test_the_reference_is_scikit_learn(case: tuple[Tensor, Tensor]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed: the extra `dev`")
+    for scores, relevant in zip(*(x.tolist() for x in case), strict=True):
+        if any(relevant):  # without one it warns, and gives 0
+            theirs = metrics.average_precision_score(relevant, scores)
+            assert average_precision_by_thresholds(scores, relevant) == pytest.approx(theirs, abs=1e-12)
+
+
 @pytest.mark.parametrize(("relevant", "scores", "theirs"), SCIKIT_LEARN)
 def test_scikit_learns_own_numbers(relevant: list[int], scores: list[float], theirs: float) -> None:
     hits = [s for s, r in zip(scores, relevant, strict=True) if r]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import final
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ LAST_LAYER = "classifier.6."
 """Begins the names of the layer that classifies in published weights and embeds here."""
 
 
+@final
 class Attention(nn.Module):
     """x + x * m, where m is a softmax over the places of two convolutions of 1 x 1 without a nonlinearity
     between them."""
@@ -43,7 +46,7 @@ def classifier(inputs: int, hidden: int, embedding_dim: int, dropout: float) -> 
     return nn.Sequential(*layers, nn.Linear(hidden, embedding_dim))
 
 
-class DoodleNetwork(nn.Module):
+class DoodleNetwork(nn.Module, ABC):
     """What both networks have in common."""
 
     def __init__(
@@ -57,9 +60,9 @@ class DoodleNetwork(nn.Module):
         self.classifier = mlp
         self._mean, self._deviation = scaling
 
+    @abstractmethod
     def maps(self, pixels: Tensor) -> Tensor:
         """(b, 3, S, S) floats -> (b, C, h, w)."""
-        raise NotImplementedError
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(b, 3, S, S) uint8 -> (b, embedding_dim), not yet of unit length."""
@@ -70,6 +73,7 @@ class DoodleNetwork(nn.Module):
         return rows
 
 
+@final
 class StillNorm(nn.BatchNorm2d):
     """BatchNorm by the statistics that it holds, in training too; scale and shift are learned.
 
@@ -86,6 +90,7 @@ class StillNorm(nn.BatchNorm2d):
         return self
 
 
+@final
 class Vgg16Bn(DoodleNetwork):
     """VGG-16 with BatchNorm under torchvision's names, attention behind its features."""
 
@@ -130,6 +135,7 @@ class Vgg16Bn(DoodleNetwork):
         self.load_state_dict({**self.state_dict(), **given})
 
 
+@final
 class DoodleCnn(DoodleNetwork):
     """Convolutions of 3 x 3 that each halve height and width, with a norm over all values of an image."""
 

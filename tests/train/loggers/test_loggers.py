@@ -136,10 +136,12 @@ def test_a_program_that_fails_is_told_once_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("swamp_dist").propagate = True
-    monkeypatch.setitem(sys.modules, "trackio", _Recorder("trackio", fails_at=2))
+    program = _Recorder("trackio", fails_at=2)
+    monkeypatch.setitem(sys.modules, "trackio", program)
     session(tmp_path, ["trackio", "csv"], 0, range(1, 6))
     told = [r.getMessage() for r in caplog.records if "trackio" in r.getMessage()]
     assert told == ["trackio: ConnectionError: no route to host: no more figures go there"]
+    assert [call for call, _ in program.calls] == ["init", "config", "log"], "nothing after the failure"
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
 
