@@ -11,7 +11,7 @@ import torch
 
 from swamp_dist.config import DataSettings, ImageSettings, ModelSettings
 from swamp_dist.data.image_header import REFUSED, ImageFault
-from swamp_dist.data.images import decoder_warnings_hidden
+from swamp_dist.data.images import hide_decoder_warnings
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.transforms import make_pixels
 from swamp_dist.data.words import WordTable, open_words
@@ -75,7 +75,7 @@ class FieldInputs:
             batch[i] = pixels.transpose(2, 0, 1)
             return None
 
-        with decoder_warnings_hidden():
+        with hide_decoder_warnings():
             for i, fault in enumerate(self._map(decode, len(rows))):  # the first fault, by rows
                 if fault is not None:
                     damaged = fault.kind not in REFUSED

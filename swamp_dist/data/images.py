@@ -159,7 +159,7 @@ def _decoding() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def decoder_warnings_hidden() -> Iterator[None]:
+def hide_decoder_warnings() -> Iterator[None]:
     """Pillow's warnings of odd files are not shown. Filters are those of the process: threads that decode
     are started and waited for inside."""
     with warnings.catch_warnings():
@@ -181,7 +181,7 @@ def check_image(data: bytes) -> None:
     Raises:
         ImageFault: too large for a shard set, of another format, animated, cut short or damaged.
     """
-    with decoder_warnings_hidden():
+    with hide_decoder_warnings():
         image = open_image(data, BUILD_LIMITS)
         image.draft("RGB", (1, 1))  # of JPEG: reads the whole file, and spends a 64th of the pixels
         load_rgb(image)

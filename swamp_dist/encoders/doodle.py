@@ -60,7 +60,7 @@ def tail_cost(
     return EncoderCost(layers, 0, rows * saved)
 
 
-def joined(parts: Sequence[EncoderCost]) -> EncoderCost:
+def join_costs(parts: Sequence[EncoderCost]) -> EncoderCost:
     """The cost of parts of one network, one after another."""
     return EncoderCost(
         [layer for part in parts for layer in part.layers],

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from swamp_dist.bounds import Width
 from swamp_dist.encoders.cost import EncoderCost, Layer
-from swamp_dist.encoders.doodle import PIXELS, DoodleEncoder, build_tail, joined, tail_cost
+from swamp_dist.encoders.doodle import PIXELS, DoodleEncoder, build_tail, join_costs, tail_cost
 from swamp_dist.encoders.encoder import image_problem
 from swamp_dist.records import InputSpec
 
@@ -60,7 +60,7 @@ class DoodleCnnSettings(DoodleEncoder):
             before = channels
         trunk = EncoderCost(layers, 2 * sum(self.channels), rows * saved)
         tail = tail_cost(rows, before, sides[-1] ** 2, self.hidden, embedding_dim, self)
-        return joined([trunk, tail])
+        return join_costs([trunk, tail])
 
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Length of the last layer's bias."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from swamp_dist.bounds import Width
 from swamp_dist.encoders.cost import EncoderCost, Layer
-from swamp_dist.encoders.doodle import PIXELS, DoodleEncoder, build_tail, joined, tail_cost, tail_parts
+from swamp_dist.encoders.doodle import PIXELS, DoodleEncoder, build_tail, join_costs, tail_cost, tail_parts
 from swamp_dist.encoders.encoder import image_problem
 from swamp_dist.encoders.pretrained import other_weights_problem
 from swamp_dist.errors import UserError
@@ -108,7 +108,7 @@ class Vgg16BnSettings(DoodleEncoder):
             side //= 2
             saved += 3 * channels * side * side
         trunk = EncoderCost(layers, norms, rows * saved)
-        return joined([trunk, tail_cost(rows, _CHANNELS, side * side, self.hidden, embedding_dim, self)])
+        return join_costs([trunk, tail_cost(rows, _CHANNELS, side * side, self.hidden, embedding_dim, self)])
 
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Length of the last layer's bias."""

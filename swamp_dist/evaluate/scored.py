@@ -41,7 +41,7 @@ class Scored:
         return Scored(self.scores[a][:, b], self.a.take(a), self.b.take(b), self.keys)
 
 
-def compared(encoders: Encoders, model: ModelSettings, settings: EvaluateSettings) -> Encoders:
+def encoders_for(encoders: Encoders, model: ModelSettings, settings: EvaluateSettings) -> Encoders:
     """Encoders of what an evaluation compares: rows of unit length where cosines rank them, rows as the model
     gives them where distances do."""
     if model.length == "unit" or settings.distance == "euclidean" or not model.embeds:

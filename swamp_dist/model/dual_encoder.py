@@ -123,11 +123,11 @@ class DualEncoder(nn.Module):
         return given[0] if len(given) == 1 else PairSets(*given[0], *given[1])
 
     def _embed(self, encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None) -> Tensor:
-        rows = embedded(encoder, x, sets)
+        rows = encode_rows(encoder, x, sets)
         return rows if self.is_free else unit_length(rows)
 
 
-def embedded(encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None) -> Tensor:
+def encode_rows(encoder: nn.Module, x: Inputs | None, sets: nn.Module | None = None) -> Tensor:
     """Embeddings (b, D) of one modality as the encoder gives them, at least float32; of sets, pooled.
 
     Raises:

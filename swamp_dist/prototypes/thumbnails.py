@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swamp_dist.config import ImageSettings
 from swamp_dist.data.image_header import ImageFault
-from swamp_dist.data.images import Limits, decoder_warnings_hidden, load_rgb, open_image
+from swamp_dist.data.images import Limits, hide_decoder_warnings, load_rgb, open_image
 from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.transforms import image_limits
 
@@ -41,7 +41,7 @@ def small_picture(data: bytes, limits: Limits) -> Image:
     Raises:
         ImageFault: too large, animated or damaged.
     """
-    with decoder_warnings_hidden():
+    with hide_decoder_warnings():
         opened = open_image(data, limits)
         opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # of a JPEG only as many pixels as are needed
         picture = load_rgb(opened)

@@ -16,7 +16,7 @@ from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
 from swamp_dist.evaluate.readers import Readers, open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
-from swamp_dist.evaluate.scored import Encoders, compared
+from swamp_dist.evaluate.scored import Encoders, encoders_for
 from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.model.logits import LogitStart
@@ -114,7 +114,7 @@ def open_validation(
         return
     inputs = stage_inputs(stage.manifest, data, stage.settings.model)
     score = pair_score(stage.settings.model)
-    encoders = compared((engine.embed_a, engine.embed_b), stage.settings.model, validation)
+    encoders = encoders_for((engine.embed_a, engine.embed_b), stage.settings.model, validation)
     with open_readers(stage.manifest, validation, data, in_memory=True) as readers:
         yield lambda: _evaluate(encoders, score, stage.manifest, validation, data, world, readers, inputs)
 
@@ -142,7 +142,7 @@ def evaluate(
     model = model.to(world.device).eval()
     data = stage.settings.data
     both = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
-    encoders = compared(both, stage.settings.model, evaluation)
+    encoders = encoders_for(both, stage.settings.model, evaluation)
     inputs, score = stage_inputs(stage.manifest, data, stage.settings.model), pair_score(stage.settings.model)
     with open_readers(stage.manifest, evaluation, data) as readers, torch.no_grad():
         return _evaluate(encoders, score, stage.manifest, evaluation, data, world, readers, inputs)

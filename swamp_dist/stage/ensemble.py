@@ -18,7 +18,7 @@ from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.readers import open_readers
 from swamp_dist.evaluate.retrieval import evaluate_scored
-from swamp_dist.evaluate.scored import Scored, compared, score_split
+from swamp_dist.evaluate.scored import Scored, encoders_for, score_split
 from swamp_dist.file_names import run_of
 from swamp_dist.loading import load_dumped
 from swamp_dist.model.cross_attention import pair_score
@@ -103,7 +103,7 @@ def evaluate_together(
 def _score(each: TrainedStage, evaluation: EvaluateSettings, world: World) -> Scored:
     model, data, manifest = each.model.to(world.device).eval(), each.stage.settings.data, each.stage.manifest
     both = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
-    encoders = compared(both, each.stage.settings.model, evaluation)
+    encoders = encoders_for(both, each.stage.settings.model, evaluation)
     score, inputs = (
         pair_score(each.stage.settings.model),
         stage_inputs(manifest, data, each.stage.settings.model),

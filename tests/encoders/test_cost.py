@@ -19,7 +19,7 @@ from swamp_dist.config import (
     ParSettings,
     WordsSettings,
 )
-from swamp_dist.model.dual_encoder import build_encoder, embedded, unit_length
+from swamp_dist.model.dual_encoder import build_encoder, encode_rows, unit_length
 from swamp_dist.model.sets import build_sets
 from swamp_dist.records import Inputs, InputSpec, Sets, Words
 
@@ -133,5 +133,5 @@ def saved_bytes(encoder: nn.Module, inputs: Inputs, sets: nn.Module | None) -> t
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        rows = unit_length(embedded(encoder, inputs, sets))
+        rows = unit_length(encode_rows(encoder, inputs, sets))
     return sum(saved.values()), tuple(rows.shape)
