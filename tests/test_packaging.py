@@ -100,4 +100,5 @@ def test_an_installed_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "data/synthetic/manifest.json").is_file()
     assert (folder / "runs/smoke/eval-one/result.json").is_file()
-    assert "warning" not in done.stderr
+    # What the shipped job files answer themselves is told as a known warning.
+    assert "warning" not in done.stderr.replace("known warning ", ""), done.stderr
