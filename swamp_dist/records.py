@@ -308,6 +308,8 @@ class EvaluationResult:
     """What a random ranking would reach in expectation, by the same keys."""
     gallery: str | None = None
     """Split that held modality B; None where `split` held both."""
+    note: str = ""
+    """What a reader must know of figures on this split of this set; mostly nothing."""
 
 
 @dataclass(frozen=True)

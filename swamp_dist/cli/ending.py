@@ -7,7 +7,7 @@ import shlex
 from rich.table import Table
 
 from swamp_dist.cli.printing import say, show
-from swamp_dist.console import cell
+from swamp_dist.console import block, cell
 from swamp_dist.errors import ExitCode
 from swamp_dist.evaluate.figures import figure_rows
 from swamp_dist.monitor.reached import Reached, reached
@@ -37,7 +37,7 @@ def say_ending(code: int, folder: RunDir) -> None:
 def evaluation_table(result: EvaluationResult) -> Table:
     """An evaluation as a table that fits in 80 columns: one row per relevance and direction."""
     headings, rows = figure_rows(result)
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, caption=block(result.note) if result.note else None)
     for place, heading in enumerate(headings):
         table.add_column(cell(heading), justify="right" if place else "left")
     for row in rows:

@@ -64,8 +64,9 @@ class TableRow(Settings):
     """Stage whose metrics the row shows (over all matrix cells); null for published figures."""
     published: dict[str, Figure] = {}
     """Figures to print as they were published, by metric name."""
-    figures: tuple[Figure, ...] = ()
-    """The same as a list in the order of the table's `metrics`; becomes `published`."""
+    figures: tuple[Figure | None, ...] = ()
+    """The same as a list in the order of the table's `metrics`, null where none was published; becomes
+    `published`."""
     chance: bool = False
     """Print what random ranking would reach on the test split of the first stage."""
     against: str | None = None
@@ -77,14 +78,17 @@ class TableRow(Settings):
         """The row with its `figures` as `published`.
 
         Raises:
-            ValueError: there are not as many figures as metrics, or both fields are given.
+            ValueError: there are not as many figures as metrics, all are null, or both fields are given.
         """
         if self.published or len(self.figures) != len(metrics):
             raise ValueError(
                 f"row {self.label!r}: expected either `published`, or `figures` with one for each of the "
                 f"{len(metrics)} metrics; found {len(self.published)} and {len(self.figures)}"
             )
-        named = dict(zip(metrics, self.figures, strict=True))
+        given = zip(metrics, self.figures, strict=True)
+        named = {metric: figure for metric, figure in given if figure is not None}
+        if not named:
+            raise ValueError(f"row {self.label!r}: every one of its `figures` is null; leave the row out")
         return self.model_copy(update={"published": named, "figures": ()})
 
 

@@ -157,9 +157,11 @@ def splits_text(result: EvaluationResult) -> str:
 def to_json(result: EvaluationResult) -> dict[str, Any]:
     """The evaluation as JSON values; `from_json` is its inverse."""
     gallery = {} if result.gallery is None else {"gallery": result.gallery}  # others stay as they were
+    note = {"note": result.note} if result.note else {}
     return {
         "split": result.split,
         **gallery,
+        **note,
         "metrics": {key: _metrics_to_json(m) for key, m in result.metrics.items()},
         "chance": {key: _metrics_to_json(m) for key, m in result.chance.items()},
     }
@@ -167,12 +169,14 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> EvaluationResult:
     """The evaluation that `to_json` wrote. Raises KeyError, TypeError or ValueError where it did not."""
-    if not isinstance(values["split"], str) or not isinstance(values.get("gallery", ""), str):
-        raise TypeError("the name of a split is no text")
+    if not all(isinstance(values.get(key, ""), str) for key in ("gallery", "note", "split")):
+        raise TypeError("the name of a split or a note is no text")
     metrics, by_chance = (
         {key: _metrics_from_json(m) for key, m in values[part].items()} for part in ("metrics", "chance")
     )
-    return EvaluationResult(values["split"], metrics, by_chance, values.get("gallery"))
+    return EvaluationResult(
+        values["split"], metrics, by_chance, values.get("gallery"), note=values.get("note", "")
+    )
 
 
 def result_to_json(result: StageResult) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from swamp_dist.evaluate.checks import check_evaluation, check_settings
 from swamp_dist.evaluate.embedding import Embed, Embedded, EncodedSets, embed_split
 from swamp_dist.evaluate.folds import blocks_of, entry_folds, mean_result
 from swamp_dist.evaluate.gallery import group_items, open_gallery
+from swamp_dist.evaluate.protocol_notes import with_note
 from swamp_dist.evaluate.readers import Readers
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
 from swamp_dist.evaluate.scored import Encoders, Scored, score_split
@@ -84,9 +85,11 @@ def evaluate_split(
         return evaluate_embedded(sides[0].take(part_a), sides[1].take(part_b), settings, a, b, world)
 
     if settings.folds is None:
-        return evaluate_embedded(sides[0], sides[1], settings, a, b, world)
-    split = manifest.split(settings.split)
-    return _over_folds(evaluate, sides, split.keys(range(len(split))), settings.folds)
+        result = evaluate_embedded(sides[0], sides[1], settings, a, b, world)
+    else:
+        split = manifest.split(settings.split)
+        result = _over_folds(evaluate, sides, split.keys(range(len(split))), settings.folds)
+    return with_note(result, manifest.record.source)
 
 
 def _over_folds(
@@ -120,7 +123,7 @@ def evaluate_set_split(
     """
     check_evaluation(manifest, settings, inputs[0].field, inputs[1].field)
     scored = score_split(encoders, score, manifest, settings, world, readers, inputs)
-    return evaluate_scored(scored, settings, a, b, world)
+    return with_note(evaluate_scored(scored, settings, a, b, world), manifest.record.source)
 
 
 def evaluate_scored(

@@ -225,6 +225,7 @@ def _notes(
         if shown
         else []
     )
+    notes += dict.fromkeys(each.note for each in shown if each.note)
     if settings.note:
         notes.append(settings.note)
     for row in settings.rows:

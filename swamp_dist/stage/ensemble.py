@@ -16,6 +16,7 @@ from swamp_dist.config import EvaluateSettings, StageSettings
 from swamp_dist.data.field_inputs import stage_inputs
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.protocol_notes import with_note
 from swamp_dist.evaluate.readers import open_readers
 from swamp_dist.evaluate.retrieval import evaluate_scored
 from swamp_dist.evaluate.scored import Scored, encoders_for, score_split
@@ -97,7 +98,10 @@ def evaluate_together(
     for other, each in zip(found[1:], models[1:], strict=True):
         _check_same_items(found[0], other, models[0], each, evaluation.split)
     together = replace(found[0], scores=torch.stack([each.scores for each in found]).mean(0))
-    return evaluate_scored(together, evaluation, *models[0].stage.settings.data.names, world)
+    first = models[0].stage
+    return with_note(
+        evaluate_scored(together, evaluation, *first.settings.data.names, world), first.manifest.record.source
+    )
 
 
 def _score(each: TrainedStage, evaluation: EvaluateSettings, world: World) -> Scored:

@@ -55,6 +55,16 @@ def test_rows_hold_mean_and_deviation_over_seeds_and_gaps_stay_gaps() -> None:
     )
 
 
+def test_published_figures_have_gaps_where_the_paper_has_none() -> None:
+    row = {"label": "VSE++ (paper)", "figures": [52.9, None]}
+    settings = TableSettings.model_validate({"metrics": [R1, MEDIAN], "rows": [row]})
+    assert settings.rows[0].published == {R1: 52.9}
+    with pytest.raises(ValueError, match=r"every one of its `figures` is null"):
+        TableSettings.model_validate({"metrics": [R1, MEDIAN], "rows": [{**row, "figures": [None, None]}]})
+    with pytest.raises(ValueError, match=r"each of the 2 metrics; found 0 and 1"):
+        TableSettings.model_validate({"metrics": [R1, MEDIAN], "rows": [{**row, "figures": [52.9]}]})
+
+
 def test_differences_are_paired_seed_by_seed() -> None:
     table = build_table(SETTINGS, {"base": runs(BASE), "swamp": runs(SWAMP)})
     first, second = table.comparisons
