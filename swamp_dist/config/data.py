@@ -95,6 +95,10 @@ class DataSettings(Settings):
     """Split that training reads; unused by a stage without `train`."""
     entries: Count = 256
     """Global batch in entries, over all ranks. World size must divide the lanes, lanes this number."""
+    class_group: Count = 1
+    """Entries of one class that a batch takes at a time, as far as the class has them; it divides `entries`.
+    What is left of classes makes groups of several. 1: classes do not decide what meets in a batch. For
+    `objective.contrastive.positives: class`."""
     pairs_per_entry: Count = 1
     """Pairs drawn from each entry of a batch; fields with several items (captions, clips) are sampled."""
     clips: ClipSettings | None = None
@@ -170,6 +174,27 @@ class DataSettings(Settings):
             raise ValueError(
                 f"partners.split = {self.partners.split} is train_split, and a and b are both {self.a}: an "
                 "entry would be its own partner; name another split or another field"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _class_groups_can_be_made(self) -> DataSettings:
+        if self.class_group == 1:
+            return self
+        if self.entries % self.class_group:
+            raise ValueError(
+                f"class_group = {self.class_group} does not divide entries = {self.entries}: choose a "
+                f"divisor, for example {gcd(self.class_group, self.entries)}"
+            )
+        if self.blend is not None:
+            raise ValueError(
+                "class_group and blend are both given, but what a set gives to a batch of a blend changes "
+                "from step to step and would cut groups: set class_group to 1 or blend to null"
+            )
+        if self.reading == "stream":
+            raise ValueError(
+                "class_group takes entries from everywhere in the split, which reading = stream cannot "
+                "serve: set reading to seek, or class_group to 1"
             )
         return self
 

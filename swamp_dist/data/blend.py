@@ -19,7 +19,7 @@ import numpy as np
 
 from swamp_dist.config import DataSettings
 from swamp_dist.data.inputs import check_clips
-from swamp_dist.data.lanes import batch_entries, epoch_order, random_words
+from swamp_dist.data.lanes import batch_entries, epoch_order, group_classes, random_words
 from swamp_dist.data.manifest import Manifest, SplitIndex, load_manifest
 from swamp_dist.data.shares import Slots
 from swamp_dist.errors import UserError
@@ -112,6 +112,8 @@ class SetOrder:
     seed: int
     full_shuffle_below: int
     shuffle_block: int
+    class_group: int = 1
+    """Entries of one class that a batch takes at a time."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -129,7 +131,10 @@ class SetOrder:
     def order(self, epoch: int) -> np.ndarray:
         """(N_k,) int64: all entries in the order of an epoch of the set."""
         split, shuffle = self.split, (self.full_shuffle_below, self.shuffle_block)
-        return epoch_order(split.shard_entries, split.bytes, self.seed, epoch, *shuffle)
+        order = epoch_order(split.shard_entries, split.bytes, self.seed, epoch, *shuffle)
+        if self.class_group == 1:
+            return order
+        return group_classes(order, split.labels, self.class_group, self.plan)
 
 
 def one_set(manifest: Manifest, split: str) -> Blend:
@@ -165,7 +170,7 @@ def set_orders(blend: Blend, data: DataSettings, plan: BatchPlan, seed: int) -> 
     """The order of every set in batches of `plan`.
 
     Raises:
-        UserError: a set has fewer entries than a batch takes of it.
+        UserError: a set has fewer entries than a batch takes of it, or does not fit `data.class_group`.
     """
     orders = []
     for each, most in zip(blend.sets, blend.slots.most(plan.entries), strict=True):
@@ -177,9 +182,29 @@ def set_orders(blend: Blend, data: DataSettings, plan: BatchPlan, seed: int) -> 
                 f"Fix: lower data.blend.{each.name}.share (now {float(each.share):g}) or data.entries"
             )
         alone = BatchPlan(most, plan.pairs_per_entry, gcd(plan.lanes, most), 1)
+        _check_class_group(each, data)
         shuffle = data.full_shuffle_below, data.shuffle_block
-        orders.append(SetOrder(each.split, alone, each.seed(seed), *shuffle))
+        orders.append(SetOrder(each.split, alone, each.seed(seed), *shuffle, data.class_group))
     return orders
+
+
+def _check_class_group(each: BlendedSplit, data: DataSettings) -> None:
+    """Refuse groups of a class in a split without classes, or in one that is read in blocks."""
+    if data.class_group == 1:
+        return
+    named, split = f"data.class_group = {data.class_group}", each.split
+    if not (split.labels >= 0).any():
+        raise UserError(
+            f"{named}: no entry of split {split.name!r} of {each.manifest.folder} has a class label.\n"
+            "Build shards from a source that gives labels, or set data.class_group: 1"
+        )
+    if split.bytes >= data.full_shuffle_below:
+        raise UserError(
+            f"{named} takes the entries of a class from everywhere in the split, but split {split.name!r} "
+            f"has {split.bytes:,} bytes and those of data.full_shuffle_below = {data.full_shuffle_below:,} "
+            "or more are read in blocks.\nRaise data.full_shuffle_below where the storage serves reads at "
+            "random, or set data.class_group: 1"
+        )
 
 
 def blend_problems(data: DataSettings, own: Manifest) -> Iterator[str]:

@@ -60,6 +60,43 @@ def _block_order(shard_entries: Sequence[int], seed: int, epoch: int, block: int
     return sequence[np.lexsort((words, np.arange(len(sequence)) // block))]
 
 
+def group_classes(order: np.ndarray, labels: np.ndarray, group: int, plan: BatchPlan) -> np.ndarray:
+    """(N,) int64: an epoch's order, changed so that a batch takes entries of one class `group` at a time.
+
+    The entries of a class are taken in their order, `group` at a time. What is left of each class, fewer
+    than `group`, and entries without a class make groups of their own, of several classes. Groups go by the
+    place of their first entry and fill one batch after the other, so an epoch still uses an entry at most
+    once; the N mod B that it drops are those of the last groups.
+
+    Args:
+        order: (N,) entries in the order of an epoch.
+        labels: (N,) class of every entry, by its number; -1 where it has none.
+        group: entries of a class in a group; divides the batch.
+        plan: of the batches that `batch_entries` will cut out.
+    """
+    groups = _class_groups(order, labels, group)
+    grouped = np.concatenate([order[places] for places in groups])
+    batches = steps_per_epoch(len(order), plan)
+    used = grouped[: batches * plan.entries].reshape(batches, plan.lanes, plan.entries // plan.lanes)
+    # `batch_entries` reads lane after lane; the entries of a step are one batch again.
+    return np.concatenate([used.transpose(1, 0, 2).reshape(-1), grouped[batches * plan.entries :]])
+
+
+def _class_groups(order: np.ndarray, labels: np.ndarray, group: int) -> list[np.ndarray]:
+    """Places in the order, `group` of one class at a time, then the rest; sorted by their first place."""
+    found = labels[order]
+    by_class = np.argsort(found, kind="stable")
+    starts = np.flatnonzero(np.diff(found[by_class], prepend=-2))
+    whole, rest = [], []
+    for places in np.split(by_class, starts[1:]):
+        full = 0 if found[places[0]] < 0 else len(places) // group * group
+        whole += np.split(places[:full], full // group) if full else []
+        rest.append(places[full:])
+    left = np.sort(np.concatenate(rest))
+    whole += [left[i : i + group] for i in range(0, len(left), group)]
+    return sorted(whole, key=lambda places: int(places[0]))
+
+
 def steps_per_epoch(num_entries: int, plan: BatchPlan) -> int:
     """floor(N / B), both in entries: the same for every rank."""
     return num_entries // plan.entries

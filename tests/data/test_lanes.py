@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from swamp_dist.data.lanes import (
     batch_entries,
     epoch_order,
+    group_classes,
     item_choice,
     permutation,
     plan_batches,
@@ -49,6 +50,36 @@ def test_any_world_size_gets_the_same_batches_and_uses_an_entry_at_most_once(
         assert np.concatenate(ranks).tolist() == whole.tolist()
         seen += whole.tolist()
     assert len(seen) == len(set(seen)) == sum(shards) // plan.entries * plan.entries
+
+
+@settings(max_examples=150, deadline=None)
+@given(plans(), st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
+def test_a_batch_takes_classes_a_group_at_a_time_and_an_entry_at_most_once(planned, group, classes, epoch):
+    plan, shards = planned
+    plan = BatchPlan(plan.entries * group, 1, plan.lanes, 1)
+    count = sum(shards) + plan.entries
+    labels = permutation(count, "labels", classes) % (classes + 1) - 1
+    order = group_classes(epoch_order((count,), 1, 0, epoch, 2, 8), labels, group, plan)
+    assert sorted(order.tolist()) == list(range(count))
+    batches = [batch_entries(order, step, plan, 0) for step in range(steps_per_epoch(count, plan))]
+    made = np.concatenate(batches).reshape(-1, group)
+    mixed = [row for row in made if len(set(labels[row])) > 1 or labels[row[0]] < 0]
+    # of every class fewer than a group is left over, and entries without a class make no group of one
+    left = sum(min(group - 1, int((labels == label).sum())) for label in range(classes))
+    assert len(mixed) <= -(-(left + int((labels < 0).sum())) // group)
+    whole = np.concatenate(batches)
+    for world in (n for n in range(2, 5) if plan.lanes % n == 0):
+        each = BatchPlan(plan.entries, 1, plan.lanes, world)
+        ranks = [batch_entries(order, step, each, r) for step in range(len(batches)) for r in range(world)]
+        assert np.concatenate(ranks).tolist() == whole.tolist()
+
+
+def test_groups_of_a_class_stay_together_and_leftovers_make_their_own():
+    labels, plan = np.array([0, 1, 0, 1, 0, 2, -1, 1]), BatchPlan(4, 1, 4, 1)
+    order = group_classes(np.array([6, 5, 4, 3, 2, 1, 0, 7]), labels, 2, plan)
+    # groups by first place: [6, 5] left of several classes, [4, 2], [3, 1], [0, 7] what is left
+    assert batch_entries(order, 0, plan, 0).tolist() == [6, 5, 4, 2]
+    assert batch_entries(order, 1, plan, 0).tolist() == [3, 1, 0, 7]
 
 
 def test_a_lane_walks_through_its_own_piece_of_the_order():

@@ -13,7 +13,9 @@ from swamp_dist.data.lanes import plan_batches
 from swamp_dist.data.loading_memory import resident_shards
 from swamp_dist.data.manifest import load_manifest
 from swamp_dist.data.stream import open_stream
+from swamp_dist.data.writer import write_shards
 from swamp_dist.errors import UserError
+from swamp_dist.records import Sample
 from tests.data.shard_sets import build, flip, members
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # a hint about few cores
@@ -84,6 +86,39 @@ def test_nor_on_loader_processes(tmp_path, workers, reading):
     manifest = build(tmp_path / "set")
     expected = _steps(manifest, world=2, rank=1)
     assert _steps(manifest, world=2, rank=1, workers=workers, prefetch=2, reading=reading) == expected
+
+
+def test_batches_by_class_are_the_same_however_they_are_read(tmp_path):
+    manifest = build(tmp_path / "set")
+    whole = _steps(manifest, class_group=2)
+    classes = np.array([step[3] for step in whole[:4]]).reshape(-1, 2) % 4  # of an entry's number i: i mod 4
+    assert (classes[:, 0] != classes[:, 1]).sum() <= 2  # 10, 9, 9 and 9 entries: three are left over
+    assert whole != _steps(manifest)
+    assert _steps(manifest, first=5, class_group=2, workers=2) == whole[5:]
+    ranks = [_steps(manifest, class_group=2, world=2, rank=rank, cache="memory") for rank in range(2)]
+    for step, one in enumerate(whole):
+        parts = list(zip(*(rank[step] for rank in ranks), strict=True))[1:]
+        assert [sum(column, []) for column in parts] == list(one[1:])
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"class_group": 3}, "class_group = 3 does not divide entries = 256: choose a divisor, for example 1"),
+    ({"class_group": 2, "reading": "stream"}, "which reading = stream cannot serve"),
+    ({"class_group": 2, "blend": {"x": {"shards": "x", "share": 1.0}}}, "class_group and blend are both"),
+])  # fmt: skip
+def test_batches_by_class_that_cannot_be_made_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DataSettings(shards="set", **settings)
+
+
+def test_batches_by_class_need_classes_and_reads_at_random(tmp_path):
+    manifest = build(tmp_path / "set")
+    with pytest.raises(UserError, match=r"class_group = 2 .* has 1?\d+,?\d* bytes and those of .*_below = 0"):
+        _stream(manifest, class_group=2, **BLOCKS)
+    samples = [Sample(str(i), {name: np.ones(3, np.float32) for name in "ab"}) for i in range(16)]
+    bare = write_shards({"train": samples}, tmp_path / "bare", "bare", {"kind": "test"}, 8)
+    with pytest.raises(UserError, match=r"no entry of split 'train' of .*bare has a class label"):
+        _stream(bare, class_group=2)
 
 
 def test_one_shard_is_enough_for_many_ranks(tmp_path):
