@@ -52,6 +52,12 @@ def prototypes(
         Literal["nearest", "random"],
         typer.Option(help="Items that a card shows first: those of the highest scores, or drawn ones."),
     ] = "nearest",
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Write embeddings with pictures for TensorBoard's projector as well."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print for programs to read.")] = False,
 ) -> None:
     """Show the prototypes of a run: the items, keywords and agreement of each (paper, section 5.5).
@@ -69,10 +75,16 @@ def prototypes(
     found = study(model, split, shards, super_clusters)
     folder = out or default_folder(Path(run), split, None if shards is None else found.manifest.name)
     files = [*write_figures(found, folder), *write_pictures(found, folder, per_card, order)]
+    if tensorboard:
+        from swamp_dist.prototypes.tensorboard import write_tensorboard
+
+        write_tensorboard(found, folder, files[-1].read_bytes())
     if as_json:
         say(json.dumps(figures(found), indent=1, allow_nan=False))
         return
     _show(found, files)
+    if tensorboard:
+        say(f"projector:   tensorboard --logdir {folder}    (tab Projector)")
 
 
 def _show(found: Study, files: Sequence[Path]) -> None:

@@ -46,6 +46,13 @@ def shown_sides(found: Study, number: int, order: Order) -> tuple[ShownSide, Sho
     return a, b
 
 
+def draw_items(found: Study, place: int, most: int) -> list[int]:
+    """At most `most` items of a (place 0) or b (1), in the order of the set; which, follows from the keys."""
+    side = found.sides[place]
+    drawn = sorted(range(len(side)), key=lambda item: _draw(found.keys[side.entry[item]], item))
+    return sorted(drawn[:most])
+
+
 def told(found: Study, place: int, item: int) -> str:
     """What is said of an item of a (place 0) or b (1): its text, else one beside its entry, else its key."""
     own = found.texts.items[place]

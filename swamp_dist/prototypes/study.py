@@ -96,6 +96,8 @@ class Study:
     prototypes: tuple[PrototypeFigures, ...]
     """All K, by number."""
     super_clusters: tuple[SuperCluster, ...]
+    class_names: tuple[str, ...] = ()
+    """By label; empty where classes have no names."""
 
     @property
     def used(self) -> list[PrototypeFigures]:
@@ -159,7 +161,7 @@ def study(
     words_from = source_of_words(texts, model.fields)
     return Study(
         model, manifest, split, learned, embedded.keys, sides, texts, words_from, agreed,
-        _class_figures(sides, count, classes), tuple(figures), tuple(found),
+        _class_figures(sides, count, classes), tuple(figures), tuple(found), tuple(names),
     )  # fmt: skip
 
 

@@ -102,7 +102,10 @@ if rank == 0:
             with folder.hold(nobody_tells):
                 break
         except PredecessorHolds as held:
-            (folder.path / "waits").write_text(str(held))
+            said = folder.path / "waits"
+            if not said.exists():  # later ones may be of a holder that is just letting go
+                (folder.path / "waits-part").write_text(str(held))
+                (folder.path / "waits-part").rename(said)
             time.sleep(0.1)
 while not (folder.path / "former-said").exists():
     time.sleep(0.05)
