@@ -30,6 +30,10 @@ _CONFIG = "projector_config.pbtxt"
 _HEADINGS = ("what", "side", "prototype", "class", "key")
 _LONGEST = 80
 """Characters of a label."""
+PROTOTYPE = "prototype"
+"""The side of a point that is no item."""
+_MARKS = {False: ("ellipse", "#3367d6", 24), True: ("rectangle", "#d9480f", 20)}
+"""Shape, colour and empty pixels around it of a point without a picture, by whether it is a prototype."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def _points(found: Study, chunk: int) -> tuple[np.ndarray, list[_Point]]:
         points += [_item(found, place, item, pictures) for item in items]
     for each in found.used:
         name = each.class_name or ""
-        points.append(_Point(title(each.number, each.keywords), "prototype", each.number, name, ""))
+        points.append(_Point(title(each.number, each.keywords), PROTOTYPE, each.number, name, ""))
     rows.append(found.learned.vectors[[each.number for each in found.used]].numpy())
     return np.concatenate(rows), points
 
@@ -127,18 +131,21 @@ def _write_projector(folder: Path, rows: np.ndarray, points: Sequence[_Point]) -
 
 
 def _sprite(points: Sequence[_Point]) -> bytes:
-    """A square PNG of tiles, row by row; points without a picture have a grey one."""
-    from PIL import Image
+    """A square PNG of tiles, row by row; items without a picture are a dot, prototypes a larger square."""
+    from PIL import Image, ImageDraw
 
     columns = int(np.ceil(np.sqrt(len(points))))
-    whole = Image.new("RGB", (columns * TILE, columns * TILE), "#d8d8d8")
+    whole = Image.new("RGBA", (columns * TILE, columns * TILE))  # transparent
+    draw = ImageDraw.Draw(whole)
     for place, point in enumerate(points):
+        left, top = place % columns * TILE, place // columns * TILE
         if point.picture is None:
+            mark, (shape, colour, margin) = (left, top), _MARKS[point.side == PROTOTYPE]
+            box = [edge + inner for inner in (margin, TILE - 1 - margin) for edge in mark]
+            getattr(draw, shape)(box, fill=colour)
             continue
         small = point.picture.copy()
         small.thumbnail((TILE, TILE))
-        left, top = place % columns * TILE, place // columns * TILE
-        whole.paste("white", (left, top, left + TILE, top + TILE))
         whole.paste(small, (left + (TILE - small.width) // 2, top + (TILE - small.height) // 2))
     file = io.BytesIO()
     whole.save(file, "PNG")

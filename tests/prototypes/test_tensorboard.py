@@ -69,13 +69,15 @@ def test_texts_of_the_set_make_no_line_and_no_column(folder: Path) -> None:
 def test_a_tile_shows_the_picture_of_its_row(folder: Path) -> None:
     info, rows = config(folder), points(folder)[1:]
     assert list(info.sprite.single_image_dim) == [64, 64]
-    sprite = np.asarray(Image.open(folder / info.sprite.image_path).convert("RGB"))
+    sprite = np.asarray(Image.open(folder / info.sprite.image_path))
     columns = len(sprite) // 64
     assert columns * columns >= len(rows) > (columns - 1) ** 2
-    tiles = sprite.reshape(columns, 64, columns, 64, 3).swapaxes(1, 2).reshape(-1, 64, 64, 3)
-    grey = [bool((tile == 0xD8).all()) for tile in tiles[: len(rows)]]
-    assert grey == [row[1] != "image" for row in rows]
+    tiles = sprite.reshape(columns, 64, columns, 64, 4).swapaxes(1, 2).reshape(-1, 64, 64, 4)
     assert len({tile.tobytes() for tile in tiles[:24]}) == 24
+    seen = [(tile[..., 3] > 0).mean() for tile in tiles[: len(rows)]]
+    assert min(seen[:24]) > 0.5  # pictures; then dots of items and larger marks of prototypes
+    assert 0 < max(seen[24:72]) < 0.1 < min(seen[72:]) < 0.2
+    assert not tiles[len(rows) :].any()
 
 
 def test_the_event_file_holds_the_sheet_and_the_keywords(folder: Path) -> None:
