@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.embedding import Embedded, embed_split
+from swamp_dist.evaluate.readers import open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
+from swamp_dist.evaluate.scored import encoders_for
 from swamp_dist.file_names import run_of, weights_file
-from swamp_dist.loading import load, load_dumped
+from swamp_dist.loading import from_values, load, load_dumped
 from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder, unit_length
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
@@ -87,31 +89,32 @@ class TrainedModel:
         shards: Path | str | None = None,
         relevance: tuple[Literal["pair", "class"], ...] = ("pair",),
         chunk: int = 256,
+        **settings: Any,
     ) -> EvaluationResult:
         """Retrieval in both directions on a split, as a stage's `evaluate` computes it.
+
+            model.evaluate("test", relevance=("class",), gallery="test_photos", distance="euclidean")
 
         Args:
             split: name of the split.
             shards: folder of another shard set with the same fields; default: the stage's own.
             relevance: what counts as right: an item's own partners, or all items of its class.
             chunk: items embedded at a time; part of the numbers' definition.
+            settings: others of an entry of a job's `evaluate`.
 
         Raises:
-            UserError: no such split or classes, or a set that the model does not fit.
+            UserError: no such setting, split or classes, or a set that the model does not fit.
         """
-        manifest, (a, b) = self.open_shards(shards), self.fields
-        settings = EvaluateSettings(split=split, relevance=relevance, chunk=chunk)
-        score = pair_score(self.settings.model)
-        with contextlib.closing(open_reader(manifest, split, (a, b))) as reader, torch.no_grad():
-            readers = reader, reader
-            if score is not None:
-                both = (lambda rows: self.encoders(rows, None)), (lambda rows: self.encoders(None, rows))
-                world, inputs = alone(self.device), self.inputs(manifest)
-                return evaluate_set_split(both, score, manifest, settings, a, b, world, readers, inputs)
-            return evaluate_split(
-                lambda rows: self.encode(0, rows), lambda rows: self.encode(1, rows),
-                manifest, settings, a, b, alone(self.device), readers, self.inputs(manifest),
-            )  # fmt: skip
+        named = {"split": split, "relevance": relevance, "chunk": chunk, **settings}
+        asked = from_values(named, EvaluateSettings, "evaluate")
+        manifest, score, world = self.open_shards(shards), pair_score(self.settings.model), alone(self.device)
+        both = (lambda rows: self.encoders(rows, None)), (lambda rows: self.encoders(None, rows))
+        encoders, inputs = encoders_for(both, self.settings.model, asked), self.inputs(manifest)
+        names = self.settings.data.names
+        with open_readers(manifest, asked, self.settings.data) as readers, torch.no_grad():
+            if score is None:
+                return evaluate_split(*encoders, manifest, asked, *names, world, readers, inputs)
+            return evaluate_set_split(encoders, score, manifest, asked, *names, world, readers, inputs)
 
     def open_shards(self, shards: Path | str | None = None) -> Manifest:
         """The stage's shard set, or another one if the encoders take its fields.

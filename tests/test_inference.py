@@ -58,6 +58,17 @@ def test_figures_are_those_of_the_stage(model: TrainedModel, run: Path) -> None:
     assert model.evaluate("test") == result.evaluations[0]
 
 
+def test_an_evaluation_takes_every_setting_of_a_job(model: TrainedModel) -> None:
+    folds = model.evaluate("test", folds={"count": 2, "entries": 30})
+    assert folds.metrics["pair/a_to_b"].folds == 2
+    far = model.evaluate("test", distance="euclidean").metrics["pair/a_to_b"]
+    assert (
+        far.r_at_1 == model.evaluate("test").metrics["pair/a_to_b"].r_at_1
+    )  # of unit vectors the same order
+    with pytest.raises(UserError, match=r"(?s)evaluate: 1 problem.*fold.*did you mean folds"):
+        model.evaluate("test", fold={"count": 2, "entries": 30})
+
+
 def test_a_split_is_embedded_in_the_order_of_the_set(model: TrainedModel) -> None:
     found = embed(model, "test")
     assert found.keys == tuple(model.manifest.split("test").keys(range(60)))

@@ -56,7 +56,7 @@ SIGNATURES = {
     "SwampLoss.forward": "self, a, b, items, labels, entries",
     "SwampLoss.from_job": "job, overrides, *, embedding_dim, reduce_gradients",
     "TrainedModel.embed": "self, field, items, chunk",
-    "TrainedModel.evaluate": "self, split, shards, relevance, chunk",
+    "TrainedModel.evaluate": "self, split, shards, relevance, chunk, **settings",
     "embed": "model, split, shards, chunk",
     "evaluate": "source, split, *, relevance, run_dir, ranks, **overrides",
     "load_model": "source, *, job, shards, device",

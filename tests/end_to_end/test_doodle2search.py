@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swamp_dist import load_model
+from swamp_dist.evaluate.results import to_json
 from tests.data.class_vector_sets import add_class_vectors
 from tests.data.partner_sets import picture, write_couples
 from tests.end_to_end.command import ended, rank_pids, refused, sha256, start, swamp, until
@@ -86,6 +88,10 @@ def test_one_and_two_ranks_agree_and_a_killed_run_ends_in_the_same_weights(job: 
     by_distance, by_cosine = json.loads((one / "result.json").read_text())["evaluations"]
     found = by_distance["metrics"]["class/a_to_b"]["map"], by_cosine["metrics"]["class/a_to_b"]["map"]
     assert found[0] != found[1]  # lengths are free, and cosines do not see them
+    model, asked = load_model(one, device="cpu"), {"gallery": "test_photos", "relevance": ("class",)}
+    again = model.evaluate("test", distance="euclidean", precision_at=[5], **asked)
+    assert to_json(again) == by_distance
+    assert to_json(model.evaluate("test", **asked)) == by_cosine
 
     console = tmp_path / "console"
     process = start("run", job, "--ranks", 2, "--run-dir", killed, console=console)
