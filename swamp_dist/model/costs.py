@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 
 FLOAT = 4
+ZERO_3_KEPT = 10**9
+"""Parameters that DeepSpeed keeps from the forward to the backward pass at stage 3 (its
+`stage3_max_live_parameters` and `stage3_max_reuse_distance`, which are not changed here)."""
 
 
 def engine_bytes(parameters: int, world_size: int, zero_stage: int, frozen: int = 0) -> dict[str, int]:
@@ -30,11 +33,16 @@ def engine_bytes(parameters: int, world_size: int, zero_stage: int, frozen: int 
 def engine_traffic(parameters: int, world_size: int, zero_stage: int, frozen: int = 0) -> dict[str, int]:
     """Bytes a rank sends on a ring in a step to keep P float32 parameters equal.
 
-    Stage 0 sums gradients everywhere; 1 and 2 sum each where it is applied and hand the new weights round;
-    3 hands weights round for the forward and for the backward pass, `frozen` ones for the forward pass.
+    Stages 0 to 2 sum gradients everywhere: DeepSpeed gives a bucket with gradients of several ranks to all of
+    them. 1 and 2 then hand the new weights round. 3 sums each gradient where it is applied, and hands weights
+    round for the forward pass, `frozen` ones too; for the backward pass again where there are more of them
+    than DeepSpeed keeps in between.
     """
     once = math.ceil(FLOAT * parameters * (world_size - 1) / world_size)
     if zero_stage == 0:
         return {"gradients": 2 * once}
+    if zero_stage < 3:
+        return {"gradients": 2 * once, "weights": once}
     fixed = math.ceil(FLOAT * frozen * (world_size - 1) / world_size)
-    return {"gradients": once, "weights": 2 * once + fixed if zero_stage == 3 else once}
+    again = once if parameters + frozen > ZERO_3_KEPT else 0
+    return {"gradients": once, "weights": once + again + fixed}

@@ -9,7 +9,7 @@ import torch
 
 from swamp_dist.config import EngineSettings, GatedSettings, MlpSettings, ModelSettings, OptimizerSettings
 from swamp_dist.distributed import World
-from swamp_dist.model.costs import engine_bytes, engine_traffic
+from swamp_dist.model.costs import ZERO_3_KEPT, engine_bytes, engine_traffic
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.train.engine import Engine
 from tests.ranks import run_on_ranks
@@ -52,7 +52,9 @@ def test_the_engine_holds_the_bytes_of_the_formula() -> None:
 
 def test_bytes_sent_by_stage() -> None:
     assert engine_traffic(1000, 4, 0) == {"gradients": 6000}
-    assert engine_traffic(1000, 4, 1) == engine_traffic(1000, 4, 2) == {"gradients": 3000, "weights": 3000}
-    assert engine_traffic(1000, 4, 3) == {"gradients": 3000, "weights": 6000}
+    assert engine_traffic(1000, 4, 1) == engine_traffic(1000, 4, 2) == {"gradients": 6000, "weights": 3000}
+    assert engine_traffic(1000, 4, 3, frozen=400) == {"gradients": 3000, "weights": 3000 + 1200}
+    large = ZERO_3_KEPT + 4
+    assert engine_traffic(large, 4, 3) == {"gradients": 3 * large, "weights": 6 * large}
     assert sum(engine_traffic(1000, 1, 3).values()) == 0
     assert engine_bytes(1000, 4, 2) == {"weights": 4000, "gradients": 1000, "optimiser": 3000}
