@@ -18,16 +18,20 @@ def engine_bytes(parameters: int, world_size: int, zero_stage: int, frozen: int 
     So many `frozen` ones beside them are weights alone.
 
     The optimiser holds two moments; at stages 1 to 3 also a copy of the weights that it updates, in DeepSpeed
-    even of float32 ones. Stage 1 shares its part out, stage 2 gradients too, stage 3 weights too; while a
-    layer runs, stage 3 holds its whole weights in addition.
+    even of float32 ones. Stage 1 shares its part out, stage 2 gradients too, stage 3 weights too; from the
+    forward to the backward pass stage 3 holds gathered ones in addition, all of them up to `ZERO_3_KEPT`.
     """
     whole, share = FLOAT * parameters, FLOAT * math.ceil(parameters / world_size)
     fixed = FLOAT * (math.ceil(frozen / world_size) if zero_stage == 3 else frozen)
-    return {
+    held = {
         "weights": (share if zero_stage == 3 else whole) + fixed,
         "gradients": share if zero_stage >= 2 else whole,
         "optimiser": 2 * whole if zero_stage == 0 else 3 * share,
     }
+    if zero_stage == 3:
+        shared = parameters + frozen if world_size > 1 else 0
+        held["gathered weights"] = FLOAT * min(shared, ZERO_3_KEPT)
+    return held
 
 
 def engine_traffic(parameters: int, world_size: int, zero_stage: int, frozen: int = 0) -> dict[str, int]:

@@ -79,7 +79,8 @@ def test_encoders_and_engine_are_counted_where_the_inputs_lengths_are_known() ->
     assert lines["sent: engine's gradients"][0] == "0 B"
     sharded = _lines(settings.model_copy(update={"engine": EngineSettings(zero_stage=3)}), 2, 4)
     assert sharded["memory: optimiser"][1] == binary(12 * parameters // 4)
-    assert sharded["sent: engine's weights"][1] == binary(2 * 4 * parameters * 3 // 4)
+    assert sharded["sent: engine's weights"][1] == binary(4 * parameters * 3 // 4)
+    assert sharded["memory: gathered weights"][1] == binary(4 * parameters)
 
 
 def test_micro_batches_encode_twice_and_hold_less() -> None:
