@@ -51,7 +51,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["swamp_dist", "swamp_dist.*"]),
     package_data={
-        "swamp_dist": ["py.typed", "starter/README.md", "prototypes/gallery.css", "prototypes/gallery.js"]
+        "swamp_dist": [
+            "py.typed",
+            "starter/README.md",
+            "pages/page.css",
+            *(f"{part}.{kind}" for part in ("prototypes/gallery", "report/report") for kind in ("css", "js")),
+        ]
     },
     cmdclass={"build_py": BuildWithJobs},
     install_requires=[

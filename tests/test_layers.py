@@ -29,6 +29,7 @@ LAYERS = [
         "origins",
         "safetensors_header",
         "pickles",
+        "pages",
     },  # fmt: skip
     {"encoders"},
     {"config"},
@@ -51,6 +52,7 @@ LAYERS = [
     {"local_stage"},
     {"monitor", "prepare", "doctor", "prototypes"},
     {"pipelines"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -38,7 +38,13 @@ def test_wheel_holds_the_package_only(wheel: Path) -> None:
     assert "swamp_dist/py.typed" in names
     expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / "swamp_dist").rglob("*.py")}
     assert expected <= set(names)
-    assert {f"swamp_dist/prototypes/gallery.{kind}" for kind in ("css", "js")} <= set(names)
+    parts = {
+        p.relative_to(ROOT).as_posix()
+        for kind in ("css", "js")
+        for p in (ROOT / "swamp_dist").rglob(f"*.{kind}")
+    }
+    assert "swamp_dist/pages/page.css" in parts
+    assert parts <= set(names)
 
 
 def test_wheel_holds_the_starting_files_as_they_stand_in_the_checkout(wheel: Path) -> None:

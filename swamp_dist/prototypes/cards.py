@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 
 from swamp_dist.data.reader import open_reader
+from swamp_dist.pages.pictures import PagePictures
 from swamp_dist.printable import html_text
 from swamp_dist.prototypes.keywords import title
 from swamp_dist.prototypes.shown import Order, ShownSide, key_of, shown_sides, side_kinds, told
@@ -22,16 +23,16 @@ class CardPictures:
 
     uris: tuple[dict[int, str], dict[int, str]]
     """By entry, of a and of b."""
-    numbers: dict[str, int] = field(default_factory=dict)
-    """Of every picture that a page holds: equal ones stand in it once."""
+    page: PagePictures = field(default_factory=PagePictures)
+    """Of the page that shows them."""
 
-    def with_numbers(self, numbers: dict[str, int]) -> CardPictures:
-        """The same pictures for a page that holds none yet; `numbers` is filled as cards are made."""
-        return replace(self, numbers=numbers)
+    def on(self, page: PagePictures) -> CardPictures:
+        """The same pictures for another page, which is filled as cards are made."""
+        return replace(self, page=page)
 
-    def number(self, place: int, entry: int) -> int:
-        """The number in the page of the picture of an entry."""
-        return self.numbers.setdefault(self.uris[place][entry], len(self.numbers))
+    def span(self, place: int, entry: int, label: str) -> str:
+        """A tag that shows the picture of an entry."""
+        return self.page.span(self.uris[place][entry], label)
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,8 @@ def _pictures(card: Card, place: int, items: tuple[int, ...], pictures: CardPict
     for item in items:
         key = key_of(found, place, item)
         said = told(found, place, item)
-        label = html_text(_cut(said if said == key else f"{key}: {said}"))
-        number = pictures.number(place, int(found.sides[place].entry[item]))
-        made.append(
-            f'<li><span class="p{number}" role="img" aria-label="{label}" title="{label}"></span></li>'
-        )
+        label = _cut(said if said == key else f"{key}: {said}")
+        made.append(f"<li>{pictures.span(place, int(found.sides[place].entry[item]), label)}</li>")
     return "".join(made)
 
 

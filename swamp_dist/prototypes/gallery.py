@@ -1,25 +1,21 @@
 """The gallery: every prototype with its items, in one HTML file that needs nothing else.
 
-The page asks for no other file, and its policy (CSP) lets a browser load and run only what stands in it: the
-script and the style by their hashes, pictures as data. All text from files goes through `html_text`.
+All text from files goes through `html_text`; see `pages/page.py` for what a browser is allowed.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-from swamp_dist.printable import html_text, printable
+from swamp_dist.pages.page import MOST_BYTES, Page, read_part, sums_html
+from swamp_dist.pages.pictures import PagePictures
+from swamp_dist.printable import html_text
 from swamp_dist.prototypes.cards import Card, CardPictures, card_html
 from swamp_dist.prototypes.keywords import title
 from swamp_dist.prototypes.shown import Order
 from swamp_dist.prototypes.study import PrototypeFigures, Study
 
-MOST_BYTES = 5_000_000
-"""Of the page."""
 PER_CARD = 12
 """Pictures of a card at most; texts are half as many."""
 _FEWER = (8, 6, 4, 3, 2, 1, 0)
@@ -68,29 +64,10 @@ def _page(
     asked: int,
     order: Order,
 ) -> str:
-    used_pictures: dict[str, int] = {}
-    sections = "\n".join(_sections(found, chosen, pictures.with_numbers(used_pictures), limit, order))
-    rules = "".join(
-        f".pictures .p{number}{{background-image:url({uri})}}\n" for uri, number in used_pictures.items()
-    )
-    style, script = _part("gallery.css") + rules, _part("gallery.js")
-    name = html_text(f"Prototypes of {found.model.settings.name} on {found.split}")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
-<style>{style}</style>
-</head>
-<body>
-<header class="head">
-<h1>{name}</h1>
+    shared = PagePictures()
+    sections = "\n".join(_sections(found, chosen, pictures.on(shared), limit, order))
+    body = f"""<header class="head">
+<h1>{html_text(_title(found))}</h1>
 {_sums(found)}
 {_notes(found, len(chosen), limit, asked, order)}
 </header>
@@ -99,11 +76,13 @@ def _page(
 <div class="cards" id="flat" hidden></div>
 {sections}
 {_unused(found)}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
+</main>"""
+    style = read_part("prototypes", "gallery.css") + shared.rules()
+    return Page(_title(found), style, read_part("prototypes", "gallery.js"), body).html()
+
+
+def _title(found: Study) -> str:
+    return f"Prototypes of {found.model.settings.name} on {found.split}"
 
 
 def _sections(
@@ -145,10 +124,7 @@ def _sums(found: Study) -> str:
     ]
     if both is not None:
         figures += [("purity", f"{both.purity:.1%}"), ("NMI with classes", f"{both.nmi:.2f}")]
-    told = "".join(
-        f"<div><dt>{html_text(name)}</dt><dd>{html_text(value)}</dd></div>" for name, value in figures
-    )
-    return f'<dl class="sums">{told}</dl>'
+    return sums_html(figures)
 
 
 def _notes(found: Study, cards: int, limit: int, asked: int, order: Order) -> str:
@@ -187,12 +163,3 @@ def _unused(found: Study) -> str:
     if not empty:
         return ""
     return f'<p class="unused">Without items on this split ({len(empty)}): {", ".join(empty)}</p>'
-
-
-def _part(name: str) -> str:
-    text = files("swamp_dist.prototypes").joinpath(name).read_text(encoding="utf-8")
-    return printable(text)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

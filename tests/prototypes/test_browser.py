@@ -9,9 +9,9 @@ import pytest
 from swamp_dist import load_model
 from swamp_dist.prototypes.files import write_pictures
 from swamp_dist.prototypes.study import study
-from tests.prototypes.browser import CHROMIUM, open_browser
+from tests.pages.browser import CHROMIUM, open_browser
+from tests.pages.parsed import EVIL
 from tests.prototypes.made import PICTURES, THINGS, picture_set, run_over
-from tests.prototypes.test_gallery import EVIL
 
 pytestmark = [
     pytest.mark.slow,

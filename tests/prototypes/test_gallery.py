@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -23,31 +22,8 @@ from swamp_dist.prototypes.shown import shown_sides, told
 from swamp_dist.prototypes.study import Study, study
 from swamp_dist.prototypes.thumbnails import SIDE, encode_thumbnail, read_pictures, small_picture
 from tests.data.image_sets import encode, smooth
+from tests.pages.parsed import EVIL, Parsed
 from tests.prototypes.made import FEATURES, PICTURES, feature_set, picture_set, run_over
-
-EVIL = (
-    "</style></script><script>document.title='owned'</script><img src=x onerror=alert(1)> "
-    "\x1b[2J\u202e\0 & \"'"
-)
-
-
-class Parsed(HTMLParser):
-    """Tags of a page with their attributes, and what it says between them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.said = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.said += data
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
