@@ -109,14 +109,15 @@ def sweep(
     The same command again continues it: finished runs are kept.
     """
     from swamp_dist.pipelines.plots import plot_curves
-    from swamp_dist.pipelines.sweep import curves, sweep_pipeline
+    from swamp_dist.pipelines.sweep import sweep_pipeline
+    from swamp_dist.pipelines.sweep_curves import curves
 
     settings = load(file, SweepSettings, overrides or ())
     graph = _parse_arguments("sweep", file, sweep_pipeline(settings), run_dir, cluster, overrides or ())
     if detach:
         _detach(graph)
     code, folder = _run_graph(graph), graph.folder
-    for plot in plot_curves(curves(settings, folder), settings.metrics[0], folder / "plots"):
+    for plot in plot_curves(curves(settings, folder), settings.name, folder / "plots"):
         say(f"plot:        {plot}")
     raise typer.Exit(code)
 

@@ -22,7 +22,9 @@ class SweepSettings(Settings):
     job: Path
     """Job file, relative to the file that says it."""
     vary: Annotated[dict[str, tuple[int | float | str | bool, ...]], OVERRIDES]
-    """Values by dotted key of the job, for example {objective.swamp.prototypes: [200, 500, 1000]}."""
+    """Values by dotted key of the job, for example {objective.swamp.prototypes: [200, 500, 1000]}.
+    `{runs.weight-0}` is the run of another point, of the same seed, which is done first:
+    {train.init_from: ["{runs.weight-0}"]} starts from the run whose objective.swamp.weight is 0."""
     design: Literal["one_at_a_time", "grid"] = "one_at_a_time"
     """`one_at_a_time` changes one setting and leaves the others as the job has them; `grid` runs all
     combinations."""
@@ -34,7 +36,7 @@ class SweepSettings(Settings):
     """Whether values will be chosen by the outcome. True refuses a split that the job reports on; false is
     for ablations that only show what was chosen otherwise."""
     metrics: tuple[str, ...]
-    """Columns of the table; the first is plotted."""
+    """Columns of the table, and panels of every plot."""
     overrides: Annotated[tuple[str, ...], OVERRIDES] = ()
     """key=value settings for every run."""
     shards: tuple[PipelineShards, ...] = ()
@@ -53,7 +55,7 @@ class SweepSettings(Settings):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)}: expected at least one, each once")
         if not self.metrics:
-            raise ValueError("metrics is empty: name at least the metric that is plotted")
+            raise ValueError("metrics is empty: name at least one metric to plot")
         if "seed" in self.vary:
             raise ValueError("vary.seed: seeds have a section of their own, `seeds`")
         return self

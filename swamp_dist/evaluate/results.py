@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,14 +270,6 @@ def read_result(run_dir: Path) -> StageResult:
             "Restore the file, or remove it: the stage's own command makes it anew from the checkpoints."
         )
     return result_from_json(values, run_dir)
-
-
-def stage_results(run_dirs: Iterable[Path]) -> list[StageResult | None]:
-    """Results of one stage over matrix cells, in the order of `run_dirs`; None where it is not done.
-
-    The gaps keep cells of different stages side by side for paired comparisons.
-    """
-    return [read_result(path) if (path / RESULT_FILE).exists() else None for path in run_dirs]
 
 
 def _metrics_to_json(metrics: RetrievalMetrics) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A sweep file -> the pipeline that runs it, and the metric of its runs by setting."""
+"""A sweep file -> the pipeline that runs it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from swamp_dist.config import (
     PipelineSettings,
@@ -19,13 +18,16 @@ from swamp_dist.config import (
     TableSettings,
 )
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import check_metric_name, metric_value, promised_metrics, stage_results
+from swamp_dist.evaluate.results import check_metric_name, promised_metrics
 from swamp_dist.file_names import name_problem
 from swamp_dist.loading import load
 from swamp_dist.origins import said_where
-from swamp_dist.pipelines.matrix import MOST_CELLS, cells
+from swamp_dist.pipelines.matrix import MOST_CELLS
 
-Value = int | float | str | bool
+Value = int | float | str | bool | None
+"""None: the job holds null there."""
+_RUN = re.compile(r"\{runs\.([\w.+-]+)\}")
+"""The run of another point, with the same seed."""
 _UNSAFE = re.compile(r"[^\w.+-]")
 _AS_IS = "as-the-job"
 _TEST = "test"
@@ -41,17 +43,6 @@ class Point:
     """Every varied setting, those that the job keeps included."""
     overrides: tuple[str, ...]
     """What differs from the job."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One setting against the first metric."""
-
-    setting: str
-    values: tuple[Value, ...]
-    runs: tuple[tuple[float, ...], ...]
-    """Metric of all finished runs with each value."""
-    job_value: Value
 
 
 def points(settings: SweepSettings) -> list[Point]:
@@ -93,7 +84,7 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
     judged = "evaluate=" + json.dumps([settings.evaluate.model_dump(mode="json")])
     # Copied in, not validated anew: the overrides remember which file says them.
     stages = {
-        point.stage: PipelineStage(job=settings.job).model_copy(
+        point.stage: PipelineStage(job=settings.job, after=_after(settings, point, names)).model_copy(
             update={"overrides": (*settings.overrides, *point.overrides, judged, "seed={seed}")}
         )
         for point in chosen
@@ -114,41 +105,29 @@ def sweep_pipeline(settings: SweepSettings) -> PipelineSettings:
     )
 
 
-def curves(settings: SweepSettings, run_dir: Path) -> list[Curve]:
-    """The first metric of the finished runs in `run_dir`, by setting."""
-    chosen = points(settings)
-    own = chosen[0].values
-    folders = [run_dir / cell for cell, _ in cells({"seed": settings.seeds})]
-    found = {
-        point.stage: [
-            metric_value(result.evaluations[0], settings.metrics[0])
-            for result in stage_results(folder / point.stage for folder in folders)
-            if result is not None
-        ]
-        for point in chosen
-    }
-    return [_curve(key, chosen, found, own, settings.design == "grid") for key in settings.vary]
+def _after(settings: SweepSettings, point: Point, names: Sequence[str]) -> tuple[str, ...]:
+    """The points whose runs this one names."""
+    named = dict.fromkeys(name for text in point.overrides for name in _RUN.findall(text))
+    for name in named:
+        if name not in names or name == point.stage:
+            raise UserError(
+                f"sweep {settings.name}: {{runs.{name}}} is no other run of it; they are "
+                f"{', '.join(each for each in names if each != point.stage)}."
+            )
+    return tuple(named)
 
 
-def _curve(
-    key: str, chosen: list[Point], found: Mapping[str, list[float]], own: Mapping[str, Value], is_grid: bool
-) -> Curve:
-    """In a grid a value's runs are those of all combinations that have it."""
-    rest = [k for k in own if k != key]
-    compared = [p for p in chosen if is_grid or all(p.values[k] == own[k] for k in rest)]
-    values = sorted({p.values[key] for p in compared}, key=_sort_key)
-    runs = tuple(tuple(x for p in compared if p.values[key] == v for x in found[p.stage]) for v in values)
-    return Curve(key, tuple(values), runs, own[key])
-
-
-def _sort_key(value: Value) -> tuple[bool, float, str]:
-    number = isinstance(value, int | float)
-    return (not number, float(value) if isinstance(value, int | float) else 0.0, str(value))
+def value_label(value: Value) -> str:
+    """A value as names of folders and axes have it: of a run of the sweep its name, null for none."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return _RUN.sub(r"\1", str(value))
 
 
 def _point(values: Mapping[str, Value], own: Mapping[str, Value]) -> Point:
     changed = {key: value for key, value in values.items() if value != own[key]}
-    name = "_".join(f"{key.split('.')[-1]}-{_UNSAFE.sub('-', str(v))}" for key, v in changed.items())
+    shown = {key: _RUN.sub(r"\1", str(value)) for key, value in changed.items()}
+    name = "_".join(f"{key.split('.')[-1]}-{_UNSAFE.sub('-', text)}" for key, text in shown.items())
     overrides = tuple(said_where(f"{key}={json.dumps(value)}", key) for key, value in changed.items())
     return Point(name or _AS_IS, values, overrides)
 
@@ -171,7 +150,7 @@ def _leaf(tree: Mapping[str, object], key: str) -> Value:
     node: object = tree
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
-    if not isinstance(node, int | float | str | bool):
+    if not isinstance(node, int | float | str | bool | None):
         raise UserError(
             f"vary.{key}: the job holds {node!r} there; a sweep varies settings that have one plain value in "
             "the job file. Give the job a value for it."

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from swamp_dist.config import EvaluateSettings, SweepSettings
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import result_to_json
 from swamp_dist.pipelines.plan import plan_pipeline
-from swamp_dist.pipelines.plots import plot_curves
-from swamp_dist.pipelines.sweep import curves, points, sweep_pipeline
-from swamp_dist.runs.folder import RunDir
-from tests.evaluate.test_results import stage
+from swamp_dist.pipelines.sweep import points, sweep_pipeline
 
 R1 = "pair/a_to_b/r_at_1"
 JOB = """
@@ -125,40 +120,12 @@ def test_a_sweep_over_nothing_is_refused(changes: dict[str, object]) -> None:
         sweep(**changes)
 
 
-def finished(run: Path, recall: float) -> None:
-    run.mkdir(parents=True)
-    RunDir(run).result_json.write_text(json.dumps(result_to_json(stage(run, recall))))
-
-
-def test_curves_hold_the_runs_of_each_value_and_gaps_stay_gaps(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for seed, recall in ((0, 10.0), (1, 20.0)):
-        finished(runs / f"seed-{seed}/as-the-job", recall)
-    finished(runs / "seed-0/prototypes-100", 5.0)
-    by_prototypes, by_eta = curves(sweep(), runs)
-    assert (by_prototypes.values, by_prototypes.runs) == ((100, 500), ((5.0,), (10.0, 20.0)))
-    assert (by_eta.values, by_eta.runs, by_eta.job_value) == ((5, 20), ((), (10.0, 20.0)), 20)
-
-
-def test_a_grid_shows_a_value_with_all_that_was_combined_with_it(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for name, recall in (("as-the-job", 1.0), ("eta-5", 2.0), ("prototypes-100_eta-5", 3.0)):
-        finished(runs / "seed-0" / name, recall)
-    by_prototypes, by_eta = curves(sweep(design="grid"), runs)
-    assert by_prototypes.runs == ((3.0,), (1.0, 2.0))
-    assert sorted(by_eta.runs[0]) == [2.0, 3.0]
-
-
-def test_every_setting_with_runs_is_plotted_and_the_same_runs_give_the_same_file(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    finished(runs / "seed-0/as-the-job", 10.0)
-    finished(runs / "seed-0/prototypes-100", 5.0)
-    found = curves(sweep(), runs)
-    (first, second) = plot_curves(found, R1, tmp_path / "plots")
-    assert first.name == "objective.swamp.prototypes.svg"
-    assert "objective.swamp.prototypes" in first.read_text()
-    assert second.exists()
-    before = first.stat().st_size
-    plot_curves(found, R1, tmp_path / "plots")
-    assert first.stat().st_size == before
-    assert plot_curves(curves(sweep(), tmp_path / "none"), R1, tmp_path / "empty") == []
+def test_a_value_that_names_another_run_waits_for_it_and_is_called_by_it() -> None:
+    varied = {"objective.swamp.weight": (0, 0.5), "train.init_from": ("{runs.weight-0}",)}
+    plan = plan_pipeline(sweep_pipeline(sweep(vary=varied)), Path("runs/s"))
+    (started,) = [s for s in plan.stages if s.key == "seed-1/init_from-weight-0"]
+    assert started.after == ("seed-1/weight-0",)
+    assert started.settings.train is not None
+    assert started.settings.train.init_from == Path("runs/s/seed-1/weight-0")
+    with pytest.raises(UserError, match=r"\{runs.weight-1\} is no other run of it; they are as-the-job"):
+        sweep_pipeline(sweep(vary={"train.init_from": ("{runs.weight-1}",)}))
