@@ -16,6 +16,8 @@ CHECKPOINT_MANIFEST = "MANIFEST.json"
 """What a checkpoint is known by."""
 RESULT_FILE = "result.json"
 """What a stage leaves last in its run folder."""
+SHEET_FILE = "sheet.png"
+"""The picture that `swamp prototypes` leaves in RUN/prototypes/SPLIT/."""
 MANIFEST_FILE = "manifest.json"
 """What a shard set is known by."""
 

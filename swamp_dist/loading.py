@@ -247,6 +247,19 @@ def describe(settings: Settings) -> list[Setting]:
     return list(_leaves(settings, None, ""))
 
 
+def value_text(value: object) -> str:
+    """A value of a setting as people write it in a file."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(value_text(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {value_text(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
 def _leaves(section: Settings, default_section: object, prefix: str) -> Iterator[Setting]:
     """`default_section` is what the parent holds by default; it counts where it has the same type."""
     for name, field in type(section).model_fields.items():

@@ -114,6 +114,11 @@ table runs/done
 table runs/done --markdown
 table runs/broken
 table runs/torn
+report runs --out page.html
+report runs/done
+report runs/torn
+report evil.yaml
+report {evil}
 show evil.yaml
 show raw.yaml
 show good.yaml name={evil}

@@ -9,6 +9,7 @@ from swamp_dist.cli import (
     init,
     pipelines,
     prototypes,
+    report,
     shards,
     stages,
     tables,
@@ -19,7 +20,9 @@ from swamp_dist.cli.app import app as app
 from swamp_dist.errors import ExitCode
 from swamp_dist.printable import current_trace, write_all_characters
 
-VERBS = (init, stages, evaluation, prototypes, cluster, shards, pipelines, tables, watch, doctor, weights)
+VERBS = (
+    init, stages, evaluation, prototypes, cluster, shards, pipelines, tables, report, watch, doctor, weights
+)  # fmt: skip
 """Modules that register their verbs with `app` when imported."""
 
 

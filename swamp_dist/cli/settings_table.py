@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swamp_dist.console import block, cell
-from swamp_dist.loading import REQUIRED, Setting
+from swamp_dist.loading import REQUIRED, Setting, value_text
 
 TABLE_WIDTH = 130
 """Columns below which the explanations in a table would be cut to slivers."""
@@ -26,10 +26,10 @@ def settings_table(title: str, settings: Sequence[Setting]) -> Table:
     shown.add_column("what it does")
     for setting in settings:
         mark, style = _mark(setting)
-        default = "" if setting.is_default else _value(setting.default)
+        default = "" if setting.is_default else value_text(setting.default)
         shown.add_row(
             cell(mark + setting.key, style),
-            block(_value(setting.value), style),
+            block(value_text(setting.value), style),
             block(default),
             block(setting.description),
         )
@@ -43,7 +43,7 @@ def settings_list(title: str, settings: Sequence[Setting]) -> Group:
     parts: list[Text | Padding] = [cell(title, "italic")]
     for setting in settings:
         mark, style = _mark(setting)
-        line = block(f"{mark}{setting.key} = {_value(setting.value)}", style) + block(_beside(setting))
+        line = block(f"{mark}{setting.key} = {value_text(setting.value)}", style) + block(_beside(setting))
         parts += [line, Padding(block(setting.description), (0, 0, 0, 6))]
     return Group(*parts, cell(_MARKED))
 
@@ -55,16 +55,4 @@ def _mark(setting: Setting) -> tuple[str, str]:
 def _beside(setting: Setting) -> str:
     if setting.is_default:
         return ""
-    return f"  {REQUIRED}" if setting.default == REQUIRED else f"  (default: {_value(setting.default)})"
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_value(v)}" for k, v in value.items()) + "}"
-    return str(value)
+    return f"  {REQUIRED}" if setting.default == REQUIRED else f"  (default: {value_text(setting.default)})"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from swamp_dist.config import StageSettings, TableRow, TableSettings
 from swamp_dist.errors import UserError
@@ -16,8 +15,8 @@ from swamp_dist.evaluate.table import ResultTable, build_table
 from swamp_dist.loading import describe, load_dumped
 from swamp_dist.monitor.overview import common_folder
 from swamp_dist.monitor.survey import run_entries
-from swamp_dist.plain_files import parse_json
 from swamp_dist.records import StageResult
+from swamp_dist.runs.events import each_row, number
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.settings import is_below, same_result_keys
 
@@ -156,32 +155,24 @@ def _result(run: Path) -> StageResult | None:
     return result if result is not None and result.evaluations else None
 
 
-def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The loss and what the run validates by, from all rows of metrics.jsonl."""
-    train = load_dumped(RunDir(run).stage_yaml, StageSettings).train
-    wanted: dict[str, tuple[str, ...]] = {_LOSS: (_LOSS,)}
-    if train is not None and train.validate_on is not None:
-        split, metric = train.validate_on.split, train.validate_on.metric
+def followed(settings: StageSettings) -> dict[str, tuple[str, ...]]:
+    """The loss and what the run validates by, with the tags whose mean it is."""
+    found: dict[str, tuple[str, ...]] = {_LOSS: (_LOSS,)}
+    if settings.train is not None and settings.train.validate_on is not None:
+        split, metric = settings.train.validate_on.split, settings.train.validate_on.metric
         relevance, direction, figure = metric.split("/")
         ways = ("a_to_b", "b_to_a") if direction == "mean" else (direction,)
-        wanted[f"{split} {metric}"] = tuple(f"retrieval/{split}/{relevance}/{w}/{figure}" for w in ways)
+        found[f"{split} {metric}"] = tuple(f"retrieval/{split}/{relevance}/{w}/{figure}" for w in ways)
+    return found
+
+
+def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The loss and what the run validates by, from all rows of metrics.jsonl."""
+    wanted = followed(load_dumped(RunDir(run).stage_yaml, StageSettings))
     curves: dict[str, list[tuple[int, float]]] = {name: [] for name in wanted}
-    for row in _rows(RunDir(run).metrics_jsonl):
+    for row in each_row(RunDir(run).metrics_jsonl):
         for name, tags in wanted.items():
-            found = [row[tag] for tag in tags if isinstance(row.get(tag), int | float)]
-            if len(found) == len(tags) and isinstance(row.get("step"), int):
-                curves[name].append((row["step"], sum(found) / len(found)))
+            values = [value for tag in tags if (value := number(row, tag)) is not None]
+            if len(values) == len(tags):
+                curves[name].append((int(number(row, "step") or 0), sum(values) / len(values)))
     return {name: curve for name, curve in curves.items() if curve}
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = parse_json(line)
-            except ValueError:  # a live run is writing it
-                continue
-            if isinstance(row, dict):
-                yield row

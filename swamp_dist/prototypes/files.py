@@ -11,7 +11,7 @@ import numpy as np
 
 from swamp_dist.atomic_files import write_atomically
 from swamp_dist.errors import UserError
-from swamp_dist.file_names import checkpoint_of, name_problem, run_of
+from swamp_dist.file_names import SHEET_FILE, checkpoint_of, name_problem, run_of
 from swamp_dist.prototypes.cards import card_pictures
 from swamp_dist.prototypes.gallery import build_gallery
 from swamp_dist.prototypes.keywords import title
@@ -22,7 +22,6 @@ from swamp_dist.prototypes.study import PrototypeFigures, Study
 FIGURES_FILE = "prototypes.json"
 ITEMS_FILE = "items.npz"
 GALLERY_FILE = "gallery.html"
-SHEET_FILE = "sheet.png"
 
 
 def default_folder(source: Path, split: str, other_set: str | None = None) -> Path:

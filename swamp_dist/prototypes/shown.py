@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from swamp_dist.data.manifest import Manifest
 from swamp_dist.prototypes.assignment import Assigned
 from swamp_dist.prototypes.study import Study
+from swamp_dist.prototypes.texts import told_of
 
 Order = Literal["nearest", "random"]
 """`nearest`: the highest scores first. `random`: as the paper draws them, in an order that follows from the
@@ -29,10 +31,17 @@ class ShownSide:
 def side_kinds(found: Study) -> tuple[Kind, Kind]:
     """How items of a and of b are shown; features are told by texts beside their entries, or by keys."""
     a, b = (
-        _kind(found, field, texts is not None)
+        item_kind(found.manifest, field, texts is not None)
         for field, texts in zip(found.model.fields, found.texts.items, strict=True)
     )
     return a, b
+
+
+def item_kind(manifest: Manifest, field: str, has_texts: bool) -> Kind:
+    """How items of a field are shown."""
+    if has_texts:
+        return "text"
+    return "image" if manifest.field(field).kind == "image" else "key"
 
 
 def shown_sides(found: Study, number: int, order: Order) -> tuple[ShownSide, ShownSide]:
@@ -55,23 +64,13 @@ def draw_items(found: Study, place: int, most: int) -> list[int]:
 
 def told(found: Study, place: int, item: int) -> str:
     """What is said of an item of a (place 0) or b (1): its text, else one beside its entry, else its key."""
-    own = found.texts.items[place]
-    if own is not None:
-        return own[item]
     entry = int(found.sides[place].entry[item])
-    beside = found.texts.entries[entry]
-    return beside[0] if beside else found.keys[entry]
+    return told_of(found.texts, found.keys, place, item, entry)
 
 
 def key_of(found: Study, place: int, item: int) -> str:
     """Key of the entry of an item."""
     return found.keys[int(found.sides[place].entry[item])]
-
-
-def _kind(found: Study, field: str, has_texts: bool) -> Kind:
-    if has_texts:
-        return "text"
-    return "image" if found.manifest.field(field).kind == "image" else "key"
 
 
 def _ordered(found: Study, side: Assigned, number: int, order: Order) -> list[int]:

@@ -29,6 +29,15 @@ class SplitTexts:
     """What each entry says beside its a and b: texts of further fields, else the captions stored with it."""
 
 
+def told_of(texts: SplitTexts, keys: Sequence[str], place: int, item: int, entry: int) -> str:
+    """What is said of an item of a (place 0) or b (1): its text, else one beside its entry, else its key."""
+    own = texts.items[place]
+    if own is not None:
+        return own[item]
+    beside = texts.entries[entry]
+    return beside[0] if beside else keys[entry]
+
+
 def read_texts(manifest: Manifest, split: str, fields: tuple[str, str]) -> SplitTexts:
     """All texts of a split, read once; images and features are not decoded.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swamp_dist.plain_files import parse_json, read_plain_tail
+from swamp_dist.plain_files import open_plain_file, parse_json, read_plain_tail
 from swamp_dist.runs.processes import ProcessMark, mark_from
 
 _TAIL_BYTES = 2**17
@@ -119,6 +119,16 @@ def last_rows(metrics: Path) -> list[dict[str, object]]:
     if len(content) == _TAIL_BYTES:
         content = content.partition(b"\n")[2]
     return [row for row in _records(content) if isinstance(row.get("step"), int)]
+
+
+def each_row(metrics: Path) -> Iterator[dict[str, object]]:
+    """The whole rows of metrics.jsonl, oldest first; none where there is no such file."""
+    try:
+        with open_plain_file(metrics) as file:
+            for line in file:
+                yield from (row for row in _records(line) if isinstance(row.get("step"), int))
+    except OSError:
+        return
 
 
 def of_job(events: Sequence[Record], job: str) -> Sequence[Record]:
