@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, SwampSettings
+from swamp_dist.config import ContrastiveSettings, ObjectiveSettings, PairTargetSettings, SwampSettings
 from swamp_dist.objective.memory import FLOAT
 
 Gathered = Literal["gradient", "rows"] | None
@@ -72,7 +72,9 @@ def comparison_bytes(
     tiles += (
         4 * contrastive.targets.is_soft
     )  # of both directions, and once more of all columns or as it is made
-    return local_pairs * ((FLOAT * tiles + matches) * tile + FLOAT * embedding_dim)
+    joined = 2 * (pairs + 2 * local_pairs) * (contrastive.targets.kind == "balanced_plan")  # a beside b
+    held = FLOAT * embedding_dim * (local_pairs + joined)
+    return local_pairs * (FLOAT * tiles + matches) * tile + held
 
 
 # -- operations ------------------------------------------------------------------------------------
@@ -125,9 +127,18 @@ def contrastive_flops(
 
 def target_products(contrastive: ContrastiveSettings, is_whole: bool) -> int:
     """Products of my rows with all columns that soft targets take: for their normalisers, and for themselves
-    once, or for tiles (not `is_whole`) when scanned and when pulled."""
-    each = {"partner": 0, "within_modality": 2, "pseudo_positives": 1}[contrastive.targets.kind]
+    once, or for tiles (not `is_whole`) when scanned and when pulled. A plan compares rows of twice the length
+    in both directions, in tiles once per pass of the solve and for the normalisers."""
+    targets = contrastive.targets
+    if targets.kind == "balanced_plan":
+        return 4 if is_whole else 4 * (plan_collectives(targets) + 1) + 4
+    each = {"partner": 0, "within_modality": 2, "pseudo_positives": 1}[targets.kind]
     return each * (2 if is_whole else 3)
+
+
+def plan_collectives(targets: PairTargetSettings) -> int:
+    """All-reduces of the solve of a `balanced_plan` without repeats, as many as its passes over S."""
+    return solve_collectives(targets.iterations, cold=False, epsilon=targets.epsilon)
 
 
 def assignment_flops(local_pairs: int, prototypes: int, embedding_dim: int) -> int:

@@ -131,7 +131,7 @@ def gathered_sides(
 
 def compares_within(contrastive: ContrastiveSettings) -> bool:
     """Whether targets come from similarities within each modality, for which every rank holds all b."""
-    return contrastive.targets.kind == "within_modality"
+    return contrastive.targets.kind in ("within_modality", "balanced_plan")
 
 
 def subtracts_own(settings: ContrastiveSettings, step: int) -> bool:

@@ -20,6 +20,7 @@ from swamp_dist.objective.costs import (
     measured_every,
     norm_bytes,
     norm_flops,
+    plan_collectives,
     ring_bytes,
     rounds_scores,
     solve_collectives,
@@ -126,6 +127,10 @@ def _comparison_collectives(
     if contrastive.positives != "partner":
         found.append(Collective("all_gather", "keys of positives", local * INT))
     if contrastive.targets.kind == "within_modality":
+        found.append(Collective("all_gather", "normalisers of targets", local * FLOAT))
+    if contrastive.targets.kind == "balanced_plan":
+        masses = Collective("all_reduce", "masses of the plan", 2 * pairs * FLOAT)
+        found += [masses] * plan_collectives(contrastive.targets)
         found.append(Collective("all_gather", "normalisers of targets", local * FLOAT))
     if contrastive.targets.kind == "pseudo_positives":
         found.append(Collective("all_gather", "similarity of each pair", local * FLOAT))

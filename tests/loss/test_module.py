@@ -44,6 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
         "contrastive": {"form": "infonce", "targets": {"kind": "within_modality"}},
         "swamp": SWAMP,
     },
+    "balanced plan": {
+        "contrastive": {"form": "infonce", "targets": {"kind": "balanced_plan"}, "chunk": 3} | LEARNED,
+        "swamp": OFF,
+    },
     "pseudo-positives": {
         "contrastive": {"form": "infonce", "targets": {"kind": "pseudo_positives"}, "chunk": 3} | LEARNED,
         "swamp": OFF,

@@ -26,6 +26,14 @@ from swamp_dist.records import BatchPlan
             "temperature = 0.3 with kind = pseudo_positives: it would not count",
         ),
         (
+            {"form": "infonce", "targets": {"kind": "within_modality", "epsilon": 0.1}},
+            "epsilon = 0.1 with kind = within_modality: it would not count",
+        ),
+        (
+            {"form": "infonce", "targets": {"kind": "balanced_plan", "epsilon": 5e-5}},
+            "epsilon = 5e-05: .* off by 0.0048; expected at least 0.0001",
+        ),
+        (
             {"form": "infonce", "targets": {"kind": "pseudo_positives"}, "positives": "entry"},
             "set positives: partner, or targets.kind: partner",
         ),

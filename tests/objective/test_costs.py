@@ -49,6 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sigmoid, several positives": {"swamp": 0, "form": "sigmoid", "positives": "entry"},
     "mil_nce": {"swamp": 0, "form": "infonce", "positives": "entry", "multiple": "mil_nce"},
     "within modality": {"layout": "sharded", "form": "infonce", "targets": "within_modality"},
+    "balanced plan": {"layout": "sharded", "form": "infonce", "targets": "balanced_plan"},
     "pseudo-positives": {"swamp": 0, "form": "infonce", "targets": "pseudo_positives"},
     "all on a ring": {"columns": "ring"},
     "all on a ring, replicated": {"layout": "replicated", "columns": "ring"},
@@ -196,8 +197,13 @@ def test_a_step_hands_over_what_the_formulas_say(size: int) -> None:
 @pytest.mark.parametrize(("size", "rank"), [(8, 0), (8, 5), (1024, 0), (1024, 700)])
 def test_the_formulas_hold_for_ranks_that_no_machine_has(size: int, rank: int) -> None:
     batch = EACH * size
-    # A ring shifts once per rank: a thousand shifts say no more than eight, and take long.
-    cases = {name: case for name, case in CASES.items() if size < 100 or case.get("columns") != "ring"}
+    # A ring shifts once per rank: a thousand shifts say no more than eight, and take long. Of a plan over
+    # thousands of rows that are not there, the masses of three are far from balance: its block is repeated.
+    cases = {
+        name: case
+        for name, case in CASES.items()
+        if size < 100 or (case.get("columns") != "ring" and case.get("targets") != "balanced_plan")
+    }
     with claim_world(size, rank) as world:
         assert _calls(world, batch, cases) == _expected(batch, size, cases)
 
@@ -269,7 +275,7 @@ COMPARED: dict[str, dict[str, Any]] = {
 }
 COMPARED |= {
     f"{kind}, {chunk}": {"form": "infonce", "targets": {"kind": kind}, "chunk": chunk}
-    for kind in ("within_modality", "pseudo_positives")
+    for kind in ("within_modality", "balanced_plan", "pseudo_positives")
     for chunk in (None, 50)
 }
 """Contrastive settings."""

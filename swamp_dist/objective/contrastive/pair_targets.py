@@ -7,6 +7,7 @@ T = (1 - w) I + w P. P has no gradient and each of its rows sums to 1:
 from b alike. The paper compares with features of an object detector, takes both directions of the KL
 divergence and treats negatives once more by themselves; here embeddings guide each other, and the
 cross-entropy is KL(T | p) up to a constant.
+`balanced_plan` (OTTER, Wu et al. 2022, arXiv 2112.09445): a transport plan of the batch, see `balanced_plan`;
 `pseudo_positives` (after PCME++, Chun 2024, arXiv 2305.18171, section 3.3): P^a_ij = 1 / n_i for the n_i
 items with x_ij >= x_ii, the partner among them. The paper adds the loss of each of them with a small weight
 under a sigmoid; here they share w.
@@ -17,17 +18,17 @@ this rank, B in the global batch, D embedding size, n rows and C columns of a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from swamp_dist.config import PairTargetSettings
-from swamp_dist.distributed import World, gather, sum_over_ranks
+from swamp_dist.distributed import gather, sum_over_ranks
+from swamp_dist.objective.contrastive.balanced_plan import balanced_plan
+from swamp_dist.objective.contrastive.batch_rows import BatchRows, Found, Shares
 
-Shares = Callable[[slice, slice], Tensor]
-"""P (2, n, C) of some of my rows and some columns: of anchors b, the rows, then of anchors a, the columns."""
 _ROUNDING = 8
 """Units of the last place by which two scores of equal items may differ."""
 
@@ -61,27 +62,6 @@ class PairTargets:
         )
 
 
-@dataclass(frozen=True)
-class BatchRows:
-    """Embeddings of a batch, without gradient."""
-
-    a: Tensor
-    """(b, D) of this rank."""
-    b: Tensor
-    all_a: Tensor
-    """(B, D)"""
-    all_b: Tensor | None
-    """None where the kind does not compare with them."""
-    world: World
-    first_row: int
-    """Position of my first pair in the global batch."""
-
-    def blocks(self, chunk: int | None) -> list[slice]:
-        """All columns, at most `chunk` at a time."""
-        size = chunk or len(self.all_a)
-        return [slice(start, start + size) for start in range(0, len(self.all_a), size)]
-
-
 def find_pair_targets(
     settings: PairTargetSettings, batch: BatchRows, chunk: int | None
 ) -> PairTargets | None:
@@ -93,20 +73,19 @@ def find_pair_targets(
     if not settings.is_soft:
         return None
     with torch.no_grad():
-        kinds = {"within_modality": _within_modality, "pseudo_positives": _pseudo_positives}
+        kinds = {
+            "within_modality": _within_modality,
+            "balanced_plan": balanced_plan,
+            "pseudo_positives": _pseudo_positives,
+        }
         shares, figures = kinds[settings.kind](settings, batch, chunk)
         found = PairTargets(settings.weight, batch.first_row, shares, figures)
         columns = len(batch.all_a)
         return found.kept(len(batch.b), columns) if (chunk or columns) >= columns else found
 
 
-Found = tuple[Shares, dict[str, Tensor]]
-
-
 def _within_modality(settings: PairTargetSettings, batch: BatchRows, chunk: int | None) -> Found:
-    if batch.all_b is None:
-        raise ValueError("within_modality: `placement.gathered_sides` has to gather b")
-    sides = ((batch.b, batch.all_b), (batch.a, batch.all_a))
+    sides = ((batch.b, batch.gathered_b("within_modality")), (batch.a, batch.all_a))
 
     def logits(rows: slice, columns: slice) -> Tensor:
         products = [mine[rows] @ everyone[columns].t() for mine, everyone in sides]

@@ -51,6 +51,9 @@ class StreamedScores:
     memory: Tensor
     """(M, m, K), overwritten: m rows are a block."""
     precision: ScorePrecision = "float32"
+    own: tuple[int, float] | None = None
+    """Column that row 0 must not take, row i's being i columns further, and the score it gets instead; None
+    where every row may take every column."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,6 +68,9 @@ class StreamedScores:
             block = self.memory[:, : num_rows - first]
             for side, out in zip(self.sides, block, strict=True):
                 score_product(side[first : first + block.shape[1]], prototypes, out)
+            if self.own is not None:
+                column, score = self.own
+                block.diagonal(column + first, dim1=1, dim2=2).fill_(score)
             yield block
 
 

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from swamp_dist.config import ContrastiveSettings
 from swamp_dist.distributed import gather
+from swamp_dist.objective.contrastive.batch_rows import BatchRows
 from swamp_dist.objective.contrastive.columns import Block, Gathered, Ring, pieces
 from swamp_dist.objective.contrastive.compare import Compared, Comparison, Leaves, PairWeights, compare
 from swamp_dist.objective.contrastive.entry_weights import entry_weights
 from swamp_dist.objective.contrastive.hardest import hardest_negative
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
-from swamp_dist.objective.contrastive.pair_targets import BatchRows, PairTargets, find_pair_targets
+from swamp_dist.objective.contrastive.pair_targets import PairTargets, find_pair_targets
 from swamp_dist.objective.contrastive.positives import Positives, find_positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
 from swamp_dist.objective.term import Term, TermInputs
@@ -40,6 +41,7 @@ TAGS: Mapping[str, str] = {
     "contrastive/positives": "Positives of a pair in the batch, itself among them: mean over pairs.",
     "contrastive/log_positives": "Mean of the logarithm of their number, for `mil_nce`.",
     "contrastive/target_entropy": "Mean entropy of soft targets in nats; 0 where the partner has all of it.",
+    "contrastive/plan_error": "Mean relative error of what items get in the `balanced_plan` of the batch.",
     "contrastive/pseudo_positives": "Share of the other items that score at least as high as the partner.",
 }
 

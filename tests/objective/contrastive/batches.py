@@ -106,6 +106,10 @@ def _soft_targets(
     count, figures = len(a), {}
     if asked["kind"] == "within_modality":
         found = tuple(oracle.within_modality(side, asked["weight"], asked["temperature"]) for side in (a, b))
+    elif asked["kind"] == "balanced_plan":
+        numbers = asked["weight"], asked["epsilon"], asked["iterations"]
+        found = oracle.balanced_plan(a, b, *numbers), oracle.balanced_plan(b, a, *numbers)
+        figures["contrastive/plan_error"] = a.new_tensor(_plan_error(a, b, asked))
     else:
         x, weight = a @ b.t(), asked["weight"]
         of_a, first = oracle.pseudo_positives(x, weight)
@@ -114,6 +118,16 @@ def _soft_targets(
         figures["contrastive/pseudo_positives"] = a.new_tensor((first + second) / (2 * count * (count - 1)))
     entropy = sum(torch.special.entr(targets).sum() for targets in found) / (2 * count)
     return found, figures | {"contrastive/target_entropy": entropy}
+
+
+def _plan_error(a: Tensor, b: Tensor, asked: Mapping[str, Any]) -> float:
+    """Mean |share - 1| of what candidates get, the larger of both directions: of the plan before the last
+    iteration, which measures it."""
+    plans = (
+        oracle.balanced_plan(anchors, others, 1.0, asked["epsilon"], asked["iterations"] - 1)
+        for anchors, others in ((a, b), (b, a))
+    )
+    return max(float((plan.sum(dim=0) - 1).abs().mean()) for plan in plans)
 
 
 def _keys(settings: Mapping[str, Any], count: int, each: int) -> list[int]:

@@ -68,6 +68,23 @@ def within_modality(side: Tensor, weight: float, temperature: float) -> Tensor:
     return found
 
 
+def balanced_plan(anchors: Tensor, others: Tensor, weight: float, epsilon: float, iterations: int) -> Tensor:
+    """T of anchors (B, D), whose partners are `others`: every number of the plan by itself."""
+    count = len(anchors)
+    plan = torch.zeros(count, count, dtype=anchors.dtype)
+    for i in range(count):
+        for j in range(count):
+            similarity = anchors[i] @ anchors[j] + others[i] @ others[j] + anchors[i] @ others[j]
+            plan[i, j] = 0.0 if i == j else torch.exp(similarity / epsilon)
+    for _ in range(iterations):
+        for i in range(count):
+            plan[i] /= plan[i].sum() * count
+        for j in range(count):
+            plan[:, j] /= plan[:, j].sum() * count
+    rows = [weight * row / row.sum() for row in plan]
+    return torch.stack(rows) + (1 - weight) * torch.eye(count, dtype=plan.dtype)
+
+
 def pseudo_positives(x: Tensor, weight: float) -> tuple[Tensor, int]:
     """T of the rows of the similarities (B, B), and how many others are as near as partners."""
     count, found, others = len(x), torch.zeros_like(x), 0

@@ -78,6 +78,29 @@ CASES |= {
         kind="siblings",
         chunks=(None, 5),
     ),
+    "balanced plan": Case(
+        {
+            "form": "infonce",
+            "targets": {"kind": "balanced_plan", "weight": 0.5, "epsilon": 0.05, "iterations": 5},
+        }
+    ),
+    "balanced plan, small epsilon": Case(
+        {
+            "form": "infonce",
+            "targets": {"kind": "balanced_plan", "weight": 0.7, "epsilon": 0.008, "iterations": 7},
+        },
+        kind="siblings",
+        chunks=(None, 5),
+    ),
+    "balanced plan, one iteration": Case(
+        {
+            "form": "infonce",
+            "reduction": "sum",
+            "targets": {"kind": "balanced_plan", "weight": 1.0, "epsilon": 2.0, "iterations": 1},
+        },
+        kind="siblings",
+        chunks=(None, 1),
+    ),
     "pseudo-positives": Case(
         {"form": "infonce", "targets": {"kind": "pseudo_positives", "weight": 0.1}}, kind="siblings"
     ),
@@ -213,7 +236,7 @@ class _LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
 BLOCKS = ["all", "all, entry weights", "hardest", "infonce", "sigmoid", "all, class"]
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, "within modality", "pseudo-positives"])
+@pytest.mark.parametrize("name", [*BLOCKS, "within modality", "balanced plan", "pseudo-positives"])
 def test_in_blocks_no_tensor_grows_with_rows_times_columns(name: str) -> None:
     pairs, dim, case = 240, 4, CASES[name]
 
