@@ -45,6 +45,11 @@ class ContrastiveSettings(TermSettings):
     """`infonce` with several positives: the mean of their losses (SupCon, Khosla et al. 2020), or the loss of
     the sum of their probabilities (MIL-NCE, Miech et al. 2020)."""
     targets: PairTargetSettings = PairTargetSettings()
+    negative_weights: Literal["equal", "swapped_targets"] = "equal"
+    """`infonce`: what a pair that does not match weighs in the normalisers of both its items. `equal`: 1;
+    `swapped_targets`: 1 - <q_i, q_j>, one less the agreement of SwAMP's targets of both, so that items of the
+    same classes are no negatives of each other; 1 until the SwAMP term counts, which the job needs. Was not
+    measured to help here."""
     reduction: Literal["mean", "sum"] = "mean"
     """`sum` is exactly global batch size times `mean` (eq. 1 is written as a sum), for every form. The
     weight of the SwAMP term, lambda, stands beside the reduction that is named here."""
@@ -67,6 +72,16 @@ class ContrastiveSettings(TermSettings):
     def has_logits(self) -> bool:
         """Whether the form compares scaled cosines."""
         return self.weight > 0 and self.form in ("infonce", "sigmoid")
+
+    @property
+    def weighs_negatives(self) -> bool:
+        """Whether SwAMP's targets say what negatives weigh."""
+        return self.weight > 0 and self.negative_weights == "swapped_targets"
+
+    @property
+    def needs_all_columns(self) -> bool:
+        """Whether every rank has to hold the whole batch, whatever memory that takes."""
+        return self.targets.is_soft or self.weighs_negatives
 
     def takes_hardest(self, step: int) -> bool:
         """Whether the hardest negatives count in the step after `step` others, and not all of them."""
@@ -98,6 +113,27 @@ class ContrastiveSettings(TermSettings):
                 "a reading of infonce with several positives. Set form: infonce and positives: entry or class"
             )
         problem = target_problem(self.targets, self.form, self.positives, self.columns)
+        problem = problem or self._problem_of_weights()
         if problem is not None:
             raise ValueError(problem)
         return self
+
+    def _problem_of_weights(self) -> str | None:
+        """What weights of negatives do not go with, and the fix; None where they count."""
+        fitting = {"form": "infonce", "positives": "partner", "targets.kind": "partner"}
+        found = {"form": self.form, "positives": self.positives, "targets.kind": self.targets.kind}
+        if self.negative_weights == "equal":
+            return None
+        for name, value in fitting.items():
+            if found[name] != value:
+                return (
+                    f"negative_weights = {self.negative_weights} with {name} = {found[name]}: they are those "
+                    f"of infonce whose pairs match their partners alone; set {name}: {value}, or "
+                    "negative_weights: equal"
+                )
+        if self.columns == "ring":
+            return (
+                f"negative_weights = {self.negative_weights} with columns = ring: every rank needs the "
+                "targets of the whole batch; set columns: auto, or negative_weights: equal"
+            )
+        return None

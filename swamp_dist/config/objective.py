@@ -218,6 +218,16 @@ class ObjectiveSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _weights_have_targets(self) -> ObjectiveSettings:
+        if self.contrastive.weighs_negatives and self.swamp.weight == 0:
+            raise ValueError(
+                "contrastive.negative_weights = swapped_targets with swamp.weight = 0: without the SwAMP "
+                "term there are no targets to weigh negatives by; set swamp.weight above 0 (0.25 is the "
+                "paper's), or contrastive.negative_weights: equal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _some_term_counts(self) -> ObjectiveSettings:
         terms = {name: value.weight for name, value in self if isinstance(value, TermSettings)}
         if not any(terms.values()):

@@ -60,14 +60,14 @@ def comparison_bytes(
 
     Args:
         tile: columns of a tile.
-        is_weighted: whether pairs of one entry weigh otherwise.
+        is_weighted: whether pairs weigh differently.
     """
     matches = int(contrastive.positives != "partner")  # a byte for each
     if contrastive.form == "hardest":
         return local_pairs * max(
             (FLOAT + matches) * tile, FLOAT * (8 if local_pairs == pairs else 12) * embedding_dim
         )
-    tiles = {"all": 2 + 2 * is_weighted, "infonce": 4, "sigmoid": 3}[contrastive.form]
+    tiles = {"all": 2 + 2 * is_weighted, "infonce": 4 + is_weighted, "sigmoid": 3}[contrastive.form]
     tiles += contrastive.multiple_positives == "mil_nce"
     tiles += (
         4 * contrastive.targets.is_soft
@@ -139,6 +139,11 @@ def target_products(contrastive: ContrastiveSettings, is_whole: bool) -> int:
 def plan_collectives(targets: PairTargetSettings) -> int:
     """All-reduces of the solve of a `balanced_plan` without repeats, as many as its passes over S."""
     return solve_collectives(targets.iterations, cold=False, epsilon=targets.epsilon)
+
+
+def weight_flops(local_pairs: int, pairs: int, prototypes: int) -> int:
+    """Agreement of the targets of my rows and all columns, when scanned and when pulled."""
+    return 4 * local_pairs * pairs * prototypes
 
 
 def assignment_flops(local_pairs: int, prototypes: int, embedding_dim: int) -> int:

@@ -91,10 +91,13 @@ class Objective:
             self.swamp.check_world(world)
         with full_precision(embeddings.a.device.type):
             inputs = self._inputs(embeddings, ids, entries, step, world, pending_a, labels)
+            # SwAMP goes first where its targets weigh the negatives of the contrastive term.
+            first = self._ask_swamp(inputs) if self.settings.contrastive.weighs_negatives else None
+            inputs = inputs if first is None else replace(inputs, targets=first.targets)
             # A line per term; its order is that of the sum and of the log.
             terms = {
                 "contrastive": contrastive.term(self.settings.contrastive, inputs),
-                "swamp": Term() if self.swamp is None else self.swamp(inputs),
+                "swamp": self._ask_swamp(inputs) if first is None else first,
                 "triplet": triplet.term(self.settings.triplet, inputs),
                 "semantic": semantic.term(self.settings.semantic, inputs),
                 "domain": domain.term(self.settings.domain, inputs),
@@ -129,6 +132,9 @@ class Objective:
             self.plan, mine, scores, columns, all_ids, entries, step, world, own, labels,
             self.class_vectors, self._is_ring,
         )  # fmt: skip
+
+    def _ask_swamp(self, inputs: TermInputs) -> Term:
+        return Term() if self.swamp is None else self.swamp(inputs)
 
     def _watched(self, mine: PairEmbeddings, pending_a: Pending | None, step: int) -> PairEmbeddings:
         """My rows for the scores of SwAMP, whose gradient is told apart where other terms pull beside it."""

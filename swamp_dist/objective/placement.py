@@ -94,7 +94,7 @@ def choose_placement(
 def takes_ring(settings: ObjectiveSettings, pairs: int, embedding_dim: int, world_size: int) -> bool:
     """Whether the columns of the contrastive term go around the ranks; the same answer on all of them."""
     contrastive = settings.contrastive
-    if contrastive.targets.is_soft:
+    if contrastive.needs_all_columns:
         return False
     if world_size == 1 or contrastive.columns != "auto":
         return world_size > 1 and contrastive.columns == "ring"

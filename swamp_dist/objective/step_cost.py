@@ -26,6 +26,7 @@ from swamp_dist.objective.costs import (
     solve_collectives,
     solve_flops,
     stays_in_range,
+    weight_flops,
 )
 from swamp_dist.objective.memory import DOUBLE, FLOAT, INT, block_rows, items_bytes, queue_bytes, solve_bytes
 from swamp_dist.objective.placement import (
@@ -81,13 +82,16 @@ def step_cost(
     flops = {"contrastive": 0}
     flops |= {"triplet": 12 * local * embedding_dim} if settings.triplet.weight > 0 else {}
     if settings.contrastive.weight > 0:
-        weighs = weighs_entries(settings, pairs_per_entry)
+        weighs = weighs_entries(settings, pairs_per_entry) or settings.contrastive.weighs_negatives
         columns = local if is_ring else pairs
         tile = min(settings.contrastive.chunk or columns, columns)
         flops["contrastive"] = contrastive_flops(settings.contrastive, local, pairs, embedding_dim, tile)
         memory["comparison"] = comparison_bytes(
             settings.contrastive, pairs, local, embedding_dim, tile, weighs
         )
+        if settings.contrastive.weighs_negatives:
+            flops["weights of negatives"] = weight_flops(local, pairs, swamp.prototypes)
+            memory["targets of columns"] = pairs * swamp.prototypes * FLOAT
         if is_ring:
             memory["ring"] = ring_bytes(local, embedding_dim)
     if placement is not None:
@@ -207,18 +211,16 @@ def step_collectives(
     if weighs_entries(settings, pairs_per_entry):
         found.append(Collective("all_gather", "entries", local * INT))
     lap = [Collective("shift", "columns around the ranks", side)] * (world_size - 1) if is_ring else []
-    if contrastive.weight > 0:
-        found += _comparison_collectives(contrastive, pairs, local, lap)
+    compared = _comparison_collectives(contrastive, pairs, local, lap) if contrastive.weight > 0 else []
     searches = contrastive.weight > 0 and contrastive.form == "hardest"
     if searches:
-        found += _search_collectives(pairs, world_size, side)
-    # The solve, and how its targets use the prototypes.
-    if placement is not None:
-        asks_maxima = not swamp.sinkhorn.warm_start and not stays_in_range(swamp)
-        iterations = expected_iterations(settings)
-        calls = solve_collectives(iterations, asks_maxima, swamp.epsilon) if placement.is_split else 0
-        found += [Collective("all_reduce", "column masses", 2 * swamp.prototypes * FLOAT)] * calls
-        found.append(Collective("all_reduce", "prototype use", swamp.prototypes * INT))
+        compared += _search_collectives(pairs, world_size, side)
+    solved = [] if placement is None else _solve_collectives(swamp, placement, expected_iterations(settings))
+    # The solve comes first where its targets weigh negatives.
+    if contrastive.weighs_negatives:
+        solved.append(Collective("all_gather", "targets of a", local * swamp.prototypes * FLOAT))
+        compared, solved = solved, compared
+    found += compared + solved
     # Backward: the gradients of the columns.
     if subtracts:
         found.append(Collective("reduce_scatter", "gradient of each pair's similarity", pairs * FLOAT))
@@ -233,6 +235,14 @@ def step_collectives(
     if every is not None:
         found.append(Collective("all_reduce", "gradient norms", 2 * DOUBLE, every))
     return found
+
+
+def _solve_collectives(swamp: SwampSettings, placement: Placement, iterations: int) -> list[Collective]:
+    """Of the solve, and of how its targets use the prototypes."""
+    asks_maxima = not swamp.sinkhorn.warm_start and not stays_in_range(swamp)
+    calls = solve_collectives(iterations, asks_maxima, swamp.epsilon) if placement.is_split else 0
+    masses = Collective("all_reduce", "column masses", 2 * swamp.prototypes * FLOAT)
+    return [masses] * calls + [Collective("all_reduce", "prototype use", swamp.prototypes * INT)]
 
 
 def _search_collectives(pairs: int, world_size: int, side: int) -> list[Collective]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from swamp_dist.distributed import World
-from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, SoftTargets
 from swamp_dist.row_exchange import Pending
 
 
@@ -81,6 +81,8 @@ class TermInputs:
     """(classes, E) vectors of the classes' names; None where no term asks."""
     is_ring: bool = False
     """Whether the contrastive term takes its columns around the ranks."""
+    targets: SoftTargets | None = None
+    """Swapped targets of my pairs, where they weigh negatives and SwAMP counts in this step."""
 
     @property
     def first_row(self) -> int:
@@ -124,6 +126,8 @@ class Term:
     ranks."""
     figures: Mapping[str, Tensor] = field(default_factory=dict)
     """0-d tensors without gradient by metric tag."""
+    targets: SoftTargets | None = None
+    """Of my pairs, of the SwAMP term where it counts."""
 
 
 def weighted_total(terms: Mapping[str, Term], mine: PairEmbeddings) -> Tensor:

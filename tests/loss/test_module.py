@@ -44,6 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
         "contrastive": {"form": "infonce", "targets": {"kind": "within_modality"}},
         "swamp": SWAMP,
     },
+    "weighed negatives": {
+        "contrastive": {"form": "infonce", "negative_weights": "swapped_targets"},
+        "swamp": SWAMP,
+    },
     "balanced plan": {
         "contrastive": {"form": "infonce", "targets": {"kind": "balanced_plan"}, "chunk": 3} | LEARNED,
         "swamp": OFF,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swamp_dist.config import ContrastiveSettings
+from swamp_dist.config import ContrastiveSettings, ObjectiveSettings
 from swamp_dist.errors import UserError
 from swamp_dist.objective.checks import check_positives
 from swamp_dist.records import BatchPlan
@@ -41,11 +41,39 @@ from swamp_dist.records import BatchPlan
             {"form": "infonce", "targets": {"kind": "within_modality"}, "columns": "ring"},
             "set columns: auto, or targets.kind: partner",
         ),
+        (
+            {"negative_weights": "swapped_targets"},
+            "with form = all: .* set form: infonce, or negative_weights: equal",
+        ),
+        (
+            {"form": "infonce", "negative_weights": "swapped_targets", "positives": "class"},
+            "with positives = class: .* set positives: partner",
+        ),
+        (
+            {
+                "form": "infonce",
+                "negative_weights": "swapped_targets",
+                "targets": {"kind": "balanced_plan"},
+            },
+            "with targets.kind = balanced_plan: .* set targets.kind: partner",
+        ),
+        (
+            {"form": "infonce", "negative_weights": "swapped_targets", "columns": "ring"},
+            "every rank needs the targets of the whole batch; set columns: auto",
+        ),
     ],
 )
 def test_settings_that_cannot_count(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ContrastiveSettings.model_validate(asked)
+
+
+def test_weights_of_negatives_need_targets() -> None:
+    tree = {"contrastive": {"form": "infonce", "negative_weights": "swapped_targets"}, "swamp": {"weight": 0}}
+    with pytest.raises(ValueError, match="swamp.weight = 0: without the SwAMP term there are no targets"):
+        ObjectiveSettings.model_validate(tree)
+    tree["swamp"] = {"weight": 0.1}
+    assert ObjectiveSettings.model_validate(tree).contrastive.weighs_negatives
 
 
 def test_a_hinge_has_no_temperature_to_refuse() -> None:

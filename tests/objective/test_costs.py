@@ -19,10 +19,12 @@ from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, alone
 from swamp_dist.objective import costs, memory
 from swamp_dist.objective.contrastive import compare, hardest
+from swamp_dist.objective.contrastive.infonce import InfoNce
+from swamp_dist.objective.contrastive.negative_weights import negative_weights
 from swamp_dist.objective.objective import build_objective
 from swamp_dist.objective.solve.sinkhorn import StreamedScores, solve
 from swamp_dist.objective.step_cost import step_cost
-from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
+from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, SoftTargets
 from tests.ranks import run_on_ranks
 from tests.traffic import Traffic, claim_world
 
@@ -49,6 +51,12 @@ CASES: dict[str, dict[str, Any]] = {
     "sigmoid, several positives": {"swamp": 0, "form": "sigmoid", "positives": "entry"},
     "mil_nce": {"swamp": 0, "form": "infonce", "positives": "entry", "multiple": "mil_nce"},
     "within modality": {"layout": "sharded", "form": "infonce", "targets": "within_modality"},
+    "weighed negatives": {"layout": "sharded", "form": "infonce", "negative_weights": "swapped_targets"},
+    "weighed negatives, replicated": {
+        "layout": "replicated",
+        "form": "infonce",
+        "negative_weights": "swapped_targets",
+    },
     "balanced plan": {"layout": "sharded", "form": "infonce", "targets": "balanced_plan"},
     "pseudo-positives": {"swamp": 0, "form": "infonce", "targets": "pseudo_positives"},
     "all on a ring": {"columns": "ring"},
@@ -76,6 +84,7 @@ def _settings(
     multiple: str = "supcon",
     columns: str = "auto",
     targets: str = "partner",
+    negative_weights: str = "equal",
 ) -> ObjectiveSettings:
     tree = {
         "contrastive": {
@@ -87,6 +96,7 @@ def _settings(
             "multiple_positives": multiple,
             "columns": columns,
             "targets": {"kind": targets},
+            "negative_weights": negative_weights,
         },
         "swamp": {
             "weight": swamp,
@@ -243,6 +253,7 @@ def test_bytes_on_a_ring() -> None:
         ("sharded, streamed", False, 5.0),
         ("sharded, streamed", True, 5.0),
         ("sharded, streamed", False, 10.0),
+        ("weighed negatives", False, 5.0),
     ],
 )
 def test_matrix_products_are_counted_exactly(name: str, warm: bool, eta: float) -> None:
@@ -254,6 +265,8 @@ def test_matrix_products_are_counted_exactly(name: str, warm: bool, eta: float) 
     products, _ = costs.solve_flops(20, PROTOTYPES, DIM, 3, asks_maxima, is_streamed="streamed" in name)
     batch = costs.contrastive_flops(settings.contrastive, BATCH, BATCH, DIM, BATCH)
     batch += costs.assignment_flops(BATCH, PROTOTYPES, DIM)
+    if settings.contrastive.weighs_negatives:
+        batch += costs.weight_flops(BATCH, BATCH, PROTOTYPES)
     assert counter.get_total_flops() == products + batch
 
 
@@ -338,6 +351,24 @@ def test_a_comparison_holds_the_bytes_of_the_formula(
         step()
     expected = step_cost(settings, pairs, EACH, DIM, 1).memory["comparison"]
     rows = 4 * pairs * DIM  # the batch, its gradient, and vectors of rows and columns
+    assert expected - rows <= counted.peak <= 1.1 * expected + 16 * rows
+
+
+@pytest.mark.parametrize("chunk", [None, 50])
+def test_weights_of_negatives_hold_the_bytes_of_the_formula(
+    chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_CACHED_SCORES", 2**40)
+    pairs, settings = 600, _settings(**CASES["weighed negatives"]).contrastive
+    a, b = functional.normalize(torch.randn(2, pairs, DIM), dim=2)
+    q = torch.randn(pairs, PROTOTYPES).softmax(dim=1)
+    weights, _ = negative_weights(SoftTargets(q, q, q.new_zeros(()), 1, 0), alone())
+    how = compare.Comparison(InfoNce(torch.tensor(10.0)), alone(), 0, chunk, weights)
+    leaves = compare.Leaves(b.requires_grad_(), a.requires_grad_(), b.new_empty(0), *torch.zeros(2))
+    with _LiveBytes(a, b, q) as counted:
+        compare.compare(leaves, how).loss.backward()  # type: ignore[no-untyped-call]
+    expected = costs.comparison_bytes(settings, pairs, pairs, DIM, chunk or pairs, True)
+    rows = 4 * pairs * DIM
     assert expected - rows <= counted.peak <= 1.1 * expected + 16 * rows
 
 

@@ -52,7 +52,7 @@ LINES = {
         "    spread: TermSettings = TermSettings()",
     ),
     "objective/objective.py": (
-        '                "swamp": Term() if self.swamp is None else self.swamp(inputs),',
+        '                "swamp": self._ask_swamp(inputs) if first is None else first,',
         '                "spread": spread.term(self.settings.spread, inputs),',
     ),
     "objective/step_cost.py": (

@@ -10,7 +10,7 @@ Shape letters: b pairs on this rank, B pairs in the global batch, D embedding si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,13 +21,12 @@ from swamp_dist.distributed import Gathering, World, start_max_over_ranks
 from swamp_dist.objective.contrastive.columns import Block, Columns, Gathered, Ring, pieces
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
+from swamp_dist.objective.contrastive.negative_weights import PairWeights
 from swamp_dist.objective.contrastive.pair_targets import PairTargets
 from swamp_dist.objective.contrastive.positives import Positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
 from swamp_dist.objective.contrastive.tiles import Tile, new_side, new_sums, note_negatives
 
-PairWeights = Callable[[slice, slice], Tensor]
-"""Weights (n, C) of some of my rows and some columns."""
 _CACHED_SCORES = 2**16
 """Scores that a CPU core keeps in its cache: judged as many rows at a time, a tile is read once."""
 

@@ -22,7 +22,8 @@ class InfoNce:
     sum outside of the logarithm); `mil_nce` is -log of the sum over P(i) of softmax (Miech et al. 2020,
     eq. 1), which leaves it to the model which positive is one. That paper joins the negatives of both
     directions in one normaliser; here each direction has its own, as for one positive. Soft targets are those
-    of `pair_targets`.
+    of `pair_targets`. With weights w_ij of pairs (`negative_weights`) softmax_j(z_ij) is w_ij e^(z_ij)
+    over its sum, and partners weigh 1.
     """
 
     scale: Tensor
@@ -37,7 +38,7 @@ class InfoNce:
 
     def scan(self, tile: Tile) -> None:
         """Add the tile to the normalisers of its rows and columns, and its positives."""
-        logits = tile.scores * self.scale
+        logits = self._logits(tile)
         for side, dim in ((tile.rows, 1), (tile.columns, 0)):
             torch.logaddexp(side.log_sum, logits.logsumexp(dim=dim), out=side.log_sum)
         if tile.targets is not None:
@@ -78,7 +79,7 @@ class InfoNce:
 
     def pull(self, tile: Tile, sums: Sums) -> None:
         """As `Form.pull`."""
-        logits = tile.scores * self.scale
+        logits = self._logits(tile)
         pulls = self._probabilities(logits, tile.rows.log_sum, tile.columns.log_sum)
         if tile.targets is not None:
             pulls -= tile.targets[0]
@@ -95,6 +96,11 @@ class InfoNce:
             pulls -= of_positives.masked_fill_(~tile.matches, 0)
         sums.on_scale += torch.dot(pulls.flatten(), tile.scores.flatten())
         torch.mul(pulls, self.scale, out=tile.scores)
+
+    def _logits(self, tile: Tile) -> Tensor:
+        """z_ij + log w_ij (n, C)."""
+        logits = tile.scores * self.scale
+        return logits if tile.weights is None else logits.add_(tile.weights.log())
 
     def _probabilities(self, logits: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
         """Softmax over columns plus softmax over rows, (n, C)."""

@@ -21,11 +21,12 @@ from swamp_dist.config import ContrastiveSettings
 from swamp_dist.distributed import gather
 from swamp_dist.objective.contrastive.batch_rows import BatchRows
 from swamp_dist.objective.contrastive.columns import Block, Gathered, Ring, pieces
-from swamp_dist.objective.contrastive.compare import Compared, Comparison, Leaves, PairWeights, compare
+from swamp_dist.objective.contrastive.compare import Compared, Comparison, Leaves, compare
 from swamp_dist.objective.contrastive.entry_weights import entry_weights
 from swamp_dist.objective.contrastive.hardest import hardest_negative
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
+from swamp_dist.objective.contrastive.negative_weights import PairWeights, negative_weights
 from swamp_dist.objective.contrastive.pair_targets import PairTargets, find_pair_targets
 from swamp_dist.objective.contrastive.positives import Positives, find_positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
@@ -41,6 +42,7 @@ TAGS: Mapping[str, str] = {
     "contrastive/positives": "Positives of a pair in the batch, itself among them: mean over pairs.",
     "contrastive/log_positives": "Mean of the logarithm of their number, for `mil_nce`.",
     "contrastive/target_entropy": "Mean entropy of soft targets in nats; 0 where the partner has all of it.",
+    "contrastive/negative_weight": "Mean weight of pairs that do not match, where SwAMP's targets say it.",
     "contrastive/plan_error": "Mean relative error of what items get in the `balanced_plan` of the batch.",
     "contrastive/pseudo_positives": "Share of the other items that score at least as high as the partner.",
 }
@@ -54,10 +56,11 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
     # 1. Compare my rows with all columns, both directions. The start against collapse takes all negatives.
     positives = _positives(settings, inputs)
     targets = _targets(settings, inputs)
+    weights, weight_figures = _weights(settings, inputs)
     if settings.takes_hardest(inputs.step):
         found = _with_the_hardest(settings, inputs, positives)
     else:
-        found = _with_all(settings, inputs, positives, targets)
+        found = _with_all(settings, inputs, weights, positives, targets)
     # 2. A sum is named; never a local one.
     loss = inputs.plan.pairs * found.loss if settings.reduction == "sum" else found.loss
     figures = {
@@ -65,7 +68,9 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
         "similarity/negative": found.negative,
         "similarity/hardest_negative": found.hardest,
     }
-    figures |= _logit_figures(settings, inputs) | _positive_figures(settings, positives, loss)
+    figures |= (
+        _logit_figures(settings, inputs) | _positive_figures(settings, positives, loss) | weight_figures
+    )
     if found.target_entropy is not None:
         figures["contrastive/target_entropy"] = found.target_entropy
     if targets is not None:
@@ -95,6 +100,7 @@ def _positive_figures(
 def _with_all(
     settings: ContrastiveSettings,
     inputs: TermInputs,
+    weights: PairWeights | None,
     positives: Positives | None,
     targets: PairTargets | None,
 ) -> Compared:
@@ -105,7 +111,7 @@ def _with_all(
         inputs.world,
         inputs.first_row,
         settings.chunk,
-        _weights(settings, inputs),
+        weights,
         positives,
         inputs.is_ring,
         targets,
@@ -155,15 +161,23 @@ def _targets(settings: ContrastiveSettings, inputs: TermInputs) -> PairTargets |
     return find_pair_targets(settings.targets, batch, settings.chunk)
 
 
-def _weights(settings: ContrastiveSettings, inputs: TermInputs) -> PairWeights | None:
-    """In-entry weights of some rows and columns; None where all pairs weigh the same."""
+def _weights(
+    settings: ContrastiveSettings, inputs: TermInputs
+) -> tuple[PairWeights | None, dict[str, Tensor]]:
+    """Weights of some rows and columns, by SwAMP's targets or by entries, and their figures; None where all
+    pairs weigh the same."""
+    if inputs.targets is not None:
+        weights, mean = negative_weights(inputs.targets, inputs.world)
+        return weights, {"contrastive/negative_weight": mean}
     share, plan, entries = settings.in_entry_share, inputs.plan, inputs.entries
     if settings.form != "all" or plan.pairs_per_entry == 1 or share is None:
-        return None
+        return None, {}
     all_entries = gather(entries, inputs.world)
-    return lambda rows, columns: entry_weights(
-        entries[rows], all_entries[columns], plan.entries, share, inputs.mine.a.dtype
-    )
+
+    def by_entries(rows: slice, columns: slice) -> Tensor:
+        return entry_weights(entries[rows], all_entries[columns], plan.entries, share, inputs.mine.a.dtype)
+
+    return by_entries, {}
 
 
 def _with_the_hardest(

@@ -109,7 +109,7 @@ class SwampTerm:
         if (floor := loss_floor(swamp)) is not None:
             figures["swamp/loss_floor"] = loss.new_full((), floor)
         figures |= target_figures(targets, choices) | {"swamp/used_prototypes": used, "swamp/weight": weight}
-        return Term(weight, loss, figures)
+        return Term(weight, loss, figures, targets)
 
     def check_world(self, world: World) -> None:
         """Raise ValueError where a sharded queue was built for another rank or number of ranks."""
