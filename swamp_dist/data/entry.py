@@ -112,17 +112,27 @@ def decode_entry(
 
 def _suffix(members: Mapping[str, Payload], name: str, spec: FieldSpec) -> str:
     """The member that holds a field; images have one of several. Of none that is there, the first."""
-    possible = [f"{name}.{ending}" for ending in raw_suffixes(spec)]
+    possible = _possible_suffixes(name, spec)
     return next((suffix for suffix in possible if suffix in members), possible[0])
+
+
+@lru_cache(maxsize=1024)
+def _possible_suffixes(name: str, spec: FieldSpec) -> tuple[str, ...]:
+    return tuple(f"{name}.{ending}" for ending in raw_suffixes(spec))
 
 
 def _read_header(members: Mapping[str, Payload], key: str, label: int | None, file: Path) -> dict[str, Any]:
     try:
-        header = json.loads(bytes(members.get(ENTRY, b"")))
+        header = json.loads(str(members.get(ENTRY, b""), "utf-8"))
     except (ValueError, RecursionError):
         header = None
-    kinds = {"key": str, "label": int, "text": dict}
-    if not isinstance(header, dict) or not all(isinstance(header.get(k), v) for k, v in kinds.items()):
+    # Written out: this runs for every entry that is read.
+    if not (
+        isinstance(header, dict)
+        and isinstance(header.get("key"), str)
+        and isinstance(header.get("label"), int)
+        and isinstance(header.get("text"), dict)
+    ):
         raise shard_error(file, key, f"{ENTRY} is missing or cannot be read")
     if header["key"] != key or (label is not None and header["label"] != label):
         found = (header["key"], header["label"])

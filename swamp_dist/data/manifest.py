@@ -76,7 +76,11 @@ class SplitIndex:
 
     def shard_path(self, shard: int) -> Path:
         """File of shard number `shard`."""
-        return self.folder / self.record.shards[shard].file
+        return self._shard_paths[shard]
+
+    @cached_property
+    def _shard_paths(self) -> tuple[Path, ...]:
+        return tuple(self.folder / shard.file for shard in self.record.shards)
 
     @property
     def shard_entries(self) -> tuple[int, ...]:

