@@ -78,9 +78,11 @@ def _step(run: RunFacts) -> str:
 
 
 def provenance_part(runs: Sequence[RunFacts]) -> Section:
-    """Facts that all runs share once, the others run by run."""
+    """Facts that all runs share once, the others run by run; of the runs that have written them."""
+    count = len(runs)
+    runs = [run for run in runs if run.provenance]
     names = dict.fromkeys(name for run in runs for name in run.provenance)
-    if not names:
+    if not runs:
         return Section("provenance", "Provenance", notes(["No run has ended, so none has written it."]))
     values = {name: [run.provenance.get(name, MISSING) for run in runs] for name in names}
     same = [name for name in names if len(set(values[name])) == 1]
@@ -88,5 +90,8 @@ def provenance_part(runs: Sequence[RunFacts]) -> Section:
     body = words("The same in all runs" if len(runs) > 1 else "", ("fact", "value"), (
         (name, values[name][0]) for name in same
     ))  # fmt: skip
+    told = notes([f"{len(runs)} of {count} runs have written it."] if len(runs) < count else [])
     rows = [(run.key, *(values[name][i] for name in other)) for i, run in enumerate(runs)] if other else []
-    return Section("provenance", "Provenance", words("Different between runs", ("run", *other), rows) + body)
+    return Section(
+        "provenance", "Provenance", words("Different between runs", ("run", *other), rows) + body + told
+    )

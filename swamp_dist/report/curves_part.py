@@ -83,7 +83,8 @@ def _of_several(runs: Sequence[RunFacts], compared: RunComparison | None, most: 
         ]
         if lines:
             charts.append(Chart(name, "step", lines))
-    return f"{_legend(labels)}{_drawn(charts)}" if charts else ""
+    shown = sorted({line.style for chart in charts for line in chart.lines})
+    return f"{_legend({i: labels[i] for i in shown})}{_drawn(charts)}" if charts else ""
 
 
 def _sides(runs: Sequence[RunFacts], compared: RunComparison | None) -> tuple[dict[Path, int], list[str]]:
@@ -94,11 +95,11 @@ def _sides(runs: Sequence[RunFacts], compared: RunComparison | None) -> tuple[di
     return numbers, [side.label for side in compared.sides]
 
 
-def _legend(labels: Sequence[str]) -> str:
+def _legend(labels: Mapping[int, str]) -> str:
     named = "".join(
         f'<li><button type="button" class="toggle" data-line="{i}" aria-pressed="true">{key_svg(i)} '
         f"{html_text(label)}</button></li>"
-        for i, label in enumerate(labels)
+        for i, label in labels.items()
     )
     told = ["A colour stands for runs of equal settings; a name hides and shows its lines."]
     if len(labels) > COLOURS * DASHES:

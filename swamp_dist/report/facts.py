@@ -110,7 +110,7 @@ def _provenance(folder: RunDir, result: StageResult | None) -> dict[str, str]:
         facts |= {**result.provenance, "weights_sha256": result.weights_sha256}
         if result.selected_step is not None:
             facts["selected_step"] = result.selected_step
-    return {name: text for name, text in _flat(facts, "") if name not in _ELSEWHERE}
+    return {name: text for name, text in _flat(facts, "") if name and name not in _ELSEWHERE}
 
 
 def _flat(value: object, name: str) -> list[tuple[str, str]]:

@@ -81,6 +81,14 @@ def test_runs_are_compared_by_the_code_of_swamp_compare(tmp_path: Path) -> None:
     assert "seed-2/weight-0.5" in page.html
 
 
+def test_only_groups_with_lines_are_in_the_legend(tmp_path: Path) -> None:
+    finished(tmp_path / "trained", objective__swamp__prototypes=20)
+    finished(tmp_path / "evaluated").metrics_jsonl.unlink()
+    finished(tmp_path / "also", objective__swamp__prototypes=30)
+    buttons = Parsed(made(tmp_path).html).named("button")
+    assert [button["data-line"] for button in buttons] == ["0", "2"]
+
+
 def test_texts_of_files_do_no_harm(tmp_path: Path) -> None:
     evil = "x onerror=alert(1) ' \u202e"
     run = finished(
@@ -133,6 +141,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(tmp_path: P
     assert page.left_out[0][0] == "run torn"
     assert "cannot be read" in page.left_out[0][1]
     assert "1 of 3" in page.html
+    assert "1 of 2 runs have written it." in page.html
     (tmp_path / "good/result.json").unlink()
     assert "No run has been evaluated yet" in made(tmp_path).html
     only = finished(tmp_path / "torn-alone/x").path
