@@ -35,10 +35,12 @@ def results_part(
     evaluated = [run for run in runs if run.result is not None and run.result.evaluations]
     if not evaluated:
         return Section("results", "Results", notes(["No run has been evaluated yet."]))
-    body = "".join(_drawn(each) for each in _tables(subject, evaluated, metrics))
+    body, each_run = "", list(_tables(subject, evaluated, metrics))
     if compared is not None and compared.table is not None and not _has_own_tables(subject):
-        body += _drawn(replace(compared.table, title="Runs of equal settings, over their seeds"))
+        body = _drawn(replace(compared.table, title="Runs of equal settings, over their seeds"))
         body += notes(compared.notes)
+        each_run = [replace(table, title=table.title or "Every run") for table in each_run]
+    body += "".join(_drawn(each) for each in each_run)
     if subject.sweep is not None:
         body += _figures(curves(subject.sweep, subject.folder))
     return Section("results", "Results", body)
