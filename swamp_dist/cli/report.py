@@ -47,6 +47,14 @@ def report(
         str | None,
         typer.Option(help="Split of examples and prototypes. Default: that of the first evaluation."),
     ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Another run: show what ten drawn queries find in the best run and in this one; reads data "
+            "and weights.",
+        ),
+    ] = None,
 ) -> None:
     """Write one HTML page about a run, a pipeline or a sweep. It needs no network and no other file.
 
@@ -60,7 +68,8 @@ def report(
     subject = open_subject(source, run_dir)
     folder = [] if run_dir is None else ["--run-dir", str(run_dir)]
     command = shlex.join(["swamp", "report", str(source), *folder])
-    made = build_report(subject, Asked(command, tuple(metrics or ()), examples, prototypes, split))
+    asked = Asked(command, tuple(metrics or ()), examples, prototypes, split, beside)
+    made = build_report(subject, asked)
     file = out or subject.folder / PAGE
     write_atomically(file, made.html)
     for what, how in made.left_out:

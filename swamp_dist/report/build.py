@@ -23,6 +23,7 @@ from swamp_dist.report.sheets_part import Sheet, found_sheets, sheets_part
 from swamp_dist.report.subject import Subject
 
 if TYPE_CHECKING:  # brings torch, which a report without examples does without
+    from swamp_dist.report.beside import Beside
     from swamp_dist.report.examples import Examples
 
 
@@ -39,6 +40,8 @@ class Asked:
     """Read data and weights, and draw the sheet of prototypes."""
     split: str | None = None
     """Of examples and prototypes; None: that of the run's first evaluation."""
+    beside: str | None = None
+    """Another run: what the same queries find in it; reads data and weights."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class _Found:
     compared: RunComparison | None
     sheets: tuple[Sheet, ...]
     examples: Examples | None
+    beside: Beside | None = None
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -79,7 +83,8 @@ def build_report(subject: Subject, asked: Asked, most_bytes: int = MOST_BYTES) -
     """The page, with as much detail as `most_bytes` has room for.
 
     Raises:
-        UserError: no run can be read, a metric that none has, or too many runs for a page.
+        UserError: no run can be read, a metric that none has, a run beside it that does not fit, or too many
+            runs for a page.
     """
     found = _read(subject, asked)
     for detail in _DETAILS:
@@ -115,8 +120,13 @@ def _read(subject: Subject, asked: Asked) -> _Found:
         looked = look_up(best_run(runs, asked.metrics), asked.split, asked.examples, asked.prototypes)
         examples, left_out = looked.examples, left_out + looked.left_out
         sheets = [*([] if looked.sheet is None else [looked.sheet]), *sheets]
+    beside = None
+    if asked.beside is not None:
+        from swamp_dist.report.looked_up import look_beside
+
+        beside = look_beside(best_run(runs, asked.metrics), asked.beside, asked.split)
     left_out += _not_asked(asked, bool(sheets))
-    return _Found(subject, asked, tuple(runs), compared, tuple(sheets), examples, left_out)
+    return _Found(subject, asked, tuple(runs), compared, tuple(sheets), examples, beside, left_out)
 
 
 def best_run(runs: Sequence[RunFacts], metrics: Sequence[str]) -> RunFacts:
@@ -183,6 +193,10 @@ def _sections(found: _Found, detail: _Detail, pictures: PagePictures) -> Iterato
         from swamp_dist.report.examples_part import examples_part
 
         yield examples_part(found.examples, pictures)
+    if found.beside is not None:
+        from swamp_dist.report.examples_part import beside_part
+
+        yield beside_part(found.beside, pictures)
     sheets = sheets_part(found.sheets if detail.sheets else ())
     if sheets is not None:
         yield sheets

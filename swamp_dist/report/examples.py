@@ -85,8 +85,8 @@ def find_examples(run: str, model: TrainedModel, settings: EvaluateSettings, cou
         UserError: no such split, a set that the model does not fit, or more pairs than are held at once.
     """
     manifest = model.open_shards()
-    scored = _score(model, manifest, settings)
-    sides = _sides(manifest, settings, model.fields, scored)
+    scored = score_items(model, manifest, settings)
+    sides = sides_of(manifest, settings, model.fields, scored)
     relevance = "pair" if "pair" in settings.relevance and settings.gallery is None else "class"
     groups = [side.entry if relevance == "pair" else side.label for side in (scored.a, scored.b)]
     ways = []
@@ -95,7 +95,7 @@ def find_examples(run: str, model: TrainedModel, settings: EvaluateSettings, cou
         side = sides[query]
         names = [side.key(item) for item in range(len(side.entry))]
         ways.append((query, gallery, choose(scores, groups[query], groups[gallery], count, names)))
-    shown = _shown(model, manifest, settings, sides, ways)
+    shown = with_thumbnails(model, manifest, settings, sides, ways)
     told = settings.split if settings.gallery is None else f"{settings.split} with gallery {settings.gallery}"
     found = tuple(
         Direction(shown[query], shown[gallery], relevance, chosen) for query, gallery, chosen in ways
@@ -103,16 +103,16 @@ def find_examples(run: str, model: TrainedModel, settings: EvaluateSettings, cou
     return Examples(run, told, found)
 
 
-_Ways = Sequence[tuple[int, int, Chosen]]
+Ways = Sequence[tuple[int, int, Chosen]]
 """Place of the queries, place of the gallery, and what is shown of that direction."""
 
 
-def _shown(
+def with_thumbnails(
     model: TrainedModel,
     manifest: Manifest,
     settings: EvaluateSettings,
     sides: Sequence[ShownSide],
-    ways: _Ways,
+    ways: Ways,
 ) -> list[ShownSide]:
     """Both sides with the thumbnails of the items that any direction shows."""
     wanted: tuple[set[int], set[int]] = (set(), set())
@@ -134,7 +134,12 @@ def all_ranked(chosen: Chosen) -> Iterator[tuple[str, Sequence[Ranked]]]:
     yield "random", chosen.drawn
 
 
-def _score(model: TrainedModel, manifest: Manifest, settings: EvaluateSettings) -> Scored:
+def score_items(model: TrainedModel, manifest: Manifest, settings: EvaluateSettings) -> Scored:
+    """The scores of all pairs of an evaluation, as it computes them.
+
+    Raises:
+        UserError: more pairs than are held at once, or no such split.
+    """
     counts = [len(manifest.split(name)) for name in (settings.split, settings.gallery or settings.split)]
     if counts[0] * counts[1] > MOST_PAIRS:
         raise UserError(
@@ -149,9 +154,10 @@ def _score(model: TrainedModel, manifest: Manifest, settings: EvaluateSettings) 
         )  # fmt: skip
 
 
-def _sides(
+def sides_of(
     manifest: Manifest, settings: EvaluateSettings, fields: tuple[str, str], scored: Scored
 ) -> list[ShownSide]:
+    """Both modalities of an evaluation, without thumbnails."""
     splits = settings.split, settings.gallery or settings.split
     read = {name: read_texts(manifest, name, fields) for name in dict.fromkeys(splits)}
     made = []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from swamp_dist.pages.pictures import PagePictures
 from swamp_dist.printable import html_text
+from swamp_dist.report.beside import Beside, TwoAnswers
 from swamp_dist.report.examples import Direction, Examples, ShownSide, all_ranked
 from swamp_dist.report.parts import Section, notes
 from swamp_dist.report.ranked import Hit, Ranked
@@ -22,6 +23,31 @@ def examples_part(found: Examples, pictures: PagePictures) -> Section:
     ]
     body = "".join(_direction(each, pictures) for each in found.directions)
     return Section("examples", "Examples", notes(told) + body)
+
+
+def beside_part(found: Beside, pictures: PagePictures) -> Section:
+    """Both directions of two runs, query by query."""
+    first, second = found.runs
+    told = [
+        f"Split {found.split}. The same queries, drawn by their keys: above what {first} finds, below what "
+        f"{second} finds. A green mark says that an item is right."
+    ]
+    body = "".join(_two_answers(found, each, pictures) for each in found.directions)
+    return Section("beside", "Two runs", notes(told) + body)
+
+
+def _two_answers(found: Beside, way: TwoAnswers, pictures: PagePictures) -> str:
+    heading = f"{way.queries.name} to {way.gallery.name}, {way.relevance} relevance"
+    cards = []
+    for first, second in zip(way.first, way.second, strict=True):
+        query = "".join(_item(way.queries, first.query, pictures))
+        answers = []
+        for run, each in zip(found.runs, (first, second), strict=True):
+            hits = "".join(_hit(way.gallery, hit, pictures) for hit in each.top)
+            place = f"{run}: first right item at {each.rank:,} of {len(way.gallery.entry):,}"
+            answers.append(f'<p class="facts"><span>{html_text(place)}</span></p>\n<ol>{hits}</ol>\n')
+        cards.append(f'<article><div class="query">{query}</div>\n{"".join(answers)}</article>\n')
+    return f'<h3>{html_text(heading)}</h3>\n<div class="examples">\n{"".join(cards)}</div>\n'
 
 
 def _direction(found: Direction, pictures: PagePictures) -> str:

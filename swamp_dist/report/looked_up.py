@@ -9,6 +9,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.inference import load_model
 from swamp_dist.prototypes.sheet import draw_sheet
 from swamp_dist.prototypes.study import study
+from swamp_dist.report.beside import Beside, find_beside
 from swamp_dist.report.examples import Examples, find_examples
 from swamp_dist.report.facts import RunFacts
 from swamp_dist.report.sheets_part import Sheet
@@ -49,6 +50,19 @@ def look_up(run: RunFacts, split: str | None, examples: bool, prototypes: bool) 
         except UserError as error:
             found.left_out.append((_SHEET, _told(error)))
     return found
+
+
+def look_beside(run: RunFacts, other: str, split: str | None) -> Beside:
+    """Drawn queries of a run and of another one.
+
+    Args:
+        other: run folder, RUN@STEP, or weights inside a run.
+
+    Raises:
+        UserError: as `load_model` and `find_beside`.
+    """
+    models = load_model(run.folder.path), load_model(other)
+    return find_beside((run.key, other), models, _evaluation(run, split))
 
 
 def _told(error: UserError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from swamp_dist.config import EvaluateSettings
 from swamp_dist.errors import UserError
-from swamp_dist.inference import load_model
+from swamp_dist.inference import TrainedModel, load_model
 from swamp_dist.report import examples
+from swamp_dist.report.beside import QUERIES, find_beside
 from swamp_dist.report.build import Asked, build_report
 from swamp_dist.report.examples import find_examples
 from swamp_dist.report.subject import open_subject
@@ -67,3 +69,36 @@ def test_more_pairs_than_fit_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(examples, "MOST_PAIRS", 399)
     with pytest.raises(UserError, match="20 x 20 pairs of entries are more than the 399"):
         find_examples("run", load_model(run, device="cpu"), EvaluateSettings(split="test"), 2)
+
+
+def test_the_same_queries_stand_beside_each_other_in_two_runs(tmp_path: Path) -> None:
+    manifest = picture_set(tmp_path / "set", 18)
+    one = run_over(manifest, tmp_path / "one", PICTURES, ("image", "text"), 3)
+    narrow = {**PICTURES, "a": {"kind": "cnn", "depth": 2, "width": 4}}
+    two = run_over(manifest, tmp_path / "two", narrow, ("image", "text"), None)
+    models = load_model(one, device="cpu"), load_model(two, device="cpu")
+    found = find_beside(("one", "two"), models, EvaluateSettings(split="test"))
+    for way, model_ranks in zip(found.directions, _ranks_of(models), strict=True):
+        assert [each.query for each in way.first] == [each.query for each in way.second]
+        assert len(way.first) == QUERIES
+        assert [each.rank for each in way.first] != [each.rank for each in way.second]
+        for ranked, ranks in zip((way.first, way.second), model_ranks, strict=True):
+            assert [each.rank for each in ranked] == [ranks[each.query] for each in ranked]
+    page = build_report(open_subject(one, None), Asked("swamp report RUN", beside=str(two))).html
+    assert len(Parsed(page).named("article")) == 2 * QUERIES
+    assert page.count("<ol>") == 4 * QUERIES
+
+
+def _ranks_of(models: tuple[TrainedModel, TrainedModel]) -> Iterator[list[dict[int, int]]]:
+    """Of both directions the ranks of all queries in both runs, as the examples of one run tell them."""
+    settings = EvaluateSettings(split="test")
+    whole = [find_examples("run", model, settings, 1000) for model in models]
+    for ways in zip(*(each.directions for each in whole), strict=True):
+        yield [{each.query: each.rank for each in way.chosen.drawn} for way in ways]
+
+
+def test_a_run_over_other_fields_cannot_stand_beside(tmp_path: Path) -> None:
+    one = run_over(picture_set(tmp_path / "set", 18), tmp_path / "one", PICTURES, ("image", "text"), 3)
+    two = run_over(feature_set(tmp_path / "other", True), tmp_path / "two", FEATURES, ("a", "b"), 3)
+    with pytest.raises(UserError, match=r"has the fields a and b, run .* has image and text"):
+        build_report(open_subject(one, None), Asked("swamp report RUN", beside=str(two)))
