@@ -15,6 +15,8 @@ _WIDTH, _HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 10, 40
 COLOURS, DASHES = 8, 3
 """Distinct colours, and kinds of lines of each."""
+_HALF_LETTER = 4.2
+"""Half the width of a letter where letters are largest, on a phone."""
 _FEW = 12
 """Points up to which a line has dots too."""
 
@@ -144,7 +146,7 @@ def _that_fit(frame: _Frame) -> list[tuple[float, str]]:
     free = float("-inf")
     for value, text in frame.x.ticks:
         x, _ = frame.at(value, frame.y.low)
-        half = 3.6 * len(text)
+        half = _HALF_LETTER * len(text)
         if x - half >= free:
             shown.append((value, text))
             free = x + half + 6
