@@ -60,6 +60,7 @@ WALLS = {
     "deepspeed": {"train/deepspeed_library.py"},
     "webdataset": {"data/"},
     "xxhash": {"data/", "encoders/hashed_words.py"},
+    "numba": {"objective/solve/masses_numba.py"},
     "triton": {"objective/solve/masses_triton.py"},
     "submitit": {"backends/slurm/"},
     "ray": {"backends/ray/"},

@@ -1,4 +1,4 @@
-"""What SwAMP costs: step time, Sinkhorn and loader, as ratios measured side by side in one run.
+"""What SwAMP costs: step time and loader, as ratios measured side by side in one run.
 
     python tools/bench_step.py                       # everything, sizes for a small CPU machine
     python tools/bench_step.py --embedding-dim 4096  # the paper's video size (wants a GPU)
@@ -21,8 +21,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from swamp_dist.config import (
     DataSettings,
@@ -39,7 +37,6 @@ from swamp_dist.data.writer import write_shards
 from swamp_dist.distributed import World, join, leave
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.objective.objective import build_objective
-from swamp_dist.objective.solve.sinkhorn import assign, solve
 from swamp_dist.records import BatchPlan, Sample
 from swamp_dist.train.engine import Engine
 
@@ -149,90 +146,6 @@ def bench_step(world: World, embedding_dim: int, entries: int, each: int, repeti
     )
 
 
-# -- Sinkhorn --------------------------------------------------------------------------------------
-
-
-def clustered_scores(rows: int, prototypes: int, dim: int = 64) -> Tensor:
-    """(2, N, K) cosines of rows around a third as many centres, as embeddings of a trained model lie."""
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(prototypes // 3, dim, generator=generator)
-    owner = torch.randint(len(centres), (2, rows), generator=generator)
-    points = functional.normalize(
-        centres[owner] + 0.7 * torch.randn(2, rows, dim, generator=generator), dim=2
-    )
-    targets = functional.normalize(torch.randn(prototypes, dim, generator=generator), dim=1)
-    return points @ targets.t()
-
-
-def marginal_error(plan: Tensor) -> float:
-    """mean_k |K * mean_i q_ik - 1| of row-normalised plans (M, N, K), the larger of the M."""
-    mass = plan.double().mean(dim=1) * plan.shape[2]
-    return float((mass - 1).abs().mean(dim=1).max())
-
-
-def exp_domain(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The loop of SwAV: exponentiate once, then divide by sums; overflows for small epsilon."""
-    plan = torch.exp(scores / epsilon).t()
-    plan /= plan.sum()
-    for _ in range(iterations):
-        plan /= plan.sum(dim=1, keepdim=True)
-        plan /= len(plan)
-        plan /= plan.sum(dim=0, keepdim=True)
-        plan /= plan.shape[1]
-    return (plan * plan.shape[1]).t()
-
-
-def bench_sinkhorn(
-    rows: int, prototypes: int, epsilon: float, tolerance: float, limit: int, repetitions: int
-) -> None:
-    import ot
-
-    scores = clustered_scores(rows, prototypes)
-    kwargs = {"tolerance": tolerance, "max_iterations": limit}
-    solution = solve(scores, rows, epsilon, **kwargs)  # type: ignore[arg-type]
-    count, work = solution.iterations, torch.empty_like(scores)
-    a, b = torch.full((rows,), 1 / rows), torch.full((prototypes,), 1 / prototypes)
-
-    def pot() -> Tensor:
-        plans = [
-            ot.bregman.sinkhorn_log(a, b, -s, epsilon, numItermax=count, stopThr=0, warn=False)
-            for s in scores
-        ]
-        return torch.stack(plans) * rows
-
-    def potentials() -> Tensor:
-        return solve(scores, rows, epsilon, iterations=count, bound=1.0, work=work).log_v
-
-    def ours() -> Tensor:
-        return assign(scores, potentials(), epsilon)
-
-    def swav() -> Tensor:
-        return torch.stack([exp_domain(s.clone(), epsilon, count) for s in scores])
-
-    programs: dict[str, Callable[[], object]] = {
-        "ours": ours,
-        "POT sinkhorn_log": pot,
-        "exp-domain loop": swav,
-        "solve without plan": potentials,
-        "one read": lambda: scores.sum(),
-    }
-    found = take_turns(programs, repetitions)
-    print(
-        f"\nSinkhorn: N = {rows}, K = {prototypes}, both modalities, epsilon = {epsilon}, cold, {count} "
-        "iterations"
-    )
-    for (name, seconds), program in zip(found.items(), (ours, pot, swav), strict=False):
-        print(
-            f"  {name:18s} {1e3 * seconds:9.2f} ms   {seconds / found['ours']:6.1f} x ours"
-            f"   marginal error {marginal_error(program()):.4f}"
-        )
-    an_iteration = found["solve without plan"] / count
-    print(
-        f"  solve without plan {1e3 * found['solve without plan']:9.2f} ms   an iteration takes "
-        f"{an_iteration / found['one read']:.1f} reads of the scores ({1e3 * found['one read']:.2f} ms each)"
-    )
-
-
 # -- the loader ------------------------------------------------------------------------------------
 
 
@@ -287,17 +200,13 @@ def main() -> None:
         "--pairs-per-entry", type=int, default=64, help="clips of a video (default: %(default)s)"
     )
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--only", choices=["step", "sinkhorn", "loader"], action="append")
+    parser.add_argument("--only", choices=["step", "loader"], action="append")
     chosen = parser.parse_args()
-    only = chosen.only or ["step", "sinkhorn", "loader"]
+    only = chosen.only or ["step", "loader"]
     world = join()
     print_machine(world)
     if "step" in only:
         bench_step(world, chosen.embedding_dim, chosen.entries, chosen.pairs_per_entry, chosen.repetitions)
-    if "sinkhorn" in only:
-        for rows, prototypes in ((2048, 500), (8192, 1000)):
-            for epsilon, tolerance, limit in ((0.05, 0.01, 100), (0.005, 0.1, 200), (0.0005, 0.4, 100)):
-                bench_sinkhorn(rows, prototypes, epsilon, tolerance, limit, chosen.repetitions)
     if "loader" in only:
         bench_loader(4096, 3)
     leave()

@@ -57,6 +57,11 @@ class Objective:
         return None if self.swamp is None else self.swamp.last_usage
 
     @property
+    def passes(self) -> str | None:
+        """What passes over the scores of a solve (`solve.passes`); None without the SwAMP term."""
+        return None if self.swamp is None else self.swamp.passes
+
+    @property
     def effective_ratio(self) -> Tensor | None:
         """lambda |g_s| / |g_c| as measured last (`gradient_ratio`): 0-d float64, the same bits on all ranks;
         None before."""

@@ -109,6 +109,10 @@ class Queue:
         """Valid rows here. They are the first slots of the ring, whether it is full or not."""
         return len(self) if self.shard is None else self.shard.share(len(self))
 
+    def is_batch(self, rows: int) -> bool:
+        """Whether the rows here are the `rows` pushed last and nothing else, in their order."""
+        return self.held == self._room == rows and self._written % rows == 0
+
     def most_held(self, parts: int = 1) -> int:
         """Rows of the rank with most: of its own where sharded, else of `parts` even shares of all."""
         if self.shard is None:

@@ -27,6 +27,7 @@ class SetObjective:
     """
 
     effective_ratio: None = None
+    passes: None = None
     last_usage: None = None
 
     def __init__(self, settings: ObjectiveSettings, plan: BatchPlan, score: PairScores) -> None:

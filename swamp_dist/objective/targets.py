@@ -62,14 +62,17 @@ def swapped_targets(
     solution: SinkhornSolution,
     epsilon: float,
     assignment: Literal["soft", "hard"] = "soft",
+    *,
+    is_compiled: bool = False,
 ) -> SoftTargets:
     """q^A and q^B of my rows (eq. 3) from their scores (b, K) and the potentials (2, K) of [A, B].
 
     Swapped: the targets for a come from the scores of b, and the reverse. `hard` keeps the largest entry.
+    `is_compiled` as in `assign`.
     """
     with torch.no_grad():
         scores = torch.stack((scores_a, scores_b))
-        q = assign(scores, solution.log_v, epsilon)
+        q = assign(scores, solution.log_v, epsilon, is_compiled=is_compiled)
         if assignment == "hard":
             q = functional.one_hot(_largest(q, scores, epsilon), q.shape[2]).to(q.dtype)
     return SoftTargets(q[1], q[0], solution.marginal_error, solution.iterations, solution.repeats)

@@ -20,6 +20,10 @@ class StepObjective(Protocol):
     """What a training step asks of an objective, and what a commit keeps of it."""
 
     @property
+    def passes(self) -> str | None:
+        """As `Objective.passes`."""
+
+    @property
     def effective_ratio(self) -> Tensor | None:
         """As `Objective.effective_ratio`."""
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from swamp_dist.distributed import World, agree, on_main
 from swamp_dist.environment import job_id, job_restarts
@@ -20,6 +21,9 @@ PREDECESSOR_SECONDS = 300.0
 """How long an attempt keeps its machines while an earlier attempt of its job still works in the folder; then
 it asks to be queued again."""
 _PAUSE = 1.0
+_Answer = TypeVar("_Answer")
+CheckOwner = Callable[[], None]
+"""Called on rank 0 before each write that others build on; raises where the folder is another's."""
 
 
 class PredecessorStays(Exception):
@@ -55,6 +59,16 @@ class Ownership:
     def lost(self) -> bool:
         """Whether it was seen that the folder is another's: a reason to come to a check soon. Asks nobody."""
         return any(held.lost for held in self._held)
+
+
+def checked(check_owner: CheckOwner, write: Callable[[], _Answer]) -> Callable[[], _Answer]:
+    """`write`, once it is sure that the folder is still this attempt's."""
+
+    def answer() -> _Answer:
+        check_owner()
+        return write()
+
+    return answer
 
 
 def take_folder(

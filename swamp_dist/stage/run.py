@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -24,7 +23,7 @@ from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
 from swamp_dist.records import Alarm, EvaluationResult, StageResult, StepReport
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.runs.provenance import AVERAGED, provenance
+from swamp_dist.runs.provenance import AVERAGED, SOLVE_PASSES, provenance
 from swamp_dist.stage.build import (
     build_engine,
     build_model,
@@ -34,6 +33,7 @@ from swamp_dist.stage.build import (
     open_validation,
 )
 from swamp_dist.stage.ensemble import TrainedStage, evaluate_with, open_trained
+from swamp_dist.stage.ownership import CheckOwner, checked
 from swamp_dist.stage.prototype_start import start_prototypes
 from swamp_dist.stage.resolve import ResolvedStage, ResolvedTraining, drawn_lines, resolve
 from swamp_dist.stage.run_about import about, show_end
@@ -51,11 +51,8 @@ from swamp_dist.train.weights import load_into, load_weights, logits_taken, save
 from swamp_dist.train.word_source import WORD_SOURCE
 
 logger = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
 StopRequested = Callable[[], bool]
 """Whether a signal has asked this rank to save and stop."""
-CheckOwner = Callable[[], None]
-"""Called on rank 0 before each write that others build on; raises where the folder is another's."""
 
 
 def run_stage(
@@ -110,6 +107,8 @@ def run_stage(
     began_with = trained.began_with if trained else sha256
     hashes = stage.manifest.hash, stage.blend_hashes
     facts = provenance(stage.settings, *hashes, began_with, world, time.time() - began)
+    if trained and trained.passes is not None:
+        facts[SOLVE_PASSES] = trained.passes
     if others:
         facts[AVERAGED] = {str(each.weights): each.sha256 for each in others}
     selected = trained.selected_step if trained else None
@@ -117,8 +116,8 @@ def run_stage(
     result = StageResult(
         settings.name, run_dir.path, weights, selected, steps, evaluations, facts, sha256, alarms
     )
-    on_main(world, _checked(check_owner, lambda: show_end(stage, run_dir, result, world)))
-    on_main(world, _checked(check_owner, lambda: run_dir.write_result(result)))
+    on_main(world, checked(check_owner, lambda: show_end(stage, run_dir, result, world)))
+    on_main(world, checked(check_owner, lambda: run_dir.write_result(result)))
     return result
 
 
@@ -135,16 +134,8 @@ class _Trained:
     """sha256 of the weights of an earlier stage that it started from; None where it drew its own."""
     alarms: tuple[Alarm, ...]
     """All that were raised."""
-
-
-def _checked(check_owner: CheckOwner, write: Callable[[], _Answer]) -> Callable[[], _Answer]:
-    """`write`, once it is sure that the folder is still this attempt's."""
-
-    def checked() -> _Answer:
-        check_owner()
-        return write()
-
-    return checked
+    passes: str | None
+    """What passed over the scores of the solve; None without one."""
 
 
 def _verify_data(stage: ResolvedStage) -> None:
@@ -221,9 +212,10 @@ def _train(
     # The selected weights, with what a next stage has to know of them.
     tensors, step = selected_weights(state, progress)
     header = _description(stage, step)
-    save = _checked(check_owner, lambda: save_weights(run_dir.weights, tensors, header))
+    save = checked(check_owner, lambda: save_weights(run_dir.weights, tensors, header))
     sha256 = on_main(world, save)
-    return _Trained(step, progress.step, sha256, began_with, tuple(progress.alarms.alarms.values()))
+    alarms = tuple(progress.alarms.alarms.values())
+    return _Trained(step, progress.step, sha256, began_with, alarms, objective.passes)
 
 
 def _initial_model(

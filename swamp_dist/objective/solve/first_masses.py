@@ -11,6 +11,7 @@ prototypes.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,19 @@ def _literal_offset(scores: Tensor, tau: float) -> Tensor:
     factor common to all rows, the offset of cosines lies in -1..1 as they do.
     """
     return (torch.logsumexp(scores / tau, dim=1, keepdim=True) - math.log(scores.shape[1])).mul_(-tau)
+
+
+def _factors(problem: masses.Problem, scores: Tensor, weights: Tensor | None) -> Tensor | None:
+    """(M, m) or (m,): what rows of scores (M, m, K) count in the first masses; None for 1."""
+    if problem.literal is None or scores.shape[1] == 0:
+        return weights
+    factors = scores.new_empty(scores.shape[:2])
+    parts = masses.row_blocks(scores, factors[:, :, None], weights)
+    for _, rows, out, of_rows in parts:
+        torch.mul(_literal_offset(rows, problem.literal), problem.scale, out=out).exp2_()
+        if of_rows is not None:
+            out *= of_rows[:, None]
+    return factors
 
 
 def cold_masses(problem: masses.Problem) -> Tensor:
@@ -51,6 +65,8 @@ def cold_masses(problem: masses.Problem) -> Tensor:
 
 def direct_cold_masses(problem: masses.Problem) -> Tensor:
     """`cold_masses` of scores whose range is known: no maxima are asked for, and the kernel is kept."""
+    if problem.is_compiled:
+        return problem.sum(problem.compiled_sums(None, None, partial(_factors, problem))).log2_()
     sums = problem.vectors(0.0)
     if problem.is_fused:
         fused = masses.fused_passes()

@@ -7,7 +7,9 @@ their range is known, clamped above the denormal range: on a CPU, exponentials t
 more.
 
 A GPU makes the float32 kernel in registers and keeps none (`masses_triton`, chosen by `is_fused`); its passes
-in the log domain, a few of a solve, have memory for some rows at a time.
+in the log domain, a few of a solve, have memory for some rows at a time. On a CPU the float32 kernel may be
+made and read by compiled code (`masses_numba`, where the caller asks for it); its passes in the log domain
+are those here.
 
 Rows may have weights (`RowWeights`): a pass sums w_i q_ik. Without weights it is the plain sum, bit by bit.
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -68,6 +70,8 @@ class Problem:
         bound: float | None,
         weights: RowWeights | None = None,
         literal: float | None = None,
+        *,
+        is_compiled: bool = False,
     ) -> None:
         self.scores = scores
         self.literal = literal
@@ -75,6 +79,8 @@ class Problem:
         self.weights = weights
         like = scores.memory if isinstance(scores, StreamedScores) else scores
         self.is_fused = is_fused(like)
+        self.is_compiled = is_compiled and like.device.type == "cpu" and like.dtype == torch.float32
+        """Whether the kernel is made and read by `masses_numba`."""
         self.kernel = new_kernel(like) if work is None else work
         self.scale = LOG2_E / epsilon
         self._log2_share = math.log2(total_rows / scores.shape[2])
@@ -146,6 +152,29 @@ class Problem:
         yield from self.kernels(None, renew=not self._is_made)
         self._is_made = True
 
+    def compiled_sums(
+        self,
+        w: Tensor | None,
+        absorbed: Tensor | None,
+        factors_of: Callable[[Tensor, Tensor | None], Tensor | None] = lambda scores, weights: weights,
+        *,
+        renew: bool = False,
+    ) -> Tensor:
+        """Sums (M, K) over the rows here of f_i G_ik / (G w)_i, or of f_i G_ik where w is None, by
+        `masses_numba`. The kernel is made where `kernels` and `direct_kernels` would make it.
+
+        Args:
+            factors_of: the factors (m,) or (M, m) of a block of scores (M, m, K), its rows of weights (m,).
+        """
+        passes, sums = compiled_passes(), self.vectors(0.0)
+        makes = (renew if absorbed is not None else not self._is_made) or not self.keeps_kernel
+        making = passes.Making(self.scale, self.lowest, absorbed) if makes else None
+        for scores, weights in self.score_blocks():
+            kernel = self.kernel.view(-1)[: scores.numel()].view(scores.shape)
+            sums += passes.column_sums(scores, kernel, w, factors_of(scores, weights), making)
+        self._is_made = absorbed is None
+        return sums
+
     def absorb(self, block: RowBlock, log2_v: Tensor) -> Tensor:
         """Set the kernel to 2^(s_ik / epsilon + log2 v_k - top_i), at most 1; the row maxima top (m, 1)."""
         torch.add(log2_v, block.scores, alpha=self.scale, out=block.kernel)
@@ -198,6 +227,9 @@ def kernel_masses(problem: Problem, absorbed: Tensor | None, log2_w: Tensor, *, 
     matrix-vector product of each problem in turn: torch's batched one is many times slower on a CPU. The
     weight of a row is a factor of its normaliser.
     """
+    if problem.is_compiled:
+        log2_w, w = compiled_passes().centre(log2_w)
+        return problem.sum(problem.compiled_sums(w, absorbed, renew=renew)).log2_() + log2_w
     log2_w = log2_w - _middle(log2_w)
     w, sums = log2_w.exp2(), problem.vectors(0.0)
     if problem.is_fused:
@@ -241,9 +273,14 @@ def fused_passes() -> ModuleType:
     return importlib.import_module("swamp_dist.objective.solve.masses_triton")
 
 
+def compiled_passes() -> ModuleType:
+    """Imported where it is asked for: numba is an extra."""
+    return importlib.import_module("swamp_dist.objective.solve.masses_numba")
+
+
 def half_range(log2_w: Tensor) -> Tensor:
-    """How far the farthest of (M, K) potentials lies from their middle, in any problem; 0-d."""
-    return (log2_w.amax(dim=1) - log2_w.amin(dim=1)).amax() / 2
+    """How far the farthest of (..., K) potentials lies from their middle, in any problem; 0-d."""
+    return (log2_w.amax(dim=-1) - log2_w.amin(dim=-1)).amax() / 2
 
 
 def _middle(log2_w: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World
+from swamp_dist.objective.solve.assignment import assign
 from swamp_dist.objective.solve.block_graphs import BlockGraphs, Tensors
 from swamp_dist.objective.solve.first_masses import cold_masses, direct_cold_masses
 from swamp_dist.objective.solve.masses import (
@@ -46,7 +47,6 @@ from swamp_dist.objective.solve.masses import (
     half_range,
     kernel_masses,
     log_domain_masses,
-    row_blocks,
 )
 from swamp_dist.objective.solve.scores import RowWeights, StreamedScores
 
@@ -77,19 +77,6 @@ class SinkhornSolution:
     that follows a block of large moves."""
 
 
-def assign(scores: Tensor, log_v: Tensor, epsilon: float) -> Tensor:
-    """Targets q (M, n, K) of rows with `scores` (M, n, K) under potentials (M, K), without gradient.
-
-    Exponents of a block of rows at a time: on a CPU a fresh matrix of them costs more than all the rest.
-    """
-    q = torch.empty_like(scores)
-    with torch.no_grad():
-        for side, rows, out, _ in row_blocks(scores, q):
-            exponents = torch.add(log_v[side], rows, alpha=1 / epsilon)
-            torch.softmax(exponents, dim=1, out=out)
-    return q
-
-
 def solve(
     scores: Tensor | StreamedScores,
     total_rows: int,
@@ -107,6 +94,7 @@ def solve(
     graphs: BlockGraphs | None = None,
     weights: RowWeights | None = None,
     literal: float | None = None,
+    is_compiled: bool = False,
 ) -> SinkhornSolution:
     """Balance M assignments of `total_rows` rows, of which this rank holds scores (M, n, K).
 
@@ -133,8 +121,12 @@ def solve(
             only tells one recorded solve from another. With `graphs`, kept where they are too.
         literal: tau, the temperature of the cost -log softmax(s / tau) that a cold start under u = 1 begins
             with; None begins with -s. A start from `log_v` is the same for either.
+        is_compiled: whether float32 rows on a CPU are passed over by compiled code (`passes`): the same
+            formula, rounded in another way.
     """
-    problem = Problem(scores, total_rows, epsilon, world, work, bound, weights, literal)
+    problem = Problem(
+        scores, total_rows, epsilon, world, work, bound, weights, literal, is_compiled=is_compiled
+    )
     run = _run_block if graphs is None else partial(_run_recorded, graphs)
     if graphs is not None:
         _begin(graphs, problem, total_rows, epsilon)
@@ -211,8 +203,8 @@ def _run_block(
 ) -> _Block:
     """`steps` iterations from `state`; the first of them under u = 1 where `cold`."""
     # How far the potentials go from what the kernel holds: from 0 for the direct one.
-    origin = torch.zeros_like(state.ahead) if problem.is_direct else None
-    drift = half_range(state.ahead) if problem.is_direct else state.ahead.new_zeros(())
+    origin: Tensor | None = None
+    passed = [state.ahead] if problem.is_direct else []
     for step in range(steps):
         # Column masses at the potentials, then the potentials that would even them out.
         starts_cold, first_in_log = cold and step == 0, careful and step == 0
@@ -223,16 +215,25 @@ def _run_block(
         else:
             log2_masses, origin = _kernel_masses(problem, state.ahead, origin, renew=careful)
         move = problem.log2_share - log2_masses
-        state = _next_state(state, move, is_start=starts_cold, momentum=momentum)
-        if origin is not None:
-            drift = torch.maximum(drift, half_range(state.ahead - origin))
+        is_asked = momentum or step == steps - 1
+        state = _next_state(state, move, is_start=starts_cold, momentum=momentum, measures=is_asked)
+        if problem.is_direct or origin is not None:
+            passed.append(state.ahead)
     # The figures that the host reads.
-    error = state.error.amax()
+    drift, error = _drift(passed, origin, state.ahead), state.error.amax()
     if cold and steps == 1:
         error = torch.full_like(error, torch.nan)  # a cold start measures no plan
     # Not torch.where: its other value would be a tensor of the host, which no graph may wait for.
     drift = drift.masked_fill(~state.ahead.isfinite().all(), torch.inf)
     return _Block(state, torch.stack((error, drift)), _calls(problem, steps, cold=cold, careful=careful))
+
+
+def _drift(passed: list[Tensor], origin: Tensor | None, like: Tensor) -> Tensor:
+    """How far potentials (M, K) went from what a kernel holds, 0 for the direct one; 0-d."""
+    if not passed:
+        return like.new_zeros(())
+    potentials = torch.stack(passed)
+    return half_range(potentials if origin is None else potentials - origin)
 
 
 def _kernel_masses(
@@ -277,12 +278,19 @@ def _run_recorded(
     return _Block(_State(*moved), figures, _calls(problem, steps, cold=cold, careful=careful))
 
 
-def _next_state(state: _State, move: Tensor, *, is_start: bool, momentum: bool) -> _State:
-    """After an iteration that measured log2 (N / K) - log2 m = `move` (M, K) at `state.ahead`."""
+def _next_state(state: _State, move: Tensor, *, is_start: bool, momentum: bool, measures: bool) -> _State:
+    """After an iteration that measured log2 (N / K) - log2 m = `move` (M, K) at `state.ahead`.
+
+    Without momentum only the error of a block's last iteration is read: `measures` says which.
+    """
     log2_v = state.ahead + move
+    if is_start:
+        return _State.at(log2_v)
+    if not measures:
+        return state._replace(log2_v=log2_v, ahead=log2_v)
     error = (torch.exp2(-move) - 1).abs().mean(dim=1, keepdim=True)
-    if is_start or not momentum:
-        return _State.at(log2_v)._replace(error=torch.full_like(error, torch.inf) if is_start else error)
+    if not momentum:
+        return state._replace(log2_v=log2_v, ahead=log2_v, error=error)
     age = (state.age + 1).masked_fill(error > state.error, 0.0)
     ahead = log2_v + age / (age + 3) * (log2_v - state.log2_v)
     return _State(log2_v, ahead, age, error)

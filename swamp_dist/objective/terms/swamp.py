@@ -21,6 +21,7 @@ from swamp_dist.objective.checks import check_swamp, rows_to_start
 from swamp_dist.objective.gradient_ratio import GradientRatio
 from swamp_dist.objective.placement import choose_placement
 from swamp_dist.objective.queue import Queue, QueueShard, queue_figures
+from swamp_dist.objective.solve.passes import Passes, choose_passes, passes_code, resume_passes
 from swamp_dist.objective.solve.scores import RowWeights
 from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, StreamedScores, solve
 from swamp_dist.objective.solve.solve_memory import SolveMemory
@@ -56,14 +57,25 @@ TAGS: Mapping[str, str] = {
 logger = logging.getLogger(__name__)
 _STARTED = "started"
 """Of the state, with `unique_items`."""
+_PASSES = "passes"
+"""Of the state: `passes_code`."""
 
 
 @final
 class SwampTerm:
     """The term with what lives from step to step: the queue, and the potentials of a warm start."""
 
-    def __init__(self, settings: SwampSettings, queue: Queue, start_rows: int, is_split: bool) -> None:
+    def __init__(
+        self,
+        settings: SwampSettings,
+        queue: Queue,
+        start_rows: int,
+        is_split: bool,
+        passes: Passes = "torch",
+    ) -> None:
         self.settings = settings
+        self.passes = passes
+        """What passes over the scores of a solve."""
         self.queue = queue
         self.is_split = is_split
         """True where each rank solves a share of the rows, False where each solves all."""
@@ -95,10 +107,13 @@ class SwampTerm:
             self.ratio.forget()
             return Term(swamp.weight, None, figures)
         # 2. Balance the queued rows over the prototypes (eq. 5).
-        solution = self._balance(mine.prototypes.detach(), counting, inputs.world)
-        # 3. Targets of my rows, swapped (eq. 3).
         a, b = inputs.scores
-        targets = swapped_targets(a.detach(), b.detach(), solution, swamp.epsilon, swamp.assignment)
+        mine_scores = a.detach(), b.detach()
+        solution = self._balance(mine.prototypes.detach(), mine_scores, counting, inputs.world)
+        # 3. Targets of my rows, swapped (eq. 3).
+        targets = swapped_targets(
+            *mine_scores, solution, swamp.epsilon, swamp.assignment, is_compiled=self.passes == "numba"
+        )
         # 4. Cross-entropy of my predictions against them (eq. 4).
         loss = soft_cross_entropy(a, b, targets, swamp.temperature)
         weight = self.ratio.weight(loss)
@@ -140,13 +155,19 @@ class SwampTerm:
                 logger.info("the SwAMP term counts from step %d on: %d rows are queued", inputs.step, rows)
         return self._has_started
 
-    def _balance(self, prototypes: Tensor, counting: Tensor | None, world: World) -> SinkhornSolution:
+    def _balance(
+        self,
+        prototypes: Tensor,
+        mine_scores: tuple[Tensor, Tensor],
+        counting: Tensor | None,
+        world: World,
+    ) -> SinkhornSolution:
         """Solve the queue's valid rows that count (eq. 5); where split, each rank its own or a contiguous
-        share of all."""
+        share of all. `mine_scores` are those (b, K) of the batch."""
         swamp, sinkhorn = self.settings, self.settings.sinkhorn
         weights = None if counting is None else self._weights(counting, world)
         solution = solve(
-            self._scores(prototypes, world),
+            self._scores(prototypes, mine_scores, world),
             len(self.queue),
             swamp.epsilon,
             world=world if self.is_split else None,
@@ -161,19 +182,26 @@ class SwampTerm:
             graphs=self._memory.graphs,
             weights=self._memory.keep(weights),
             literal=swamp.temperature if sinkhorn.start == "literal" else None,
+            is_compiled=self.passes == "numba",
         )
         if sinkhorn.warm_start:
             self._log_v = solution.log_v
         return solution
 
-    def _scores(self, prototypes: Tensor, world: World) -> Tensor | StreamedScores:
-        """Scores of the rows that this rank solves, made anew for every pass if they would take too much
-        memory."""
+    def _scores(
+        self, prototypes: Tensor, mine_scores: tuple[Tensor, Tensor], world: World
+    ) -> Tensor | StreamedScores:
+        """Scores of the rows that this rank solves, those of the batch where it is all of them; made anew for
+        every pass if they would take too much memory."""
         queue, precision = self.queue, self.settings.sinkhorn.score_precision
         rows, parts = self._share(world)
         memory = self._memory.fit(rows.stop - rows.start, queue.most_held(parts), prototypes)
         if memory.shape[1] < rows.stop - rows.start:
             return StreamedScores([side[rows] for side in queue.operands], prototypes, memory, precision)
+        if queue.is_batch(len(mine_scores[0])) and rows == slice(0, queue.held) and precision == "float32":
+            for side, scores in zip(mine_scores, memory, strict=True):
+                scores.copy_(side)
+            return memory
         return queue_scores(queue, rows, prototypes, memory, precision)
 
     def _weights(self, counting: Tensor, world: World) -> RowWeights:
@@ -194,7 +222,7 @@ class SwampTerm:
         potentials where they are carried, and with `unique_items` whether the term has started, which its
         rows do not tell. All ranks call it."""
         state = {f"queue/{name}": rows for name, rows in self.queue.state(world).items()}
-        state |= self.ratio.state()
+        state |= self.ratio.state() | {_PASSES: passes_code(self.passes)}
         if self.settings.queue.unique_items:
             state[_STARTED] = torch.tensor(self._has_started)
         return state if self._log_v is None else state | {"log_v": self._log_v.cpu()}
@@ -212,6 +240,7 @@ class SwampTerm:
             rows = int(self.queue.counting(0).sum())
         self._has_started = bool(state.get(_STARTED, rows >= self._start_rows))
         self.ratio.load_state(state, self.queue.a.device)
+        self.passes = resume_passes(self.passes, state.get(_PASSES))
         log_v = state.get("log_v")
         expected = (2, self.settings.prototypes)
         if log_v is not None and log_v.shape != expected:
@@ -247,4 +276,6 @@ def build_swamp_term(
         precision,
         unique_items=swamp.queue.unique_items,
     )
-    return SwampTerm(swamp, queue, start_rows, placement.is_split)
+    solved = -(-placement.capacity // (plan.world_size if placement.is_split else 1))
+    passes = choose_passes(solved, swamp.prototypes, device, dtype)
+    return SwampTerm(swamp, queue, start_rows, placement.is_split, passes)
