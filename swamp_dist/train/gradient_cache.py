@@ -24,7 +24,7 @@ from torch import Tensor
 from swamp_dist.records import PairBatch, PairEmbeddings, PairSets, Reversals, take_rows
 from swamp_dist.row_exchange import Pending
 from swamp_dist.train.engine import Engine
-from swamp_dist.train.random_keys import micro_batch_random_key
+from swamp_dist.train.random_keys import micro_batch_random_key, seed_dropout
 
 _ROWS = ("a", "b", "free_a", "free_b", "negatives", "words", "domains")
 """Fields of `PairEmbeddings` that hold a row per pair."""
@@ -95,8 +95,8 @@ class _Encoding:
     def given(
         self, rows: slice, number: int, on_a: Callable[[Tensor], None] | None = None
     ) -> PairEmbeddings | PairSets:
-        torch.manual_seed(micro_batch_random_key(self.random_key, number))
         batch = self.batch
+        seed_dropout(micro_batch_random_key(self.random_key, number), batch.ids.device)
         a, b = take_rows(batch.a, rows), take_rows(batch.b, rows)
         negatives = None if batch.negatives is None else take_rows(batch.negatives, rows)
         return self.engine.embed_pairs(a, b, on_a, negatives, self.reversals)

@@ -5,6 +5,8 @@ The keys are part of what a run computes: with other factors a resumed run would
 
 from __future__ import annotations
 
+import torch
+
 _STEPS = 1_000_003
 """More than the steps of most runs, and a prime: seeds that differ by a little share no key before step
 1,000,003."""
@@ -24,3 +26,13 @@ def micro_batch_random_key(step_key: int, micro_batch: int) -> int:
     """The key of one micro-batch of a step, in the range of torch's seeds; that of micro-batch 0 is the
     step's own."""
     return (step_key + micro_batch * _MICRO_BATCHES) % 2**63
+
+
+def seed_dropout(key: int, device: torch.device) -> None:
+    """Start the generators that masks are drawn from, of the CPU and of `device`, as `torch.manual_seed`.
+
+    That one also visits every kind of device that torch knows, which takes longer than a small layer.
+    """
+    torch.default_generator.manual_seed(key)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(key)
