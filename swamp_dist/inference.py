@@ -23,8 +23,9 @@ from swamp_dist.data.vocabulary import with_vocabulary
 from swamp_dist.data.words import WordTable, open_words
 from swamp_dist.distributed import alone
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.checks import check_normalise
 from swamp_dist.evaluate.embedding import Embedded, embed_split
-from swamp_dist.evaluate.readers import open_readers
+from swamp_dist.evaluate.readers import open_bank, open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.evaluate.scored import encoders_for
 from swamp_dist.file_names import run_of, weights_file
@@ -109,11 +110,13 @@ class TrainedModel:
         asked = from_values(named, EvaluateSettings, "evaluate")
         manifest, score, world = self.open_shards(shards), pair_score(self.settings.model), alone(self.device)
         both = (lambda rows: self.encoders(rows, None)), (lambda rows: self.encoders(None, rows))
+        check_normalise(self.settings, asked)
         encoders, inputs = encoders_for(both, self.settings.model, asked), self.inputs(manifest)
         names = self.settings.data.names
-        with open_readers(manifest, asked, self.settings.data) as readers, torch.no_grad():
+        opened = open_bank(manifest, asked, self.settings.data)
+        with open_readers(manifest, asked, self.settings.data) as readers, opened as bank, torch.no_grad():
             if score is None:
-                return evaluate_split(*encoders, manifest, asked, *names, world, readers, inputs)
+                return evaluate_split(*encoders, manifest, asked, *names, world, readers, inputs, bank)
             return evaluate_set_split(encoders, score, manifest, asked, *names, world, readers, inputs)
 
     def open_shards(self, shards: Path | str | None = None) -> Manifest:

@@ -310,6 +310,8 @@ class EvaluationResult:
     """Split that held modality B; None where `split` held both."""
     note: str = ""
     """What a reader must know of figures on this split of this set; mostly nothing."""
+    normalised: str = ""
+    """What scores were normalised by, `qb_norm by train` for example; empty where they were not."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def test_an_evaluation_takes_every_setting_of_a_job(model: TrainedModel) -> None
     assert (
         far.r_at_1 == model.evaluate("test").metrics["pair/a_to_b"].r_at_1
     )  # of unit vectors the same order
+    shifted = model.evaluate("test", normalise={"method": "qb_norm", "bank": "train", "entries": 20})
+    assert shifted.normalised == "qb_norm by train"
+    assert shifted.metrics != model.evaluate("test").metrics
     with pytest.raises(UserError, match=r"(?s)evaluate: 1 problem.*fold.*did you mean folds"):
         model.evaluate("test", fold={"count": 2, "entries": 30})
 

@@ -62,6 +62,9 @@ class TableRow(Settings):
     """What the row is called."""
     stage: str | None = None
     """Stage whose metrics the row shows (over all matrix cells); null for published figures."""
+    evaluation: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Which entry of `evaluate` of the stage is shown, instead of the table's: normalised scores, for
+    example. It is compared by the same entry of the other stage; of its own stage with the table's."""
     published: dict[str, Figure] = {}
     """Figures to print as they were published, by metric name."""
     figures: tuple[Figure | None, ...] = ()

@@ -11,6 +11,7 @@ from swamp_dist.bounds import Count, Seed
 from swamp_dist.config.data import DataSettings
 from swamp_dist.config.model import ModelSettings
 from swamp_dist.config.names import FolderName
+from swamp_dist.config.normalise import NormaliseSettings
 from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
@@ -57,6 +58,9 @@ class EvaluateSettings(Settings):
     folds: FoldSettings | None = None
     """Rank blocks of entries in the order of their keys: {count: 5, entries: 1000} on all 5,000 test images
     is the 1K protocol of MS-COCO (Karpathy and Fei-Fei 2015). null ranks the whole split."""
+    normalise: NormaliseSettings | None = None
+    """Normalise scores by a bank of training queries before they are ranked: a row of figures of its own,
+    which tables name. null: cosines or distances as they are."""
     chunk: Count = 256
     """Items embedded at a time; part of the numbers' definition, not of the cluster."""
 
@@ -64,6 +68,28 @@ class EvaluateSettings(Settings):
     def splits(self) -> tuple[str, ...]:
         """Splits that are read."""
         return (self.split,) if self.gallery is None else (self.split, self.gallery)
+
+    @model_validator(mode="after")
+    def _bank_fits(self) -> EvaluateSettings:
+        if self.normalise is None:
+            return self
+        bank, asked = self.normalise.bank, f"normalise = {self.normalise.method}"
+        if bank in self.splits:
+            raise ValueError(
+                f"{asked} with bank = {bank}, which is evaluated: figures would rest on the queries that "
+                "they judge; name the training split, bank: train"
+            )
+        if self.gallery is not None:
+            raise ValueError(
+                f"{asked} with gallery = {self.gallery}: the bank is one split that holds both modalities; "
+                "set normalise: null, or evaluate a split that holds both"
+            )
+        if self.distance != "cosine":
+            raise ValueError(
+                f"{asked} with distance = {self.distance}: beta and epsilon are in units of cosines; set "
+                "distance: cosine, or normalise: null"
+            )
+        return self
 
 
 class StageSettings(Settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swamp_dist.config import DataSettings, EvaluateSettings, ModelSettings
+from swamp_dist.config import DataSettings, EvaluateSettings, ModelSettings, StageSettings
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.partner_checks import class_list
 from swamp_dist.errors import UserError
@@ -37,6 +37,11 @@ def check_evaluation(manifest: Manifest, settings: EvaluateSettings, a: str, b: 
             f"evaluate.folds: {folds.count} blocks of {folds.entries:,} entries need "
             f"{folds.count * folds.entries:,}; split {settings.split!r} of {manifest.folder} has "
             f"{len(split):,}.\nFix: {_fold_fix(others)}"
+        )
+    if settings.normalise is not None and len(manifest.split(settings.normalise.bank)) == 0:
+        raise UserError(
+            f"evaluate.normalise.bank = {settings.normalise.bank}: that split of {manifest.folder} has no "
+            "entries.\nFix: bank = SPLIT, one that holds training queries, or normalise = null"
         )
     unlabelled = int((split.labels < 0).sum()) if "class" in settings.relevance else 0
     if unlabelled:
@@ -102,6 +107,28 @@ def check_distance(model: ModelSettings, settings: EvaluateSettings) -> None:
         raise UserError(
             f"evaluate.distance = {settings.distance} with model.sets = {model.sets.kind}: the model scores "
             "pairs and makes no embeddings.\nFix: distance = cosine, which leaves its scores as they are"
+        )
+
+
+def check_normalise(settings: StageSettings, evaluation: EvaluateSettings) -> None:
+    """Refuse to normalise scores that are not those of one model's embeddings.
+
+    Raises:
+        UserError: the model scores pairs of sets, or scores of several models are averaged.
+    """
+    if evaluation.normalise is None:
+        return
+    asked = f"evaluate.normalise = {evaluation.normalise.method}"
+    sets = settings.model.sets
+    if sets is not None and not sets.embeds:
+        raise UserError(
+            f"{asked} with model.sets = {sets.kind}: the model scores pairs and makes no embeddings, and "
+            "every query of the bank would be scored with the whole gallery.\nFix: normalise = null"
+        )
+    if settings.average_with:
+        raise UserError(
+            f"{asked} with average_with: scores of {1 + len(settings.average_with)} models are averaged, and "
+            "a bank belongs to one.\nFix: normalise = null, or evaluate one model"
         )
 
 

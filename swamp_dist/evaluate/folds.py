@@ -33,7 +33,7 @@ def mean_result(results: Sequence[EvaluationResult]) -> EvaluationResult:
     first = results[0]
     metrics = {key: _mean([each.metrics[key] for each in results]) for key in first.metrics}
     by_chance = {key: _mean([each.chance[key] for each in results]) for key in first.chance}
-    return EvaluationResult(first.split, metrics, by_chance)
+    return replace(first, metrics=metrics, chance=by_chance)
 
 
 def _mean(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:

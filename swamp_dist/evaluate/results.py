@@ -147,8 +147,9 @@ def named_figures(metrics: RetrievalMetrics) -> dict[str, float]:
 
 
 def splits_text(result: EvaluationResult) -> str:
-    """What was evaluated, for people: a split, or one with its gallery split."""
-    return result.split if result.gallery is None else f"{result.split} with gallery {result.gallery}"
+    """What was evaluated, for people: split, gallery split, and what scores were normalised by."""
+    splits = result.split if result.gallery is None else f"{result.split} with gallery {result.gallery}"
+    return f"{splits} ({result.normalised})" if result.normalised else splits
 
 
 # -- JSON ------------------------------------------------------------------------------------------
@@ -156,12 +157,10 @@ def splits_text(result: EvaluationResult) -> str:
 
 def to_json(result: EvaluationResult) -> dict[str, Any]:
     """The evaluation as JSON values; `from_json` is its inverse."""
-    gallery = {} if result.gallery is None else {"gallery": result.gallery}  # others stay as they were
-    note = {"note": result.note} if result.note else {}
+    rest = {key: text for key in ("gallery", "note", "normalised") if (text := getattr(result, key))}
     return {
         "split": result.split,
-        **gallery,
-        **note,
+        **rest,  # others stay as they were
         "metrics": {key: _metrics_to_json(m) for key, m in result.metrics.items()},
         "chance": {key: _metrics_to_json(m) for key, m in result.chance.items()},
     }
@@ -169,14 +168,13 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> EvaluationResult:
     """The evaluation that `to_json` wrote. Raises KeyError, TypeError or ValueError where it did not."""
-    if not all(isinstance(values.get(key, ""), str) for key in ("gallery", "note", "split")):
+    if not all(isinstance(values.get(key, ""), str) for key in ("gallery", "normalised", "note", "split")):
         raise TypeError("the name of a split or a note is no text")
     metrics, by_chance = (
         {key: _metrics_from_json(m) for key, m in values[part].items()} for part in ("metrics", "chance")
     )
-    return EvaluationResult(
-        values["split"], metrics, by_chance, values.get("gallery"), note=values.get("note", "")
-    )
+    rest = {key: values[key] for key in ("gallery", "note", "normalised") if key in values}
+    return EvaluationResult(values["split"], metrics, by_chance, **rest)
 
 
 def result_to_json(result: StageResult) -> dict[str, Any]:

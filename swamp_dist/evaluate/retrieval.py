@@ -20,8 +20,9 @@ from swamp_dist.evaluate.checks import check_evaluation, check_settings
 from swamp_dist.evaluate.embedding import Embed, Embedded, EncodedSets, embed_split
 from swamp_dist.evaluate.folds import blocks_of, entry_folds, mean_result
 from swamp_dist.evaluate.gallery import group_items, open_gallery
+from swamp_dist.evaluate.normalise import find_shifts
 from swamp_dist.evaluate.protocol_notes import with_note
-from swamp_dist.evaluate.readers import Readers
+from swamp_dist.evaluate.readers import BankReader, Readers
 from swamp_dist.evaluate.results import better, chance_value, from_json, metric_value, to_json
 from swamp_dist.evaluate.scored import Encoders, Scored, score_split
 from swamp_dist.evaluate.scores import nan_last
@@ -53,6 +54,7 @@ def evaluate_split(
     world: World,
     readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs] | None = None,
+    bank: BankReader | None = None,
 ) -> EvaluationResult:
     """Embed one field of a split and the other of it or of a gallery split, and rank each side by the other;
     the same result on all ranks.
@@ -70,22 +72,25 @@ def evaluate_split(
             validations in a training loop read a cached split only once.
         inputs: what the encoders take of both fields (`stage_inputs`); None: arrays and words as they are, of
             the fields `a` and `b`.
+        bank: what scores are normalised by (`open_bank`), where the settings ask for it.
 
     Raises:
         UserError: as `check_evaluation`, or several items per entry under `ties: miech`.
     """
     made = inputs or (field_inputs(manifest, a), field_inputs(manifest, b))
     check_evaluation(manifest, settings, made[0].field, made[1].field)
-    sides = []
+    sides, banks = [], []
     for embed, reader, each in zip((embed_a, embed_b), readers, made, strict=True):
-        several, num_entries = manifest.field(each.field).items, len(reader.split)
-        sides.append(embed_split(embed, reader, each, num_entries, several, settings.chunk, world))
+        several, num_entries, chunk = manifest.field(each.field).items, len(reader.split), settings.chunk
+        sides.append(embed_split(embed, reader, each, num_entries, several, chunk, world))
+        if bank is not None:
+            banks.append(embed_split(embed, bank, each, len(bank), several, chunk, world).rows)
 
     def evaluate(part_a: Tensor, part_b: Tensor) -> EvaluationResult:
-        return evaluate_embedded(sides[0].take(part_a), sides[1].take(part_b), settings, a, b, world)
+        return evaluate_embedded(sides[0].take(part_a), sides[1].take(part_b), settings, a, b, world, banks)
 
     if settings.folds is None:
-        result = evaluate_embedded(sides[0], sides[1], settings, a, b, world)
+        result = evaluate_embedded(sides[0], sides[1], settings, a, b, world, banks)
     else:
         split = manifest.split(settings.split)
         result = _over_folds(evaluate, sides, split.keys(range(len(split))), settings.folds)
@@ -166,22 +171,36 @@ def evaluate_scores(
 
 
 def evaluate_embedded(
-    side_a: Embedded, side_b: Embedded, settings: EvaluateSettings, a: str, b: str, world: World
+    side_a: Embedded,
+    side_b: Embedded,
+    settings: EvaluateSettings,
+    a: str,
+    b: str,
+    world: World,
+    banks: Sequence[Tensor] = (),
 ) -> EvaluationResult:
     """Rank each side by the other; `evaluate_split` without the reading and embedding.
 
     Every entry has items on both sides, and with class relevance every label is >= 0.
 
+    Args:
+        banks: embeddings (N, D) of bank queries a and b, where scores are normalised.
+
     Raises:
         UserError: settings that contradict each other, or several items per entry under `ties: miech`.
+        ValueError: scores are to be normalised and there are no banks, or the reverse.
     """
     sides = {"a": side_a, "b": side_b}
+    shifts = find_shifts(settings.normalise, banks, (side_b.rows, side_a.rows), world)
 
     def rank(query: str, groups: Tensor, gallery_groups: Tensor, cutoffs: ranking.Cutoffs | None) -> Tensor:
-        queries = sides[query].rows
+        queries, shift = sides[query].rows, shifts["ab".index(query)]
         gallery = open_gallery(sides["b" if query == "a" else "a"].rows, gallery_groups)
 
         def tile(rows: slice) -> Tensor:
+            if shift is not None:
+                scores = shift.scores(queries[rows], gallery.rows)
+                return ranking.rank_scores(scores, groups[rows], gallery, cutoffs)
             return ranking.rank_tile(queries[rows], groups[rows], gallery, cutoffs, settings.distance)
 
         return _rank_queries(tile, groups, cutoffs, world)
@@ -205,7 +224,8 @@ def _evaluate(
             sizes = len(sides[query].entry), len(sides[gallery].entry)
             metrics[f"{relevance}/{key}"] = _metrics(found, direction, relevance, *sizes)
             by_chance[f"{relevance}/{key}"] = _metrics(expected, direction, relevance, *sizes)
-    return EvaluationResult(settings.split, metrics, by_chance, settings.gallery)
+    normalised = "" if settings.normalise is None else settings.normalise.title
+    return EvaluationResult(settings.split, metrics, by_chance, settings.gallery, normalised=normalised)
 
 
 def _check_one_item_an_entry(side: Embedded | EncodedSets, field: str, settings: EvaluateSettings) -> None:

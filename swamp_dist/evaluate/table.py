@@ -73,40 +73,55 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
             metric exists in none of the results.
     """
     _check_rows(settings, results)
-    named = _named_stages(settings)
-    evaluations = {stage: _evaluations(stage, results[stage], settings.evaluation) for stage in named}
-    shown = [e for stage in _row_stages(settings) for e in evaluations[stage] if e is not None]
+    evaluations = {cells: _evaluations(cells, results) for cells in named_evaluations(settings)}
+    shown = [e for cells in _row_cells(settings) for e in evaluations[cells] if e is not None]
     _check_metrics(settings, shown)
     return ResultTable(
         title=settings.title,
         metrics=settings.metrics,
         headings=tuple(_heading(metric, shown) for metric in settings.metrics),
-        rows=tuple(_row(row, settings.metrics, evaluations, shown) for row in settings.rows),
+        rows=tuple(_row(row, settings, evaluations, shown) for row in settings.rows),
         comparisons=_comparisons(settings, evaluations),
         notes=_notes(settings, evaluations, shown),
     )
 
 
-_Evaluations = Mapping[str, Sequence[EvaluationResult | None]]
+_Cells = tuple[str, int]
+"""A stage, and which entry of its evaluations."""
+_Evaluations = Mapping[_Cells, Sequence[EvaluationResult | None]]
 
 
-def _label(settings: TableSettings, stage: str) -> str:
-    return next((r.label for r in settings.rows if r.stage == stage), stage)
+def _label(settings: TableSettings, cells: _Cells) -> str:
+    """What the row that shows these cells is called; where none does, its stage."""
+    of_stage = [r for r in settings.rows if r.stage == cells[0]]
+    exactly = [r.label for r in of_stage if _cells(settings, r) == cells]
+    return next(iter([*exactly, *(r.label for r in of_stage)]), cells[0])
 
 
-def _against(settings: TableSettings, row: TableRow) -> str | None:
-    """The stage that a row is compared with: none for figures that are no stage's, nor with itself."""
-    other = row.against or settings.baseline
-    return None if row.stage is None or other == row.stage else other
+def _cells(settings: TableSettings, row: TableRow) -> _Cells | None:
+    """What a row shows; None for figures that are no stage's."""
+    number = settings.evaluation if row.evaluation is None else row.evaluation
+    return None if row.stage is None else (row.stage, number)
 
 
-def _named_stages(settings: TableSettings) -> list[str]:
+def _against(settings: TableSettings, row: TableRow) -> _Cells | None:
+    """What a row is compared with: nothing for figures that are no stage's, nor itself. Of its own stage it
+    is the entry that the table shows."""
+    other, own = row.against or settings.baseline, _cells(settings, row)
+    if own is None or other is None:
+        return None
+    found = other, settings.evaluation if other == row.stage else own[1]
+    return None if found == own else found
+
+
+def named_evaluations(settings: TableSettings) -> list[_Cells]:
+    """Stages that a table shows or compares with, each with the number of an entry of its `evaluate`."""
     compared = [other for row in settings.rows if (other := _against(settings, row)) is not None]
-    return [*_row_stages(settings), *([settings.baseline] if settings.baseline else []), *compared]
+    return list(dict.fromkeys([*_row_cells(settings), *compared]))
 
 
-def _row_stages(settings: TableSettings) -> list[str]:
-    return [row.stage for row in settings.rows if row.stage is not None]
+def _row_cells(settings: TableSettings) -> list[_Cells]:
+    return [own for row in settings.rows if (own := _cells(settings, row)) is not None]
 
 
 def _check_rows(settings: TableSettings, results: Results) -> None:
@@ -123,7 +138,8 @@ def _check_rows(settings: TableSettings, results: Results) -> None:
                 f"table row {row.label!r}: published names {extra}, which are not among the table's metrics "
                 f"{list(settings.metrics)}.\nFix the name, or add it to metrics."
             )
-    named = _named_stages(settings)
+    named = [stage for stage, _ in named_evaluations(settings)]
+    named += [settings.baseline] if settings.baseline else []
     unknown = [stage for stage in named if stage not in results]
     if unknown:
         raise UserError(f"table: {unknown[0]!r} is not a stage; stages are {sorted(results)}.")
@@ -135,16 +151,15 @@ def _check_rows(settings: TableSettings, results: Results) -> None:
         )
 
 
-def _evaluations(
-    stage: str, results: Sequence[StageResult | None], number: int
-) -> list[EvaluationResult | None]:
-    for result in results:
+def _evaluations(cells: _Cells, results: Results) -> list[EvaluationResult | None]:
+    stage, number = cells
+    for result in results[stage]:
         if result is not None and not 0 <= number < len(result.evaluations):
             raise UserError(
                 f"table: evaluation = {number}, but stage {stage!r} in {result.run_dir} has "
                 f"{len(result.evaluations)} evaluations (counted from 0)."
             )
-    return [None if result is None else result.evaluations[number] for result in results]
+    return [None if result is None else result.evaluations[number] for result in results[stage]]
 
 
 def _check_metrics(settings: TableSettings, shown: Sequence[EvaluationResult]) -> None:
@@ -169,10 +184,11 @@ def _over(values: Sequence[float | None]) -> Summary | None:
 
 
 def _row(
-    row: TableRow, metrics: Sequence[str], evaluations: _Evaluations, shown: Sequence[EvaluationResult]
+    row: TableRow, settings: TableSettings, evaluations: _Evaluations, shown: Sequence[EvaluationResult]
 ) -> ResultRow:
-    if row.stage is not None:
-        cells = evaluations[row.stage]
+    metrics = settings.metrics
+    if (own := _cells(settings, row)) is not None:
+        cells = evaluations[own]
         figures = tuple(_over([_value(cell, metric) for cell in cells]) for metric in metrics)
         return ResultRow(row.label, figures, sum(cell is not None for cell in cells), note=row.note)
     if row.chance:
@@ -184,9 +200,9 @@ def _row(
 
 def _comparisons(settings: TableSettings, evaluations: _Evaluations) -> tuple[Comparison, ...]:
     return tuple(
-        _compare(row.label, _label(settings, other), metric, evaluations[row.stage], evaluations[other])
+        _compare(row.label, _label(settings, other), metric, evaluations[own], evaluations[other])
         for row in settings.rows
-        if row.stage is not None and (other := _against(settings, row)) is not None
+        if (own := _cells(settings, row)) is not None and (other := _against(settings, row)) is not None
         for metric in settings.metrics
     )
 
@@ -229,7 +245,7 @@ def _notes(
     if settings.note:
         notes.append(settings.note)
     for row in settings.rows:
-        missing = sum(cell is None for cell in evaluations[row.stage]) if row.stage else 0
-        if row.stage and missing:
-            notes.append(f"{row.label}: {missing} of {len(evaluations[row.stage])} runs not done.")
+        cells = [] if (own := _cells(settings, row)) is None else evaluations[own]
+        if missing := sum(cell is None for cell in cells):
+            notes.append(f"{row.label}: {missing} of {len(cells)} runs not done.")
     return tuple(notes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import better, metric_names, named_metrics
+from swamp_dist.evaluate.results import better, metric_names, named_metrics, splits_text
 from swamp_dist.monitor.state import RunFacts, State, run_state
 from swamp_dist.plain_files import read_plain_tail
 from swamp_dist.records import JobState, StageResult
@@ -216,12 +216,12 @@ def _world_size(tries: Sequence[Attempt]) -> int | None:
 
 
 def best_of_result(result: StageResult, validated: BestMetric = BestMetric()) -> BestMetric:
-    """The mean R@1 of a finished run's last evaluation that has one; else `validated`, what its training has
-    validated by."""
-    for evaluation in reversed(result.evaluations):
+    """The mean R@1 of a finished run's last evaluation that has one, of plain scores if there is such; else
+    `validated`, what its training has validated by."""
+    for evaluation in sorted(reversed(result.evaluations), key=lambda each: bool(each.normalised)):
         if _SHOWN in metric_names(evaluation.metrics):
             value = named_metrics(evaluation.metrics, _SHOWN)
-            return BestMetric(f"{evaluation.split} {_SHOWN}", value, None, result.selected_step)
+            return BestMetric(f"{splits_text(evaluation)} {_SHOWN}", value, None, result.selected_step)
     return validated if validated.best is not None else BestMetric(best_step=result.selected_step)
 
 

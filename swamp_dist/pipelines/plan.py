@@ -11,7 +11,7 @@ from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, St
 from swamp_dist.config.own_tars import import_hint
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import check_metric_name, promised_metrics
-from swamp_dist.evaluate.table import build_table
+from swamp_dist.evaluate.table import build_table, named_evaluations
 from swamp_dist.file_names import MANIFEST_FILE, checkpoint_of
 from swamp_dist.loading import load
 from swamp_dist.origins import said_where
@@ -238,21 +238,21 @@ def run_dirs_before(stage: PlannedStage, by_key: Mapping[str, PlannedStage]) -> 
 
 def _table_problems(table: TableSettings, stages: Iterable[str], plan: PipelinePlan) -> list[str]:
     """Metrics of a closing table that a row's stage will not have, found before hours of training."""
-    wanted = {name for r in table.rows for name in (r.stage, r.against)} | {table.baseline}
-    problems = []
+    wanted, problems = named_evaluations(table), []
     try:
         build_table(table, {name: [None for _ in plan.run_dirs(name)] for name in stages})
     except UserError as error:
         problems.append(str(error))
-    for stage in [s for s in plan.stages if s.name in wanted]:
+    asked = [(stage, number) for stage in plan.stages for name, number in wanted if name == stage.name]
+    for stage, number in asked:
         evaluations = stage.settings.evaluate
-        if table.evaluation >= len(evaluations):
+        if number >= len(evaluations):
             problems.append(
-                f"table: evaluation = {table.evaluation}, but stage {stage.name} has {len(evaluations)} "
+                f"table: evaluation = {number}, but stage {stage.name} has {len(evaluations)} "
                 "entries in `evaluate` (counted from 0)"
             )
             continue
-        known = promised_metrics(evaluations[table.evaluation])
+        known = promised_metrics(evaluations[number])
         for metric in table.metrics:
             try:
                 check_metric_name(metric, known, f"stage {stage.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from swamp_dist.config import PipelineSettings, TableRow, TableSettings
@@ -38,7 +38,8 @@ def pipeline_tables(settings: PipelineSettings, run_dir: Path) -> list[ResultTab
 
 
 def runs_table(folders: Sequence[Path], metrics: Sequence[str] = ()) -> ResultTable:
-    """A row for every run in the folders (a folder of runs counts as all of them), first evaluation only.
+    """A row for every run in the folders (a folder of runs counts as all of them), first evaluation only, and
+    one for the same evaluation by normalised scores.
 
     Args:
         metrics: which to show, as `chosen_metrics` takes them; none chooses recalls, median rank and mAP.
@@ -64,10 +65,20 @@ def runs_table(folders: Sequence[Path], metrics: Sequence[str] = ()) -> ResultTa
     rows = tuple(TableRow(label=r.name, stage=key) for key, (r,) in results.items() if r.evaluations)
     if len({row.label for row in rows}) < len(rows):
         rows = tuple(row.model_copy(update={"label": row.stage}) for row in rows)
+    rows = tuple(each for row in rows for each in _with_normalised(row, results[str(row.stage)][0]))
     shown: dict[str, Sequence[StageResult | None]] = {
         row.stage: results[row.stage] for row in rows if row.stage
     }
     return build_table(_with_note(TableSettings(metrics=shown_metrics, rows=rows), left_out), shown)
+
+
+def _with_normalised(row: TableRow, result: StageResult) -> Iterator[TableRow]:
+    """A row of the first evaluation, and those of the same split and gallery by normalised scores."""
+    yield row
+    first = result.evaluations[0]
+    for number, each in enumerate(result.evaluations[1:], start=1):
+        if each.normalised and (each.split, each.gallery) == (first.split, first.gallery):
+            yield row.model_copy(update={"label": f"{row.label} ({each.normalised})", "evaluation": number})
 
 
 def _result(folder: Path, left_out: list[str]) -> StageResult | None:

@@ -14,7 +14,7 @@ from swamp_dist.data.field_inputs import FieldInputs, stage_inputs, tokenizers
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.stream import PairStream, open_blended_stream
 from swamp_dist.distributed import World
-from swamp_dist.evaluate.readers import Readers, open_readers
+from swamp_dist.evaluate.readers import BankReader, Readers, open_bank, open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.evaluate.scored import Encoders, encoders_for
 from swamp_dist.model.cross_attention import pair_score
@@ -128,10 +128,11 @@ def _evaluate(
     world: World,
     readers: Readers,
     inputs: tuple[FieldInputs, FieldInputs],
+    bank: BankReader | None = None,
 ) -> EvaluationResult:
     """By embeddings, or by the scores of all pairs where the encoders give sets to be scored."""
     if score is None:
-        return evaluate_split(*encoders, manifest, evaluation, *data.names, world, readers, inputs)
+        return evaluate_split(*encoders, manifest, evaluation, *data.names, world, readers, inputs, bank)
     return evaluate_set_split(encoders, score, manifest, evaluation, *data.names, world, readers, inputs)
 
 
@@ -144,5 +145,6 @@ def evaluate(
     both = (lambda rows: model(rows, None)), (lambda rows: model(None, rows))
     encoders = encoders_for(both, stage.settings.model, evaluation)
     inputs, score = stage_inputs(stage.manifest, data, stage.settings.model), pair_score(stage.settings.model)
-    with open_readers(stage.manifest, evaluation, data) as readers, torch.no_grad():
-        return _evaluate(encoders, score, stage.manifest, evaluation, data, world, readers, inputs)
+    opened = open_bank(stage.manifest, evaluation, data)
+    with open_readers(stage.manifest, evaluation, data) as readers, opened as bank, torch.no_grad():
+        return _evaluate(encoders, score, stage.manifest, evaluation, data, world, readers, inputs, bank)

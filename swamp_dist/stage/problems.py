@@ -15,7 +15,12 @@ from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.partner_checks import partner_problems
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.checks import check_distance, check_evaluation, check_single_pairing
+from swamp_dist.evaluate.checks import (
+    check_distance,
+    check_evaluation,
+    check_normalise,
+    check_single_pairing,
+)
 from swamp_dist.evaluate.results import check_metric_name, cutoffs_of, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
@@ -111,6 +116,7 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
     if clips is None:
         checks += [partial(check_evaluation, manifest, each, a, b) for each in evaluations]
     checks += [partial(check_distance, settings.model, each) for each in evaluations]
+    checks += [partial(check_normalise, settings, each) for each in evaluations]
     if settings.train is not None and settings.train.validate_on is not None and validation is not None:
         metric, metrics = settings.train.validate_on.metric, promised_metrics(validation)
         checks.append(partial(check_metric_name, metric, metrics, "train.validate_on"))

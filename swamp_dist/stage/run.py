@@ -18,6 +18,7 @@ from swamp_dist.data.words import check_table_hash
 from swamp_dist.distributed import World, agree, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.figures import figures_line
+from swamp_dist.evaluate.results import splits_text
 from swamp_dist.long_work import told_while
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
@@ -287,5 +288,5 @@ def _evaluate_all(
             raise Preempted(steps)
         with told_while(logger, f"evaluating on {each.split}"):
             evaluations.append(evaluate_with(stage, model, others, each, world))
-        logger.info("evaluation on %s: %s", each.split, figures_line(evaluations[-1]))
+        logger.info("evaluation on %s: %s", splits_text(evaluations[-1]), figures_line(evaluations[-1]))
     return tuple(evaluations)

@@ -110,9 +110,10 @@ def description(tag: str) -> str:
 def evaluation_figures(split: str, result: EvaluationResult, first: str = "retrieval") -> dict[str, float]:
     """The figures of an evaluation by tag, whose first part is given; those that were computed."""
     figures: dict[str, float] = {}
+    normalised = f" {result.normalised}" if result.normalised else ""
     for key, metrics in result.metrics.items():
         for name, value in _retrieval_figures(metrics).items():
-            figures[f"{first}/{split}/{key}/{name}"] = value
+            figures[f"{first}/{split}{normalised}/{key}/{name}"] = value
     return figures
 
 

@@ -75,6 +75,15 @@ def test_lower_is_better_for_median_ranks_only() -> None:
     assert not results.better("class/mean/map", 3, 4)
 
 
+def test_normalised_scores_have_a_name_in_json_and_tables() -> None:
+    plain, found = evaluation(), replace(evaluation(), normalised="qb_norm by train")
+    assert results.from_json(results.to_json(found)) == found
+    assert "normalised" not in results.to_json(plain)
+    assert results.splits_text(found) == f"{results.splits_text(plain)} (qb_norm by train)"
+    with pytest.raises(TypeError):
+        results.from_json(results.to_json(plain) | {"normalised": 1})
+
+
 def test_an_evaluation_survives_json() -> None:
     assert results.from_json(json.loads(json.dumps(results.to_json(evaluation())))) == evaluation()
 

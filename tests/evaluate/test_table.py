@@ -18,7 +18,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate.render import grids, to_markdown, to_rich
 from swamp_dist.evaluate.table import build_table
 from swamp_dist.records import StageResult
-from tests.evaluate.test_results import stage
+from tests.evaluate.test_results import evaluation, stage
 
 R1, MEDIAN = "pair/a_to_b/r_at_1", "pair/b_to_a/median_rank"
 SETTINGS = TableSettings(
@@ -167,6 +167,34 @@ def test_a_row_may_name_the_stage_that_it_is_compared_with() -> None:
     found = table.comparisons[1].difference
     assert found is not None
     assert found.mean == pytest.approx(91 - np.mean(SWAMP))
+
+
+def test_a_row_may_show_another_evaluation_of_its_stage() -> None:
+    both = [
+        replace(run, evaluations=(evaluation(one), replace(evaluation(two), normalised="qb_norm by train")))
+        for run, one, two in zip(runs([80.0, 84.0]), [80.0, 84.0], [83.0, 88.0], strict=True)
+        if run is not None
+    ]
+    rows = (
+        TableRow(label="plain", stage="base"),
+        TableRow(label="normalised", stage="base", evaluation=1, against="base"),
+        TableRow(label="other", stage="other", evaluation=1),
+    )
+    settings = TableSettings(metrics=(R1,), rows=rows, baseline="base")
+    table = build_table(settings, {"base": both, "other": both[::-1]})
+    assert [row.figures[0].mean for row in table.rows if row.figures[0] is not None] == [82, 85.5, 85.5]
+    assert [(c.label, c.against) for c in table.comparisons] == [
+        ("normalised", "plain"),
+        ("other", "normalised"),
+    ]
+    found = [c.difference.mean for c in table.comparisons if c.difference is not None]
+    assert found == [3.5, 0]
+    assert "test (qb_norm by train)" in table.notes[0]
+    with pytest.raises(UserError, match="evaluation = 2, but stage 'base'"):
+        build_table(
+            settings.model_copy(update={"rows": (TableRow(label="x", stage="base", evaluation=2),)}),
+            {"base": both},
+        )
 
 
 def test_notes_of_rows_are_marked_once_and_printed_below() -> None:
