@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,6 +100,7 @@ def training_step(
     entries: int,
     each: int,
     measure_every: int | None = None,
+    parts: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Callable[[], None]:
     """One update at the paper's video sizes on random pooled features (the word network is left out)."""
     swamp = {"weight": swamp_weight, "measure_every": measure_every, "queue": {"start_when_filled": 0}}
@@ -114,10 +116,15 @@ def training_step(
     steps = iter(range(10**9))
 
     def step() -> None:
-        terms = objective(engine.embed_pairs(a, b), ids, ids // each, next(steps), world)
-        engine.backward(terms.total)
+        with parts("embed"):
+            given = engine.embed_pairs(a, b)
+        with parts("objective"):
+            terms = objective(given, ids, ids // each, next(steps), world)
+        with parts("engine.backward"):
+            engine.backward(terms.total)
         objective.measure(terms, world)
-        engine.step(1e-4)
+        with parts("engine.step"):
+            engine.step(1e-4)
 
     return step
 

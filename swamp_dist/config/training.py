@@ -24,6 +24,9 @@ class OptimizerSettings(Settings):
     """Adam's decay rates of the moments."""
     eps: Annotated[float, Field(ge=1e-30, le=1)] = 1e-8
     """Adam's denominator floor."""
+    fused: bool = False
+    """`adam`: one pass over a parameter and its moments, a third to a sixth of the time on a CPU; the same
+    formula, rounded in another way, so a run keeps to what it began with."""
     weight_decay: Factor = 0.0
     """Weight decay of every trained parameter but the logit scale and bias. `adam`: decoupled (AdamW), times
     the learning rate of its encoder, 0 is plain Adam; `sgd`: added to the gradient."""

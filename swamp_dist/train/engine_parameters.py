@@ -19,8 +19,8 @@ FACTOR = "learning_rate_factor"
 def make_optimizer(settings: OptimizerSettings, model: DualEncoder) -> torch.optim.Optimizer:
     """The optimiser of a model's parameters, before DeepSpeed holds them.
 
-    The foreach and fused forms round differently from one torch build to the next; on a CPU the plain loop is
-    as fast.
+    The foreach and fused forms round differently from one torch build to the next, so the plain loop is what
+    is taken unless `fused` is asked for.
     """
     groups, decay = parameter_groups(model), settings.weight_decay
     if settings.kind == "sgd":
@@ -29,7 +29,10 @@ def make_optimizer(settings: OptimizerSettings, model: DualEncoder) -> torch.opt
             groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, foreach=False
         )
     adam = torch.optim.AdamW if decay > 0 else torch.optim.Adam
-    return adam(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=decay)
+    fused = settings.fused or None  # torch's own default else
+    return adam(
+        groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=decay, fused=fused
+    )
 
 
 def parameter_groups(model: DualEncoder) -> list[dict[str, Any]]:
