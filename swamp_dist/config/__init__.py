@@ -23,6 +23,7 @@ from swamp_dist.config.images import ImageSettings as ImageSettings
 from swamp_dist.config.images import JitterSettings as JitterSettings
 from swamp_dist.config.model import Doodle2SearchSettings as Doodle2SearchSettings
 from swamp_dist.config.model import ModelSettings as ModelSettings
+from swamp_dist.config.motion import MotionSource as MotionSource
 from swamp_dist.config.normalise import NormaliseSettings as NormaliseSettings
 from swamp_dist.config.objective import ObjectiveSettings as ObjectiveSettings
 from swamp_dist.config.objective import QueueSettings as QueueSettings

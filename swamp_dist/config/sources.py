@@ -19,6 +19,7 @@ from swamp_dist.bounds import Count, CountOrNone, Factor, Scale, Seed, Width
 from swamp_dist.config.drawings import DrawingsSource, OutlinesSource
 from swamp_dist.config.emoji import EmojiSource
 from swamp_dist.config.image_text import KarpathySource, ScanSource
+from swamp_dist.config.motion import MotionSource
 from swamp_dist.config.names import SplitName
 from swamp_dist.config.own_files import PairsSource
 from swamp_dist.config.own_tables import TableSource
@@ -282,6 +283,7 @@ SourceSettings = Annotated[
     | EmojiSource
     | DrawingsSource
     | OutlinesSource
+    | MotionSource
     | HowTo100MSource
     | YouCook2Source
     | MsrVttSource

@@ -84,13 +84,8 @@ def open_splits(settings: EmojiSource) -> Mapping[str, RawSplit]:
     names, keywords, others = (fetch(each, settings.download) for each in (NAMES, KEYWORDS, OTHER_NAMES))
     found = read_concepts(names / "package", keywords / "package", others / "package")
     drawn = read_pictures(settings.artists, settings.download)
-    pictures = [
-        Picture(concept, artist, by_code[concept.code])
-        for concept in found
-        for artist, by_code in drawn.items()
-        if concept.code in by_code
-    ]
-    twins = group(pictures, _thumbnails(pictures, settings))
+    pictures = pictures_of(found, drawn)
+    twins = group(pictures, read_thumbnails(pictures, settings.artists, settings.size, settings.download))
     parts = concepts.split(twins, settings.test_items, settings.validation_items, 0.0, settings.seed)
     log.info(
         "emoji: %d pictures of %d concepts, %d after near twins are joined; %s",
@@ -127,6 +122,21 @@ def read_concepts(names: Path, keywords: Path, others: Path) -> list[Concept]:
     return found
 
 
+def pictures_of(found: Sequence[Concept], drawn: Mapping[str, Mapping[str, str]]) -> list[Picture]:
+    """The pictures of these concepts, concept by concept.
+
+    Args:
+        found: concepts.
+        drawn: for each artist, SVG by code points.
+    """
+    return [
+        Picture(concept, artist, by_code[concept.code])
+        for concept in found
+        for artist, by_code in drawn.items()
+        if concept.code in by_code
+    ]
+
+
 def five_captions(name: str, words: Sequence[str]) -> tuple[str, ...] | None:
     """The name, then four phrases: other names and keywords, each once and in their order, are dealt to them
     in turn. None where fewer than four are left. Texts without a letter, and those that start with a sign as
@@ -158,6 +168,19 @@ def group(pictures: Sequence[Picture], thumbnails: np.ndarray) -> np.ndarray:
     return concepts.join(len(pictures), np.concatenate(pairs))
 
 
+def read_thumbnails(
+    pictures: Sequence[Picture], artists: Sequence[str], size: int, download: Path
+) -> np.ndarray:
+    """(N, 1024) thumbnails of pictures that are `size` pixels high and wide, computed once below
+    `download`."""
+    key = [size, [each.key for each in pictures], [ARTISTS[each].sha256 for each in artists]]
+
+    def compute() -> np.ndarray:
+        return features.thumbnails(features.rasterise([each.svg for each in pictures], size))
+
+    return features.load_or_compute(download / "features", "emoji_pixels", key, compute)
+
+
 def code_of(emoji: str) -> str:
     """Code points as in `Concept.code`."""
     return "-".join(f"{ord(character):x}" for character in emoji if ord(character) != 0xFE0F)
@@ -183,19 +206,6 @@ def _equal_pairs(values: Sequence[str]) -> np.ndarray:
 
 def _plain(text: str) -> str:
     return " ".join(text.replace("_", " ").lower().split())
-
-
-def _thumbnails(pictures: Sequence[Picture], settings: EmojiSource) -> np.ndarray:
-    key = [
-        settings.size,
-        [each.key for each in pictures],
-        [ARTISTS[each].sha256 for each in settings.artists],
-    ]
-
-    def compute() -> np.ndarray:
-        return features.thumbnails(features.rasterise([each.svg for each in pictures], settings.size))
-
-    return features.load_or_compute(settings.download / "features", "emoji_pixels", key, compute)
 
 
 def _raw_split(pictures: Sequence[Picture], size: int) -> RawSplit:

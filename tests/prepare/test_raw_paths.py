@@ -39,7 +39,7 @@ def test_shipped_recipes_miss_what_they_do_not_make_themselves(
     monkeypatch.chdir(ROOT)
     settings = load(recipe, ShardSettings)
     keys = {key for key, _ in missing_raw_paths(settings)}
-    made = ("synthetic", "simulated", "openmoji", "emoji", "table13", "drawings", "outlines")
+    made = ("synthetic", "simulated", "openmoji", "emoji", "table13", "drawings", "outlines", "motion")
     fetched = recipe.stem.startswith(made)
     assert bool(keys) != fetched, keys
 
