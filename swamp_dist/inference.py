@@ -166,10 +166,13 @@ class TrainedModel:
         rows = torch.as_tensor(items)
         if rows.shape[1:] != spec.shape:
             raise UserError(
-                f"field {field!r}: expected shape (n, {spec.shape[0]}), found {tuple(rows.shape)}"
+                f"field {field!r}: expected shape {_rows_of(spec.shape)}, found {tuple(rows.shape)}"
             )
+        if spec.kind == "frames" and rows.dtype != torch.uint8:
+            raise UserError(f"field {field!r} holds frames: expected pixels as uint8, found {rows.dtype}")
         for i in starts:
-            yield rows[i : i + chunk].to(self.device).float()
+            part = rows[i : i + chunk].to(self.device)
+            yield part if spec.kind == "frames" else part.float()
 
     def _raw_chunks(self, field: str, spec: InputSpec, items: Items, chunk: int) -> Iterator[Inputs]:
         raw = item_objects(field, spec, items)
@@ -203,6 +206,11 @@ class TrainedModel:
         """The word table and the row of every word."""
         table = open_words(self.manifest)
         return None if table is None else (table, {word: row for row, word in enumerate(table.words) if row})
+
+
+def _rows_of(shape: tuple[int, ...]) -> str:
+    """Shape of an array of any number of items, for people."""
+    return f"({', '.join(map(str, ('n', *shape)))})"
 
 
 def _blame_item(first: int, row: int, finding: str, _damaged: bool) -> UserError:

@@ -114,7 +114,7 @@ def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     return change(inputs)
 
 
-InputKind: TypeAlias = Literal["array", "words", "image", "text", "set"]
+InputKind: TypeAlias = Literal["array", "words", "image", "text", "set", "frames"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class InputSpec:
 
     shape: tuple[int, ...]
     """Of an array; of words (W,), the ids a caption has; of images (3, S, S), pixels as uint8, red first; of
-    texts (), since the encoder's tokenizer decides; of sets (d,), one element."""
+    texts (), since the encoder's tokenizer decides; of sets (d,), one element; of clips (F, 3, S, S), the
+    pixels of F frames as uint8."""
     word_dim: int | None = None
     """Values of one word vector; None where the modality is none of words."""
     kind: InputKind = "array"

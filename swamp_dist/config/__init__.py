@@ -88,6 +88,7 @@ from swamp_dist.encoders import EncoderSettings as EncoderSettings
 from swamp_dist.encoders.bag_of_words import BagOfWordsSettings as BagOfWordsSettings
 from swamp_dist.encoders.cnn import CnnSettings as CnnSettings
 from swamp_dist.encoders.doodle_cnn import DoodleCnnSettings as DoodleCnnSettings
+from swamp_dist.encoders.frames import FramesSettings as FramesSettings
 from swamp_dist.encoders.gated import GatedSettings as GatedSettings
 from swamp_dist.encoders.gru import GruSettings as GruSettings
 from swamp_dist.encoders.hf_text import HfTextSettings as HfTextSettings

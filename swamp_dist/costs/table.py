@@ -181,7 +181,7 @@ def model_cost(
     twice = sum(side.forward_flops for side in whole) if at_once < local else 0
     activations = FLOAT * sum(side.saved_floats for side in piece)
     sent_in = (*inputs, inputs[1]) if settings.objective.takes_triplets else inputs
-    pixels = local * sum(math.prod(spec.shape) for spec in sent_in if spec.kind == "image")
+    pixels = local * sum(math.prod(spec.shape) for spec in sent_in if spec.kind in ("image", "frames"))
     sides = zip((settings.model.a, settings.model.b), inputs, strict=True)
     elements = sum(
         encoder.most_elements(spec) * math.prod(spec.shape) for encoder, spec in sides if spec.kind == "set"

@@ -33,6 +33,8 @@ def input_spec(manifest: Manifest, name: str, image_size: int) -> InputSpec:
         return InputSpec((3, image_size, image_size), kind="image")
     if spec.ragged:
         return InputSpec(spec.shape, kind="set")
+    if spec.dtype == "uint8" and len(spec.shape) == 4:
+        return InputSpec(spec.shape, kind="frames")
     dim = words.dim if words is not None and name in words.fields else None
     return InputSpec(spec.shape, dim, "words" if dim is not None else spec.kind)
 

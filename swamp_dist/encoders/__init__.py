@@ -13,6 +13,7 @@ from swamp_dist.encoders import (
     bag_of_words,
     cnn,
     doodle_cnn,
+    frames,
     gated,
     gru,
     hf_text,
@@ -34,7 +35,8 @@ EncoderSettings = Annotated[
     | timm.TimmSettings
     | hf_text.HfTextSettings
     | vgg16_bn.Vgg16BnSettings
-    | doodle_cnn.DoodleCnnSettings,
+    | doodle_cnn.DoodleCnnSettings
+    | frames.FramesSettings,
     Field(discriminator="kind"),
 ]
 """Settings of any encoder; `kind` says which."""

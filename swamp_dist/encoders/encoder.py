@@ -157,6 +157,18 @@ def image_problem(kind: str, spec: InputSpec) -> str | None:
     return None if spec.kind == "image" else _other_input(kind, "images", spec)
 
 
+def frames_problem(kind: str, spec: InputSpec) -> str | None:
+    """Why an encoder of clips cannot take items like `spec`; None where it can."""
+    if spec.kind != "frames":
+        return _other_input(kind, "clips of frames", spec)
+    if spec.shape[1] == 3 and spec.shape[2] == spec.shape[3]:
+        return None
+    return (
+        f"encoder {kind!r} takes clips of square frames in three colours, (frames, 3, S, S), but the field "
+        f"holds {spec.shape}.\nFix: build the set with frames like that, channels before height and width"
+    )
+
+
 def linear_problem(kind: str, spec: InputSpec) -> str | None:
     """Why an encoder of a vector or of a set of vectors cannot take items like `spec`; None where it can."""
     if spec.kind not in ("array", "set"):
@@ -182,6 +194,7 @@ _HOLDS: dict[InputKind, str] = {
     "image": "images",
     "text": "texts",
     "set": "sets of arrays of shape {shape}",
+    "frames": "clips of frames {shape}",
 }
 _FITTING: dict[InputKind, str] = {
     "array": "gated or mlp",
@@ -189,6 +202,7 @@ _FITTING: dict[InputKind, str] = {
     "image": "cnn",
     "text": "bag_of_words",
     "set": "linear",
+    "frames": "frames",
 }
 
 

@@ -12,6 +12,7 @@ from swamp_dist.config import (
     CnnSettings,
     DoodleCnnSettings,
     EncoderSettings,
+    FramesSettings,
     GatedSettings,
     GruSettings,
     LinearSettings,
@@ -26,6 +27,7 @@ from swamp_dist.records import Inputs, InputSpec, Sets, Words
 ROWS, DIM = 40, 24
 VECTOR, CAPTION, REGIONS = InputSpec((30,)), InputSpec((7,), word_dim=30), InputSpec((30,), kind="set")
 IMAGE, TEXT = InputSpec((3, 22, 22), kind="image"), InputSpec((), kind="text")
+CLIPS = InputSpec((5, 3, 22, 22), kind="frames")
 KINDS: dict[str, EncoderSettings] = {
     "mlp": MlpSettings(hidden=(20, 16)),
     "mlp, no hidden layer": MlpSettings(hidden=()),
@@ -39,6 +41,8 @@ KINDS: dict[str, EncoderSettings] = {
     "cnn, odd sides": CnnSettings(depth=5, width=4),
     "doodle_cnn": DoodleCnnSettings(channels=(6, 12, 9), hidden=20),
     "doodle_cnn, no attention": DoodleCnnSettings(channels=(6, 12), hidden=20, attention=False, dropout=0),
+    "frames": FramesSettings(depth=3, width=6),
+    "frames, a still": FramesSettings(depth=3, width=6, still=2),
     "gru": GruSettings(buckets=50, width=36, max_words=12),
     "gru, unit": GruSettings(buckets=50, width=36, max_words=12, unit=True),
     "gru of one direction": GruSettings(buckets=50, width=36, max_words=12, directions=1),
@@ -50,6 +54,9 @@ SETS: dict[str, EncoderSettings] = {
     "linear, unit": LinearSettings(elements=9, unit=True),
     "cnn": CnnSettings(depth=2, width=6, places=True),
     "cnn, unit": CnnSettings(depth=3, width=6, places=True, unit=True),
+    "frames": FramesSettings(depth=2, width=6, output="frames"),
+    "frames, unit": FramesSettings(depth=3, width=6, output="frames", unit=True),
+    "frames, a still": FramesSettings(depth=3, width=6, output="frames", still=5),
     "gru": GruSettings(buckets=50, width=36, max_words=12, output="words"),
     "gru of one direction": GruSettings(
         buckets=50, width=36, max_words=12, output="words", unit=True, directions=1
@@ -70,6 +77,9 @@ def built(settings: EncoderSettings) -> tuple[nn.Module, Inputs, InputSpec]:
     if isinstance(settings, (CnnSettings, DoodleCnnSettings)):
         pixels = torch.randint(256, (ROWS, 3, 22, 22), dtype=torch.uint8)
         return build_encoder(settings, IMAGE, DIM), pixels, IMAGE
+    if isinstance(settings, FramesSettings):
+        frames = torch.randint(256, (ROWS, *CLIPS.shape), dtype=torch.uint8)
+        return build_encoder(settings, CLIPS, DIM), frames, CLIPS
     tokenizer = settings.tokenizer()
     if tokenizer is not None:
         tokens = tokenizer([" ".join(f"w{row}x{place}" for place in range(12)) for row in range(ROWS)])

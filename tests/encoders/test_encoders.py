@@ -12,6 +12,7 @@ import pytest
 from swamp_dist.config import (
     CnnSettings,
     EncoderSettings,
+    FramesSettings,
     GatedSettings,
     GruSettings,
     HfTextSettings,
@@ -30,7 +31,8 @@ KINDS = get_args(get_args(EncoderSettings)[0])
 VECTOR, CAPTION = InputSpec((7,)), InputSpec((5,), word_dim=3)
 IMAGE, TEXT = InputSpec((3, 32, 32), kind="image"), InputSpec((), kind="text")
 REGIONS = InputSpec((7,), kind="set")
-SPECS = (VECTOR, CAPTION, IMAGE, TEXT, REGIONS)
+CLIPS = InputSpec((4, 3, 32, 32), kind="frames")
+SPECS = (VECTOR, CAPTION, IMAGE, TEXT, REGIONS, CLIPS)
 MODELS: dict[type[Encoder], Encoder] = {
     TimmSettings: TimmSettings(name="test_resnet"),
     HfTextSettings: HfTextSettings(folder=Path("no such folder")),
@@ -67,6 +69,7 @@ def test_each_kind_takes_one_kind_of_input_and_names_what_fits_another(kind: typ
         "image": "cnn",
         "text": "bag_of_words",
         "set": "linear",
+        "frames": "frames",
     }
     problems = {spec.kind: example(kind).input_problem(spec) for spec in SPECS}
     taken = [input_kind for input_kind, problem in problems.items() if problem is None]
@@ -81,6 +84,7 @@ def test_those_that_give_sets_say_so() -> None:
         (GruSettings(output="words", max_words=9), TEXT, 9),
         (CnnSettings(depth=3, places=True), IMAGE, 16),
         (LinearSettings(), REGIONS, 36),
+        (FramesSettings(output="frames"), CLIPS, 4),
     ]
     for encoder, spec, elements in giving:
         assert encoder.gives_sets(spec)
