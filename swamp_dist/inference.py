@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from swamp_dist.config import EvaluateSettings, ModelSettings, StageSettings
 from swamp_dist.data.field_inputs import FieldInputs, stage_inputs
 from swamp_dist.data.inputs import input_spec, input_specs, uses_words
 from swamp_dist.data.manifest import Manifest, load_manifest
-from swamp_dist.data.memory_items import OBJECTS, Items, item_objects
+from swamp_dist.data.memory_items import OBJECTS, Items, item_objects, item_rows
 from swamp_dist.data.reader import open_reader
 from swamp_dist.data.vocabulary import with_vocabulary
 from swamp_dist.data.words import WordTable, open_words
@@ -159,17 +158,7 @@ class TrainedModel:
             for i in starts:
                 yield Words(*(part.to(self.device) for part in table.batch(ids[i : i + chunk])))
             return
-        if not isinstance(items, np.ndarray | Tensor):
-            if any(isinstance(item, str | bytes) for item in items):
-                raise UserError(f"field {field!r} holds vectors: expected an array, found texts or files")
-            items = np.asarray(items)
-        rows = torch.as_tensor(items)
-        if rows.shape[1:] != spec.shape:
-            raise UserError(
-                f"field {field!r}: expected shape {_rows_of(spec.shape)}, found {tuple(rows.shape)}"
-            )
-        if spec.kind == "frames" and rows.dtype != torch.uint8:
-            raise UserError(f"field {field!r} holds frames: expected pixels as uint8, found {rows.dtype}")
+        rows = item_rows(field, spec, items)
         for i in starts:
             part = rows[i : i + chunk].to(self.device)
             yield part if spec.kind == "frames" else part.float()
@@ -206,11 +195,6 @@ class TrainedModel:
         """The word table and the row of every word."""
         table = open_words(self.manifest)
         return None if table is None else (table, {word: row for row, word in enumerate(table.words) if row})
-
-
-def _rows_of(shape: tuple[int, ...]) -> str:
-    """Shape of an array of any number of items, for people."""
-    return f"({', '.join(map(str, ('n', *shape)))})"
 
 
 def _blame_item(first: int, row: int, finding: str, _damaged: bool) -> UserError:

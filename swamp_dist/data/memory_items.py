@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from swamp_dist.data.column import array_objects
@@ -32,6 +33,25 @@ def item_objects(field: str, spec: InputSpec, items: Items) -> np.ndarray:
     if isinstance(items, str | bytes) or len(raw) != len(items):
         raise UserError(f"field {field!r} holds {spec.kind}s: expected a list of {what}")
     return objects(raw)
+
+
+def item_rows(field: str, spec: InputSpec, items: Items) -> Tensor:
+    """(n, ...) the items of an array: vectors of any type of numbers, or frames of 8 bits.
+
+    Raises:
+        UserError: texts or files, another shape, or frames that are no pixels of 8 bits.
+    """
+    if not isinstance(items, np.ndarray | Tensor):
+        if any(isinstance(item, str | bytes) for item in items):
+            raise UserError(f"field {field!r} holds vectors: expected an array, found texts or files")
+        items = np.asarray(items)
+    rows = torch.as_tensor(items)
+    if rows.shape[1:] != spec.shape:
+        wanted = ", ".join(map(str, ("n", *spec.shape)))
+        raise UserError(f"field {field!r}: expected shape ({wanted}), found {tuple(rows.shape)}")
+    if spec.kind == "frames" and rows.dtype != torch.uint8:
+        raise UserError(f"field {field!r} holds frames: expected pixels as uint8, found {rows.dtype}")
+    return rows
 
 
 def _sets(field: str, spec: InputSpec, items: Items) -> list[np.ndarray]:

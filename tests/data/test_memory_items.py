@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from swamp_dist.data.memory_items import item_objects
+from swamp_dist.data.memory_items import item_objects, item_rows
 from swamp_dist.errors import UserError
 from swamp_dist.records import InputSpec
 
@@ -42,3 +42,18 @@ def test_texts_and_images_stay_what_they_are() -> None:
     assert item_objects("t", InputSpec((), kind="text"), ["a", "b"]).tolist() == ["a", "b"]
     with pytest.raises(UserError, match="field 't' holds texts: expected a list of texts"):
         item_objects("t", InputSpec((), kind="text"), [b"a"])
+
+
+def test_rows_of_arrays_keep_their_type_and_frames_have_to_be_bytes() -> None:
+    clips = InputSpec((2, 3, 4, 4), kind="frames")
+    frames = np.zeros((5, 2, 3, 4, 4), dtype=np.uint8)
+    assert item_rows("f", clips, frames).dtype == torch.uint8
+    assert item_rows("v", InputSpec((3,)), [[1, 2, 3]]).shape == (1, 3)
+    with pytest.raises(
+        UserError, match="field 'f' holds frames: expected pixels as uint8, found torch.float64"
+    ):
+        item_rows("f", clips, frames.astype(np.float64))
+    with pytest.raises(UserError, match=r"expected shape \(n, 2, 3, 4, 4\), found \(5, 1, 3, 4, 4\)"):
+        item_rows("f", clips, frames[:, :1])
+    with pytest.raises(UserError, match="expected an array, found texts or files"):
+        item_rows("v", InputSpec((3,)), ["a"])
