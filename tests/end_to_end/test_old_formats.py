@@ -119,9 +119,10 @@ def _numbers(run: Path) -> Numbers:
 
 
 def _objective(run: Path, step: int) -> dict[str, Tensor]:
-    """What the objective keeps, without the ratio of gradients, which 0.1 did not measure."""
+    """What the objective keeps, without the ratio of gradients, which 0.1 did not measure, and without what
+    passes over the scores, of which 0.1 knew one program."""
     held = load_file(run / "checkpoints" / f"step-{step}" / "objective.safetensors")
-    return {name: value for name, value in held.items() if name != "gradient_ratio"}
+    return {name: value for name, value in held.items() if name not in ("gradient_ratio", "passes")}
 
 
 def _state(run: Path, step: int) -> dict[str, bytes]:

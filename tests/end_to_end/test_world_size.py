@@ -136,7 +136,7 @@ def _fixed_targets(world: World) -> Any:
     local = PAIRS // world.size
     mine = slice(world.rank * local, (world.rank + 1) * local)
 
-    def targets(*args: Any) -> SoftTargets:
+    def targets(*args: Any, **how: Any) -> SoftTargets:
         return SoftTargets(q[0, mine], q[1, mine], torch.zeros(()), 3, 0)
 
     return targets

@@ -80,8 +80,8 @@ def _run(objective: Objective, steps: range, world: World, dtype: torch.dtype) -
     caught: list[SoftTargets] = []
     real = swamp_module.swapped_targets
 
-    def catching(*args: Any) -> SoftTargets:
-        caught.append(real(*args))
+    def catching(*args: Any, **how: Any) -> SoftTargets:
+        caught.append(real(*args, **how))
         return caught[-1]
 
     swamp_module.swapped_targets = catching

@@ -169,9 +169,9 @@ def test_momentum_does_not_depend_on_where_blocks_end() -> None:
 def test_momentum_starts_over_where_the_error_grows() -> None:
     at_rest = sinkhorn._State.at(torch.zeros(2, 3))
     move = torch.tensor([[0.5, 0.0, -0.5], [0.1, 0.0, -0.1]])
-    state = sinkhorn._next_state(at_rest, move, is_start=False, momentum=True)
+    state = sinkhorn._next_state(at_rest, move, is_start=False, momentum=True, measures=True)
     worse = torch.stack((0.5 * move[0], 9 * move[1]))
-    state = sinkhorn._next_state(state, worse, is_start=False, momentum=True)
+    state = sinkhorn._next_state(state, worse, is_start=False, momentum=True, measures=True)
     assert state.age.flatten().tolist() == [2, 0]  # of each problem by itself
     assert torch.equal(state.ahead[1], state.log2_v[1])
     assert not torch.equal(state.ahead[0], state.log2_v[0])
