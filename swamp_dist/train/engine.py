@@ -26,8 +26,10 @@ from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, ten
 from swamp_dist.train.engine_files import recorded_writes
 from swamp_dist.train.engine_parameters import (
     FACTOR,
+    check_micro_batch,
     copies_of,
     cpu_weights,
+    fill_gradients,
     flat_views,
     make_moments,
     make_optimizer,
@@ -77,7 +79,7 @@ class Engine:
         Raises:
             UserError: `micro_batch` does not divide the `local_pairs` of a rank.
         """
-        _check_micro_batch(settings.micro_batch, local_pairs, world)
+        check_micro_batch(settings.micro_batch, local_pairs, world)
         deepspeed = import_deepspeed(world)
         model = model.to(world.device)
         config = engine_config(settings, optimizer, local_pairs, world.size)
@@ -92,6 +94,9 @@ class Engine:
         self._stage = settings.zero_stage
         self._logits = model.logits if model.logits is not None and model.logits.learned else None
         self._norm: Tensor | float = float("nan")
+        self._averages = world.size > 1 or settings.zero_stage > 0
+        if not self._averages:  # one rank's mean is its own gradient: a tenth to a quarter of a small step
+            engine.enable_backward_allreduce = False
         self.world = world
         self.micro_batch = settings.micro_batch
         """Pairs to encode at a time; None = all pairs of the rank."""
@@ -143,6 +148,8 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Gradients of this rank's loss, averaged over ranks."""
         self._engine.backward(loss)
+        if not self._averages:
+            fill_gradients(self._engine.module)
 
     @contextlib.contextmanager
     def one_reduction(self) -> Iterator[None]:
@@ -154,7 +161,8 @@ class Engine:
         if self._stage == 0:
             with self._engine.no_sync():
                 yield
-            self._engine.allreduce_gradients()
+            if self._averages:
+                self._engine.allreduce_gradients()
         else:  # no_sync is refused at stages 2 and 3, and the boundary flag alone reduces every time there
             with self._engine.coalesce_grad_reduction():
                 yield
@@ -286,15 +294,3 @@ class Engine:
         with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if self.world.is_main:
                 parameter.data.copy_(value)
-
-
-def _check_micro_batch(micro_batch: int | None, local_pairs: int, world: World) -> None:
-    if micro_batch is None or local_pairs % micro_batch == 0:
-        return
-    divisors = [n for n in range(1, local_pairs + 1) if local_pairs % n == 0]
-    raise UserError(
-        f"engine.micro_batch = {micro_batch}: expected a divisor of the {local_pairs} pairs of a rank "
-        f"({local_pairs * world.size} pairs per step on {world.size} ranks), found a remainder of "
-        f"{local_pairs % micro_batch}.\n"
-        f"Set it to one of {', '.join(map(str, divisors))}; null encodes all pairs of a rank at once."
-    )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import OptimizerSettings
+from swamp_dist.distributed import World
+from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.train.resharding import ParameterState
 
@@ -84,6 +86,14 @@ def make_moments(optimizer: torch.optim.Optimizer, tensors: list[torch.nn.Parame
         optimizer.state[tensor] = moments if of_sgd else {"step": step.clone(), **moments}
 
 
+def fill_gradients(module: torch.nn.Module) -> None:
+    """Zeros where a trained parameter has no gradient, as an average over ranks gives it: an optimiser takes
+    no gradient for no step, and its moments would stand still."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
 def flat_views(parameter: torch.nn.Parameter, moments: dict[str, Tensor]) -> ParameterState:
     """A whole parameter and its moments as flat views."""
     whole = ParameterState.of(parameter.detach(), moments)
@@ -96,3 +106,16 @@ def cpu_weights(module: torch.nn.Module) -> dict[str, Tensor]:
         name: value.detach().to("cpu", torch.float32, copy=True)
         for name, value in module.state_dict().items()
     }
+
+
+def check_micro_batch(micro_batch: int | None, local_pairs: int, world: World) -> None:
+    """Raise UserError where `micro_batch` does not divide the `local_pairs` of a rank."""
+    if micro_batch is None or local_pairs % micro_batch == 0:
+        return
+    divisors = [n for n in range(1, local_pairs + 1) if local_pairs % n == 0]
+    raise UserError(
+        f"engine.micro_batch = {micro_batch}: expected a divisor of the {local_pairs} pairs of a rank "
+        f"({local_pairs * world.size} pairs per step on {world.size} ranks), found a remainder of "
+        f"{local_pairs % micro_batch}.\n"
+        f"Set it to one of {', '.join(map(str, divisors))}; null encodes all pairs of a rank at once."
+    )

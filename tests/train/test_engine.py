@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,39 @@ def test_a_learned_logit_scale_stays_below_its_bound_comes_back_and_does_not_dec
         assert [scale for scale, _ in down] == pytest.approx([100.0 * 0.99005**n for n in range(1, 11)], 1e-4)
         assert [bias for _, bias in up] == pytest.approx([-10 + 0.01 * n for n in range(1, 11)])
         assert still == [down[-1]] * 2
+
+
+def _alone(world: World) -> list[tuple[int, int, dict[str, torch.Tensor]]]:
+    """Of one rank, without and with DeepSpeed's average: all-reduces, parameters without a gradient, and
+    weights. No loss asks the prototypes in the second half."""
+    import torch.distributed as dist
+
+    found, reduce = [], dist.all_reduce
+    for averages in (False, True):
+        model = ModelSettings(embedding_dim=8, a=MlpSettings(hidden=(16,)), b=MlpSettings(hidden=(16,)))
+        dual = build_dual_encoder(model, (10,), (10,), 12, normalize_prototypes=True, seed=0)
+        engine = Engine(dual, OptimizerSettings(clip_norm=1.0, weight_decay=0.01), EngineSettings(), 4, world)
+        if averages:
+            engine._averages, engine._engine.enable_backward_allreduce = True, True
+        calls: list[int] = []
+        dist.all_reduce = lambda *args, calls=calls, **how: calls.append(1) or reduce(*args, **how)
+        try:
+            for step in range(6):
+                data = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(step))
+                given = engine.embed_pairs(*data)
+                asked = given.prototypes.sum() if step < 3 else 0.0
+                with engine.one_reduction() if step % 2 else contextlib.nullcontext():
+                    engine.backward((given.a - given.b).square().sum() + asked)
+                without = {name for name, p in dual.named_parameters() if p.grad is None}
+                engine.step(1e-2)
+        finally:
+            dist.all_reduce = reduce
+        found.append((len(calls), len(without), engine.weights()))
+    return found
+
+
+def test_one_rank_averages_nothing_and_has_the_same_bits() -> None:
+    (calls, missing, weights), (usual, _, reference) = run_on_ranks(_alone, 1)[0]
+    assert (usual - calls, missing) == (6, 0)
+    for name, value in reference.items():
+        assert torch.equal(weights[name], value), name
