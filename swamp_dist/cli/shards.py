@@ -1,4 +1,4 @@
-"""Verbs of shard sets: build and verify."""
+"""Verbs of shard sets: build, verify and index."""
 
 from __future__ import annotations
 
@@ -127,11 +127,29 @@ def shards_verify(
     for problem in problems:
         say(str(problem), error=True)
     if problems:
-        say(
-            f"{folder}: {len(problems)} bad files; build again with `swamp shards build RECIPE --force`",
-            error=True,
-        )
+        fix = "build again with `swamp shards build RECIPE --force`"
+        if all(problem.is_payload_index for problem in problems):
+            fix = f"write them again with `swamp shards index {folder}`"
+        say(f"{folder}: {len(problems)} bad files; {fix}", error=True)
         raise typer.Exit(ExitCode.FAILED)
     say(f"{folder}: every file is as the manifest says")
-    for line in explain_set(read_manifest(folder)):
+    manifest = read_manifest(folder)
+    if any(split.payloads is None for split in manifest.record.splits.values()):
+        say(f"  no payload index, with which entries are read faster: `swamp shards index {folder}` adds it")
+    for line in explain_set(manifest):
         say(f"  {line}")
+
+
+@shards_app.command("index", epilog="Example:  swamp shards index data/synthetic")
+def shards_index(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of a shard set.", show_default=False)
+    ],
+) -> None:
+    """Write the payload indexes of a set again, or of one built without; every shard is verified first."""
+    from swamp_dist.data.indexing import index_set
+
+    log_to_console()
+    manifest = index_set(folder)
+    names = [split.payloads.file for split in manifest.record.splits.values() if split.payloads is not None]
+    say(f"{folder}: wrote {', '.join(names)}; the set keeps its hash")

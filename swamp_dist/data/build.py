@@ -1,30 +1,18 @@
-"""Builds a shard set from its shards: finds the finished ones, lets the others be built, closes the set."""
+"""Builds the shards of a set: finds the finished ones and lets the others be built."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
-from swamp_dist.atomic_files import open_atomically
 from swamp_dist.data.coverage import (
-    COVERAGE_FILE,
-    COVERAGE_TEXT,
-    Coverage,
-    coverage_text,
     skipped_kinds,
     skipped_lines,
 )
 from swamp_dist.data.manifest import (
-    MANIFEST_FILE,
     FieldSpec,
-    IndexFile,
-    ManifestRecord,
-    SetTables,
-    SplitRecord,
 )
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit
 from swamp_dist.data.shard_unit import build_unit
@@ -148,86 +136,3 @@ def _check_same_fields(first: UnitRecord, other: UnitRecord) -> None:
         f"{first.shard.file} (entry {first.rows[0][0]!r} and on): {first.fields.get(name, 'none')}.\n"
         "Every entry of a set has the same fields; see which of the two raw files is wrong."
     )
-
-
-# -- closing the set -------------------------------------------------------------------------------
-
-
-def close_set(
-    staging: Staging,
-    plan: BuildPlan,
-    records: Sequence[UnitRecord],
-    coverage: Coverage,
-    tables: SetTables | None = None,
-) -> ManifestRecord:
-    """Write indexes, coverage and, last, the manifest beside the finished shards and tables.
-
-    Raises:
-        UserError: no entry is left in a split, or an entry has a class without a name in a set with names.
-    """
-    tables = tables or SetTables()
-    _check_labels(records, tables)
-    splits = {
-        name: _close_split(staging, name, [r for r in records if r.split == name]) for name in plan.entries
-    }
-    fields = next(record.fields for record in records if record.rows)
-    classes = 1 + max(row[3] for record in records for row in record.rows)
-    record = plan.recipe.model_copy(
-        update={
-            "fields": fields,
-            "classes": classes,
-            "splits": splits,
-            "words": tables.words,
-            "vocabulary": tables.vocabulary,
-            "class_names": tables.class_names,
-        }
-    )
-    record = record.model_copy(update={"hash": record.content_hash()})
-    staging.put(staging.set / COVERAGE_FILE, coverage.model_dump_json(indent=1))
-    staging.put(staging.set / COVERAGE_TEXT, coverage_text(coverage))
-    staging.put(staging.set / MANIFEST_FILE, record.model_dump_json(indent=1))
-    return record
-
-
-def _check_labels(records: Sequence[UnitRecord], tables: SetTables) -> None:
-    """Every entry of a set with names of classes has a class with a name."""
-    if tables.class_names is None:
-        return
-    count = tables.class_names.names
-    for record in records:
-        for key, _, _, label in record.rows:
-            if not 0 <= label < count:
-                raise UserError(
-                    f"split {record.split!r}, entry {key!r}: class {label}; the source names {count} "
-                    f"classes, so that labels are 0 to {count - 1}"
-                )
-
-
-def _close_split(staging: Staging, split: str, records: Sequence[UnitRecord]) -> SplitRecord:
-    filled = [record for record in records if record.rows]
-    for record in records:
-        if not record.rows:  # every entry was left out
-            (staging.set / record.shard.file).unlink(missing_ok=True)
-    if not filled:
-        raise UserError(f"split {split!r} is empty: all of its entries were left out")
-    rows = [
-        (key.encode("ascii"), shard, offset, size, label)
-        for shard, record in enumerate(filled)
-        for key, offset, size, label in record.rows
-    ]
-    return SplitRecord(
-        entries=len(rows),
-        bytes=sum(record.shard.bytes for record in filled),
-        shards=tuple(record.shard for record in filled),
-        index=_write_index(staging, split, rows),
-    )
-
-
-def _write_index(staging: Staging, split: str, rows: Iterable[tuple[bytes, int, int, int, int]]) -> IndexFile:
-    listed = list(rows)
-    width = max(len(row[0]) for row in listed)
-    dtype = [("key", f"S{width}"), ("shard", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("label", "<i4")]
-    path = staging.set / f"{split}.index.npy"
-    with open_atomically(path, staging.scratch) as file:
-        np.lib.format.write_array(file, np.array(listed, dtype=dtype), allow_pickle=False)
-    return IndexFile(file=path.name, sha256=file.digest)

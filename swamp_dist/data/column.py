@@ -26,9 +26,9 @@ class Column:
 def make_column(arrays: Sequence[np.ndarray], spec: FieldSpec) -> Column:
     """The arrays of a field, one of each entry, as a column; those of a ragged field are not copied."""
     if spec.ragged:
-        return Column(array_objects(arrays), *_one_each(len(arrays)))
+        return Column(array_objects(arrays), *one_each(len(arrays)))
     if not spec.items:
-        return Column(np.stack(arrays), *_one_each(len(arrays)))
+        return Column(np.stack(arrays), *one_each(len(arrays)))
     count = np.array([len(array) for array in arrays], dtype=np.int64)
     return Column(np.concatenate(arrays), np.cumsum(count) - count, count)
 
@@ -51,5 +51,6 @@ def array_objects(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return rows
 
 
-def _one_each(count: int) -> tuple[np.ndarray, np.ndarray]:
+def one_each(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`first` and `count` of entries with one item each."""
     return np.arange(count), np.ones(count, dtype=np.int64)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,37 @@ class Entry:
     """Human-readable originals."""
 
 
-def shard_error(file: Path, key: str | None, finding: str) -> ShardError:
+def shard_error(file: Path, key: str | None, finding: str, fix: str | None = None) -> ShardError:
     """The error of a damaged shard, with what to do about it."""
     where = f"{file}, entry {key!r}" if key is not None else str(file)
-    return ShardError(
-        f"{where}: {finding}.\n"
-        "The file is damaged or not of this shard set. Copy it again or build the set again."
-    )
+    usual = "The file is damaged or not of this shard set. Copy it again or build the set again."
+    return ShardError(f"{where}: {finding}.\n{fix or usual}")
+
+
+class EntryText(Mapping[str, str]):
+    """The originals in an entry's json, which is parsed at the first look at them: few readers need any."""
+
+    def __init__(self, header: bytes, key: str, label: int, file: Path) -> None:
+        """`header`: the json, which may be followed by the padding of its member."""
+        self._from = header, key, label, file
+
+    @cached_property
+    def _texts(self) -> Mapping[str, str]:
+        header, key, label, file = self._from
+        texts: dict[str, str] = _read_header({ENTRY: header.rstrip(b"\0")}, key, label, file)["text"]
+        return texts
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._texts))
 
 
 def encode_entry(sample: Sample) -> list[tuple[str, bytes]]:
@@ -78,7 +102,8 @@ def _encode(value: np.ndarray | bytes | str | tuple[str, ...]) -> tuple[str, byt
     if not isinstance(value, np.ndarray):
         return encode_raw(value)
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(value), version=(1, 0), allow_pickle=False)
+    plain = np.asarray(value, order="C")  # ascontiguousarray would give a single number an axis
+    np.lib.format.write_array(buffer, plain, version=(1, 0), allow_pickle=False)
     return "npy", buffer.getvalue()
 
 
@@ -100,7 +125,7 @@ def decode_entry(
             that does not match, a dtype or shape other than the manifest's, text that is no UTF-8.
     """
     header = _read_header(members, key, label, file)
-    suffixes = {name: _suffix(members, name, spec) for name, spec in specs.items()}
+    suffixes = {name: member_suffix(members, name, spec) for name, spec in specs.items()}
     expected = {ENTRY, *suffixes.values()}
     if members.keys() != expected:
         raise shard_error(file, key, f"expected members {sorted(expected)}, found {sorted(members)}")
@@ -110,7 +135,7 @@ def decode_entry(
     return Entry(index, key, header["label"], arrays, header["text"])
 
 
-def _suffix(members: Mapping[str, Payload], name: str, spec: FieldSpec) -> str:
+def member_suffix(members: Mapping[str, Payload], name: str, spec: FieldSpec) -> str:
     """The member that holds a field; images have one of several. Of none that is there, the first."""
     possible = _possible_suffixes(name, spec)
     return next((suffix for suffix in possible if suffix in members), possible[0])

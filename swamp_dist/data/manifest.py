@@ -66,6 +66,13 @@ class SplitIndex:
         return read_index(self.folder, self.record)
 
     @cached_property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Keys, shards, offsets, sizes and labels of `rows`, (N,) each, mapped too: plain arrays, of which
+        one number is had in a tenth of the time."""
+        rows = self.rows.view(np.ndarray)
+        return tuple(rows[name] for name in ("key", "shard", "offset", "size", "label"))
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64 class numbers, -1 where the set has none."""
         return np.asarray(self.rows["label"], dtype=np.int64)
@@ -76,10 +83,11 @@ class SplitIndex:
 
     def shard_path(self, shard: int) -> Path:
         """File of shard number `shard`."""
-        return self._shard_paths[shard]
+        return self.shard_paths[shard]
 
     @cached_property
-    def _shard_paths(self) -> tuple[Path, ...]:
+    def shard_paths(self) -> tuple[Path, ...]:
+        """Files of the shards by number."""
         return tuple(self.folder / shard.file for shard in self.record.shards)
 
     @property
@@ -182,7 +190,8 @@ def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
     """The manifest of a shard set whose shards are all there in full length.
 
     Raises:
-        UserError: as `read_manifest`, or shards are missing or of another size; all are named.
+        UserError: as `read_manifest`, or shards are missing or of another size, or payload indexes are
+            missing; all are named.
     """
     manifest = read_manifest(folder, recipe)
     faults = [
@@ -191,6 +200,7 @@ def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
         for shard in split.shards
         if (fault := size_fault(folder / shard.file, shard.bytes)) is not None
     ]
+    _check_payload_files(manifest)
     words = manifest.record.words
     if words is not None and (fault := size_fault(folder / words.file, words.bytes)) is not None:
         faults.append(f"  {words.file}: {fault}")
@@ -201,6 +211,20 @@ def load_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
             f"Copy them again, or build the set again with: {build_command(recipe, folder, force=True)}"
         )
     return manifest
+
+
+def _check_payload_files(manifest: Manifest) -> None:
+    named = [split.payloads.file for split in manifest.record.splits.values() if split.payloads is not None]
+    missing = [name for name in named if not (manifest.folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"shard set {manifest.folder}: {', '.join(missing)} missing.\n{index_hint(manifest.folder)}"
+        )
+
+
+def index_hint(folder: Path) -> str:
+    """The command that writes the payload indexes of a set, for error messages."""
+    return f"Write it again from the shards with: swamp shards index {folder}"
 
 
 def size_fault(path: Path, expected: int) -> str | None:

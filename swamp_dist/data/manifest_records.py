@@ -59,6 +59,11 @@ class FieldSpec(_Record):
             nothing.add("ragged")
         return {name: value for name, value in content.items() if name not in nothing}
 
+    @property
+    def is_of_one_shape(self) -> bool:
+        """Whether all entries have arrays of the same dtype and shape in the field."""
+        return self.kind == "array" and not self.items and not self.ragged
+
     def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         """Whether an entry's array of this dtype and shape is what the field, one of arrays, promises."""
         if dtype != np.dtype(self.dtype):
@@ -86,7 +91,7 @@ class ShardFile(_Record):
 
 
 class IndexFile(_Record):
-    """The npy file that says where every entry of a split lies."""
+    """An npy file that says where every entry of a split lies, or every field of its entries."""
 
     file: _FileName
     sha256: str
@@ -99,6 +104,15 @@ class SplitRecord(_Record):
     bytes: int
     shards: tuple[ShardFile, ...]
     index: IndexFile
+    payloads: IndexFile | None = None
+    """The payload index, no part of the hash; None in sets that were built without."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent_payloads(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if content.get("payloads") is None:
+            content.pop("payloads", None)
+        return content
 
 
 class WordsRecord(_Record):
@@ -204,8 +218,11 @@ class ManifestRecord(_Record):
         )
 
     def content_hash(self) -> str:
-        """sha256 over the canonical JSON of every key but `hash`."""
+        """sha256 over the canonical JSON of every key but `hash` and the `payloads` of splits, which say
+        nothing that the shards do not."""
         content = self.model_dump(mode="json", exclude={"hash"})
+        for split in content["splits"].values():
+            split.pop("payloads", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from swamp_dist.atomic_files import HashedFile, open_atomically
 from swamp_dist.data.entry import encode_entry
 from swamp_dist.data.manifest import FieldSpec, ShardFile
+from swamp_dist.data.payload_index import index_payloads, pack_rows
 from swamp_dist.data.sample_checks import check_sample, check_size, field_specs
 from swamp_dist.data.shard_plan import BuildPlan, BuildSource, Unit, unit_entries
 from swamp_dist.data.staging import Skipped, Staging, UnitRecord
@@ -53,12 +54,13 @@ def build_unit(
         with open_atomically(staging.tar(unit), staging.scratch) as file:
             samples = _samples(plan, unit, source, may_skip, fields, skipped)
             rows = _write_tar(file, _count_samples(samples, source, tally))
+        payloads = pack_rows(index_payloads(staging.tar(unit), rows, fields))  # of what the disk gives back
         shard = ShardFile(
             file=staging.tar(unit).name, bytes=file.bytes, sha256=file.digest, entries=len(rows)
         )
         record = UnitRecord(
             plan=plan.hash, split=unit.split, number=unit.number, shard=shard, fields=fields if rows else {},
-            rows=tuple(rows), skipped=tuple(skipped), tally=dict(tally),
+            rows=tuple(rows), payloads=payloads, skipped=tuple(skipped), tally=dict(tally),
         )  # fmt: skip
         staging.put(staging.sidecar(unit), record.model_dump_json())
     except OSError as error:

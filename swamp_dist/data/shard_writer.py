@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from swamp_dist.atomic_files import HashedFile, open_atomically
-from swamp_dist.data.build import close_set
+from swamp_dist.data.closing import close_set
 from swamp_dist.data.coverage import cover
 from swamp_dist.data.manifest import MANIFEST_FILE, FieldSpec, ManifestRecord, ShardFile
+from swamp_dist.data.payload_index import index_payloads, pack_rows
 from swamp_dist.data.sample_checks import SPLIT_NAME, check_keys, check_name, check_sample, field_specs
 from swamp_dist.data.shard_plan import BuildPlan, Unit
 from swamp_dist.data.shard_unit import FULL, EntryTar
@@ -30,7 +31,7 @@ class ShardWriter:
 
     Entries keep the order in which they are written. Training permutes a split of up to
     `data.full_shuffle_below` bytes (8 GB) as a whole and a larger one in blocks, so write a larger one in
-    random order. In memory are one sample and about 200 bytes for each entry written. A block that ends by an
+    random order. In memory are one sample and about 300 bytes for each entry written. A block that ends by an
     exception, or is killed, leaves no set behind; two writers of one folder wait for each other.
 
     Args:
@@ -218,7 +219,8 @@ class _SplitWriter:
                 shard=shard,
                 fields=dict(fields),
                 rows=rows,
-            )  # fmt: skip
+                payloads=pack_rows(index_payloads(self._staging.tar(unit), rows, fields)),
+            )
         )
 
     @property

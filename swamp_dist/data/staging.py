@@ -50,6 +50,8 @@ class UnitRecord(_Record):
     """Of its first entry; empty where every entry was left out."""
     rows: tuple[tuple[str, int, int, int], ...]
     """Key, offset, size and class of its entries."""
+    payloads: str = ""
+    """Their rows of the payload index (`pack_rows`); empty in a build that an earlier version began."""
     skipped: tuple[Skipped, ...] = ()
     tally: dict[str, int] = {}
     """Sums of what the source counts per entry."""

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from swamp_dist.data.entry import ShardError, decode_entry
 from swamp_dist.data.index_file import index_fault
-from swamp_dist.data.manifest import FieldSpec, Manifest, ShardFile, SplitIndex, read_manifest, size_fault
+from swamp_dist.data.manifest import (
+    FieldSpec,
+    IndexFile,
+    Manifest,
+    ShardFile,
+    SplitIndex,
+    read_manifest,
+    size_fault,
+)
+from swamp_dist.data.payload_index import EntryRow, error_words, index_payloads, map_payloads
 from swamp_dist.data.tar import BLOCK, Member, TarFault, walk
 
 Row = tuple[bytes, int, int, int, int]
@@ -29,6 +38,9 @@ class ShardProblem:
     file: str
     reason: str
 
+    is_payload_index: bool = False
+    """`swamp shards index` writes such a file again from sound shards."""
+
     def __str__(self) -> str:
         """For example `train-000001.tar (split train): missing`."""
         where = self.file if self.split is None else f"{self.file} (split {self.split})"
@@ -39,8 +51,9 @@ def verify_shards(folder: Path) -> list[ShardProblem]:
     """Every bad file of a shard set with the first fault found in it; an empty list is a sound set.
 
     Compared with the manifest: size and sha256 of every shard, index and table beside them. Compared
-    with the index: keys, classes, offsets and number of entries. In every entry: tar headers, its own key,
-    field checksums, dtypes and shapes. One shard's largest entry is held in memory at a time.
+    with the indexes: keys, classes, offsets and number of entries, places and checksums of fields. In every
+    entry: tar headers, its own key, field checksums, dtypes and shapes. One shard's largest entry is held in
+    memory at a time.
 
     Raises:
         UserError: the manifest is missing or does not match its own hash, so nothing can be compared.
@@ -79,13 +92,46 @@ def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:
     reason = _index_fault(split)
     if reason is not None:
         yield ShardProblem(name, split.record.index.file, reason)
-    first = 0
+    first, sound = 0, list[tuple[int, int]]()
     for number, shard in enumerate(split.record.shards):
         rows = split.rows[first : first + shard.entries].tolist() if reason is None else None
-        fault = _shard_fault(split.shard_path(number), shard, rows, number, manifest.fields)
+        fault = shard_fault(split.shard_path(number), shard, rows, number, manifest.fields)
         if fault is not None:
             yield ShardProblem(name, shard.file, fault)
+        else:
+            sound.append((number, first))
         first += shard.entries
+    if split.record.payloads is not None:
+        fault = _payload_fault(split, split.record.payloads, manifest.fields, [] if reason else sound)
+        if fault is not None:
+            yield ShardProblem(name, split.record.payloads.file, fault, is_payload_index=True)
+
+
+def _payload_fault(
+    split: SplitIndex, record: IndexFile, specs: dict[str, FieldSpec], sound: list[tuple[int, int]]
+) -> str | None:
+    """What is wrong with a payload index; `sound`: numbers of shards with the first row of each."""
+    path = split.folder / record.file
+    try:
+        payloads = map_payloads(path, len(split), specs)
+    except (OSError, ValueError) as error:
+        return error_words(error)
+    for number, first in sound:
+        shard = split.record.shards[number]
+        rows = entry_rows(split, first, first + shard.entries)
+        differs = payloads[first : first + shard.entries] != index_payloads(
+            split.shard_path(number), rows, specs
+        )
+        if differs.any():
+            row = int(differs.argmax())
+            return f"row {first + row} (entry {rows[row][0]!r}) does not agree with {shard.file}"
+    return None if _sha256(path) == record.sha256 else "sha256 differs from the manifest"
+
+
+def entry_rows(split: SplitIndex, first: int, last: int) -> list[EntryRow]:
+    """Key, offset, size and class of the entries first .. last - 1 of a split whose index is sound."""
+    rows = split.rows[first:last].tolist()
+    return [(key.decode("ascii"), offset, size, label) for key, _, offset, size, label in rows]
 
 
 def _index_fault(split: SplitIndex) -> str | None:
@@ -98,11 +144,13 @@ def _index_fault(split: SplitIndex) -> str | None:
         return f"cannot be read as an index ({error})"
 
 
-def _shard_fault(
+def shard_fault(
     path: Path, shard: ShardFile, rows: list[Row] | None, number: int, specs: dict[str, FieldSpec]
 ) -> str | None:
-    """The most telling fault of a shard: a wrong size with where it breaks, else the first bad entry,
-    else a hash that differs although every entry is sound.
+    """What is wrong with shard number `number`, or None; `rows`: its rows of a sound index.
+
+    The most telling fault is told: a wrong size with where it breaks, else the first bad entry, else a hash
+    that differs although every entry is sound.
     """
     size = size_fault(path, shard.bytes)
     if size == "missing":

@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, close_set, one_by_one
+from swamp_dist.data.build import Builder, MissingPolicy, Report, build_units, one_by_one
+from swamp_dist.data.closing import close_set
 from swamp_dist.data.coverage import Coverage, cover
 from swamp_dist.data.manifest import (
     MANIFEST_FILE,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from swamp_dist.data import reader
 from swamp_dist.data.manifest import Manifest
+from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.tar import walk
 from swamp_dist.data.writer import write_shards
 from swamp_dist.records import Sample
@@ -36,6 +39,19 @@ def build(
     several = [name for name, count in zip("ab", items, strict=True) if count > 1]
     samples = {name: [sample(i, items) for i in range(n)] for name, n in (splits or {"train": 37}).items()}
     return write_shards(samples, folder, "tiny", {"kind": "test"}, per_shard, seed, several)
+
+
+def open_reader(
+    manifest: Manifest, split: str, fields: Sequence[str], payloads: bool = True, **how: Any
+) -> EntryReader:
+    """As the program opens it; `payloads` False: as if an earlier version had built the set."""
+    return reader.open_reader(manifest if payloads else without_payloads(manifest), split, fields, **how)
+
+
+def without_payloads(manifest: Manifest) -> Manifest:
+    """The set as the manifest of an earlier version names it."""
+    splits = {n: s.model_copy(update={"payloads": None}) for n, s in manifest.record.splits.items()}
+    return Manifest(manifest.folder, manifest.record.model_copy(update={"splits": splits}))
 
 
 def members(path: Path) -> dict[str, tuple[int, int]]:

@@ -122,8 +122,8 @@ def _die(target: Callable[..., None], *args: object) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
-_EVENTS = 2 * 6 + 2 + 2 + 1 + 1
-"""Renamings of a whole build: tar and sidecar of 6 shards, 2 indexes, 2 reports, the manifest, the set."""
+_EVENTS = 2 * 6 + 2 * 2 + 2 + 1 + 1
+"""Renamings of a build: tar and sidecar of 6 shards, 2 indexes of 2 splits, 2 reports, manifest, set."""
 
 
 @pytest.fixture(scope="module")

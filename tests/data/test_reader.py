@@ -15,20 +15,22 @@ import numpy as np
 import pytest
 import xxhash
 
+from swamp_dist.data import shard_files
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.manifest import Manifest, ManifestRecord
-from swamp_dist.data.reader import StreamReader, open_reader
+from swamp_dist.data.stream_reader import StreamReader
 from swamp_dist.data.verify import verify_shards
 from swamp_dist.errors import UserError
-from tests.data.shard_sets import build, flip, members, rename, rewrite, swap
+from tests.data.shard_sets import build, flip, members, open_reader, rename, rewrite, swap
 
 KINDS = [
     {"reading": "seek"},
     {"reading": "stream", "resident_shards": 1},
+    {"reading": "seek", "payloads": False},
     {"reading": "seek", "cache": "memory"},
     {"reading": "stream", "cache": "memory"},
 ]
-DIRECT = KINDS[:2]
+DIRECT = KINDS[:3]
 
 
 def _numbers(entries):
@@ -171,7 +173,8 @@ def test_mispaired_fields_name_entry_and_field(damaged, kind):
         _read_all(manifest, kind)
 
 
-def test_every_flipped_bit_of_a_field_or_header_is_seen(damaged):
+@pytest.mark.parametrize("payloads", [True, False])
+def test_every_flipped_bit_of_a_field_or_header_is_seen(damaged, payloads):
     manifest, shard = damaged
     sound, (start, stop) = shard.read_bytes(), members(shard)["key-0002.b.npy"]
     for byte in [
@@ -181,7 +184,7 @@ def test_every_flipped_bit_of_a_field_or_header_is_seen(damaged):
     ]:
         flip(shard, byte, byte % 8)
         with pytest.raises(ShardError, match="key-0002"):
-            open_reader(manifest, "train", ("a", "b")).read([2])
+            open_reader(manifest, "train", ("a", "b"), payloads).read([2])
         shard.write_bytes(sound)
 
 
@@ -305,12 +308,13 @@ def test_entries_with_a_header_that_nests_without_end_are_named(damaged, kind):
 
 
 def test_no_more_files_stay_open_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("swamp_dist.data.reader._OPEN_FILES", 2)
+    limits = (shard_files.RESERVE, shard_files.RESERVE)
+    monkeypatch.setattr(shard_files.resource, "getrlimit", lambda _: limits)
     reader = open_reader(build(tmp_path / "set"), "train", ("a",))
     reader.split.keys([0])  # the index stays mapped
     before = len(os.listdir("/proc/self/fd"))
     reader.read(range(37))
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
     reader.close()
     assert len(os.listdir("/proc/self/fd")) <= before
     assert len(reader.read(range(37))) == 37

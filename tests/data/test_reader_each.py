@@ -1,7 +1,6 @@
 import pytest
 
-from swamp_dist.data.reader import open_reader
-from tests.data.shard_sets import build
+from tests.data.shard_sets import build, open_reader
 from tests.data.test_reader import KINDS
 
 
