@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from whole_file_loader import CAPTIONS, CHANNELS, TOKEN, Raw, W, baseline_video, make_raw
 
 from swamp_dist.config import ClipSettings, DataSettings
@@ -131,9 +130,10 @@ def _baseline(raw: Raw, drawn: list[tuple[str, list[int]]], normalize: bool) -> 
 
 def _unit_parts(pooled: Tensor) -> Tensor:
     """What the encoder does on its device: cast, and bring each part to unit length."""
-    return torch.cat(
-        [functional.normalize(part, dim=1) for part in pooled.float().split(CHANNELS, dim=1)], dim=1
-    )
+    units = pooled.float()
+    for part in units.split(CHANNELS, dim=1):
+        part /= torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_min_(1e-12)
+    return units
 
 
 def _compare(words: Words, pooled: Tensor, units: Tensor, loaded: dict[bool, tuple[Tensor, Tensor]]) -> None:

@@ -130,7 +130,7 @@ class ClipPairs:
         grown = self._grown(entry, distinct, reader)
         for part, rate in self.clips.parts.items():
             rows = pool_max(entry.arrays[part], row_bounds(grown, rate))
-            pooled[:, first : first + rows.shape[1]] = rows[place]
+            np.take(rows, place, axis=0, out=pooled[:, first : first + rows.shape[1]], mode="clip")
             first += rows.shape[1]
         return drawn, clip_words(ids, grown)[place]
 
