@@ -158,6 +158,11 @@ class ObjectiveSettings(Settings):
     triplet: TripletSettings = TripletSettings()
     semantic: SemanticSettings = SemanticSettings()
     domain: DomainSettings = DomainSettings()
+    precision: Literal["ieee", "tf32", "bf16"] = "ieee"
+    """Operands of the contrastive term's product and its gradient's, and of the gradient's of SwAMP's own
+    scores: float32 as it is, or rounded to 11 (`tf32`) or 8 (`bf16`) significant bits; sums stay float32. A
+    cosine moves by at most 0.00098 or 0.0078. A GPU multiplies them faster; a CPU rounds them first and takes
+    longer. Own scores themselves, the solve, soft targets and evaluation stay `ieee`."""
 
     @property
     def compares_ranks(self) -> bool:
@@ -224,6 +229,15 @@ class ObjectiveSettings(Settings):
                 "contrastive.negative_weights = swapped_targets with swamp.weight = 0: without the SwAMP "
                 "term there are no targets to weigh negatives by; set swamp.weight above 0 (0.25 is the "
                 "paper's), or contrastive.negative_weights: equal"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _precision_counts(self) -> ObjectiveSettings:
+        if self.precision != "ieee" and self.contrastive.weight == 0 and self.swamp.weight == 0:
+            raise ValueError(
+                f"precision = {self.precision} with contrastive.weight = 0 and swamp.weight = 0: no other "
+                "term has a product that it would count for; set precision: ieee"
             )
         return self
 

@@ -190,6 +190,11 @@ class StageSettings(Settings):
                 f"objective.contrastive.columns = {contrastive.columns}, chunk = {contrastive.chunk} "
                 f"{named}: sets are gathered; leave both out, model.sets.memory_mib bounds the memory"
             )
+        if self.objective.precision != "ieee":
+            return (
+                f"objective.precision = {self.objective.precision} {named}: it rounds products of "
+                "embeddings, of which there are none; set objective.precision: ieee"
+            )
         if self.engine.micro_batch is not None:
             return (
                 f"engine.micro_batch = {self.engine.micro_batch} {named}: the gradient is cached at "

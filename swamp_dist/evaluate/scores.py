@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from swamp_dist.objective.targets import full_precision
+from swamp_dist.objective.products import full_precision
 
 ITEM_TILE = 512
 """Gallery items of one product: its scores stay in the cache."""

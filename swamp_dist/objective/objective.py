@@ -17,8 +17,8 @@ from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, start_gather
 from swamp_dist.objective.checks import check_negatives
 from swamp_dist.objective.placement import gathered_sides, subtracts_own, takes_ring
+from swamp_dist.objective.products import Precision, full_precision, own_scores
 from swamp_dist.objective.queue import Queue
-from swamp_dist.objective.targets import full_precision
 from swamp_dist.objective.term import Term, TermInputs, weighted_total
 from swamp_dist.objective.terms import contrastive, domain, semantic, triplet
 from swamp_dist.objective.terms.swamp import SwampTerm, build_swamp_term
@@ -129,13 +129,13 @@ class Objective:
         pending_b = self.start_columns(mine.b, world, side="b")
         pending_own, all_ids = self._start_own(mine, step, world), self._start_ids(ids, world)
         # 2. Score my rows meanwhile.
-        scores = _own_scores(self._watched(mine, pending_a, step))
+        scores = _own_scores(self._watched(mine, pending_a, step), self.settings.precision)
         # 3. Wait for the others'. One rank has them all.
         columns = (mine.a, mine.b) if world.size == 1 else (_wait(pending_a), _wait(pending_b))
         own = _wait(pending_own)
         return TermInputs(
             self.plan, mine, scores, columns, all_ids, entries, step, world, own, labels,
-            self.class_vectors, self._is_ring,
+            self.class_vectors, self._is_ring, precision=self.settings.precision,
         )  # fmt: skip
 
     def _ask_swamp(self, inputs: TermInputs) -> Term:
@@ -225,11 +225,14 @@ def _wait(pending: Pending | None) -> Tensor | None:
     return None if pending is None else pending.wait()
 
 
-def _own_scores(mine: PairEmbeddings) -> tuple[Tensor, Tensor] | None:
+def _own_scores(mine: PairEmbeddings, precision: Precision) -> tuple[Tensor, Tensor] | None:
     """Scores (b, K) of my a and b with the prototypes, with gradient; None where the model has none."""
     if mine.prototypes is None:
         return None
-    return mine.a @ mine.prototypes.t(), mine.b @ mine.prototypes.t()
+    return (
+        own_scores(mine.a, mine.prototypes, precision),
+        own_scores(mine.b, mine.prototypes, precision),
+    )
 
 
 def _at_least_float32(embeddings: PairEmbeddings) -> PairEmbeddings:

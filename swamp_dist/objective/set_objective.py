@@ -14,7 +14,7 @@ from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World, gather
 from swamp_dist.objective.contrastive.positives import find_positives
 from swamp_dist.objective.contrastive.score_hinge import score_hinge
-from swamp_dist.objective.targets import full_precision
+from swamp_dist.objective.products import full_precision
 from swamp_dist.records import BatchPlan, LossTerms, PairScores, PairSets, Sets
 from swamp_dist.row_exchange import Pending, gather_rows, pad_alike
 

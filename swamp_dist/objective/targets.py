@@ -6,35 +6,19 @@ prototypes.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from swamp_dist.distributed import World, sum_over_ranks
+from swamp_dist.objective.products import full_precision
 from swamp_dist.objective.queue import Queue
 from swamp_dist.objective.solve.scores import ScorePrecision, operand, score_product
 from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, assign
 from swamp_dist.records import SoftTargets
-
-
-@contextlib.contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
-    """No autocast and no TF32 inside: the exponents of the solve magnify rounding by 1 / epsilon."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 def queue_scores(

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from swamp_dist.distributed import World
+from swamp_dist.objective.products import Precision
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings, SoftTargets
 from swamp_dist.row_exchange import Pending
 
@@ -87,6 +88,8 @@ class TermInputs:
     """Whether the contrastive term takes its columns around the ranks."""
     targets: SoftTargets | None = None
     """Swapped targets of my pairs, where they weigh negatives and SwAMP counts in this step."""
+    precision: Precision = "ieee"
+    """Of products that compare the batch."""
 
     @property
     def first_row(self) -> int:

@@ -14,6 +14,7 @@ from swamp_dist.config import ObjectiveSettings
 from swamp_dist.distributed import World
 from swamp_dist.objective import objective as objective_module
 from swamp_dist.objective.objective import build_objective
+from swamp_dist.objective.products import Precision
 from swamp_dist.records import BatchPlan, PairEmbeddings
 from tests.ranks import run_on_ranks
 
@@ -79,9 +80,9 @@ def _counted_steps(world: World, layout: str, at_once: bool) -> tuple[list[Tenso
     counted, seen = _Counted(at_once), []
     own_scores, real = objective_module._own_scores, dist.all_gather_single
 
-    def watched(mine: PairEmbeddings) -> Any:
+    def watched(mine: PairEmbeddings, precision: Precision) -> Any:
         seen.append(counted.in_flight)
-        return own_scores(mine)
+        return own_scores(mine, precision)
 
     dist.all_gather_single, objective_module._own_scores = counted, watched  # type: ignore[assignment]
     found = _steps(world, layout)

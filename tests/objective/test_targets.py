@@ -8,7 +8,6 @@ from torch.nn import functional
 from swamp_dist.distributed import World, alone
 from swamp_dist.objective.solve.sinkhorn import SinkhornSolution, solve
 from swamp_dist.objective.targets import (
-    full_precision,
     prototype_usage,
     soft_cross_entropy,
     swapped_targets,
@@ -85,20 +84,3 @@ def _usage(world: World) -> list[int]:
 def test_usage_counts_the_targets_of_the_global_batch() -> None:
     assert _usage(alone()) == [2, 0, 0, 2, 0]
     assert run_on_ranks(_usage, 2) == [[2, 2, 0, 4, 0]] * 2
-
-
-def test_full_precision_turns_autocast_and_tf32_off_and_restores_them() -> None:
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    x = torch.randn(3, 3)
-    try:
-        matmul.fp32_precision = "tf32"
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert (x @ x).dtype == torch.bfloat16
-            with full_precision("cpu"):
-                assert matmul.fp32_precision == "ieee"
-                assert (x @ x).dtype == torch.float32
-            assert (x @ x).dtype == torch.bfloat16
-        assert matmul.fp32_precision == "tf32"
-    finally:
-        matmul.fp32_precision = before

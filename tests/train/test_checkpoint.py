@@ -526,6 +526,7 @@ BOUND: list[dict[str, Any]] = [
     {"model__a": {"kind": "mlp"}}, {"objective__contrastive__margin": 0.3}, {"objective__swamp__eta": 7},
     {"objective__swamp__queue__size": 64}, {"objective__swamp__sinkhorn__iterations": 3},
     {"train__optimizer__lr": 1.0}, {"train__schedule__warmup_steps": 3}, {"engine__precision": "bf16"},
+    {"objective__precision": "tf32"},
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from swamp_dist.objective.contrastive.pair_targets import PairTargets
 from swamp_dist.objective.contrastive.positives import Positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
 from swamp_dist.objective.contrastive.tiles import Tile, new_side, new_sums, note_negatives
+from swamp_dist.objective.products import Precision, add_product, multiply
 
 _CACHED_SCORES = 2**16
 """Scores that a CPU core keeps in its cache: judged as many rows at a time, a tile is read once."""
@@ -49,6 +50,8 @@ class Comparison:
     """Whether columns go around the ranks; else they were gathered."""
     targets: PairTargets | None = None
     """Soft targets, of InfoNCE; None where a pair's partner has its target whole."""
+    precision: Precision = "ieee"
+    """Of the product and of both for its gradient."""
 
 
 class Leaves(NamedTuple):
@@ -168,8 +171,8 @@ class _Run:
             form.pull(tile, self.sums)
         if is_last and not form.is_normalised:  # the products below do not wait for it
             self._start_hardest()
-        torch.addmm(self.on_b, scores, part.rows, out=self.on_b)
-        torch.mm(scores.t(), self.leaves.b, out=on_part)
+        add_product(self.on_b, scores, part.rows, self.how.precision)
+        multiply(scores.t(), self.leaves.b, self.how.precision, out=on_part)
 
     def unit(self) -> Tensor | float:
         """What the sums count in; 0 in a batch without negatives, which has nothing to tell apart."""
@@ -184,7 +187,7 @@ class _Run:
         return Leaves(self.on_b, self.source.gradient, own, self.sums.on_scale, self.sums.on_bias)
 
     def _scores(self, part: Block) -> Tensor:
-        return self.leaves.b @ part.rows.t()
+        return multiply(self.leaves.b, part.rows.t(), self.how.precision)
 
     def _start_hardest(self) -> None:
         self.hardest = start_max_over_ranks(self.columns.hardest, self.how.world)

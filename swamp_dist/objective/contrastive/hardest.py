@@ -18,6 +18,7 @@ from torch import Tensor
 
 from swamp_dist.distributed import World, best_over_ranks
 from swamp_dist.objective.contrastive.columns import Block
+from swamp_dist.objective.products import Precision, multiply
 from swamp_dist.row_exchange import fetch_rows
 
 NoNegatives = Callable[[slice], Tensor]
@@ -48,10 +49,9 @@ class Hardest(NamedTuple):
 def hardest_negative(
     a: Tensor,
     b: Tensor,
-    columns: Iterable[Block],
+    found: tuple[Best, Best],
     margin: float,
     world: World,
-    no_negatives: NoNegatives | None = None,
 ) -> Hardest:
     """Mean over my pairs i of [m + max_j x_ij - x_ii]+ + [m + max_j x_ji - x_ii]+, j != i.
 
@@ -60,16 +60,14 @@ def hardest_negative(
 
     Args:
         a, b: (b, D) my rows; averaged over ranks, what the loss does to parameters is the batch's gradient.
-        columns: the a of all ranks, each once, in blocks and in any order; not read for a gradient.
+        found: the hardest a of each of my b, and the hardest b of each of my a, as `search` gives them.
         margin: m.
         world: all ranks, equal b on each.
-        no_negatives: pairs that are left out, alike whichever rank asks; None for none.
     """
-    # 1. Who is hardest.
-    of_b, of_a = search(b, columns, world, no_negatives)
-    # 2. Their rows, of the one modality for the other.
+    of_b, of_a = found
+    # 1. Their rows, of the one modality for the other.
     for_b, for_a = _fetch(a, b, of_b.position, of_a.position, world)
-    # 3. The loss of three similarities per pair, with gradient.
+    # 2. The loss of three similarities per pair, with gradient.
     own = (a * b).sum(1)
     scores = torch.stack(((a * for_a).sum(1), (b * for_b).sum(1)))
     is_alone = torch.stack((of_a.value, of_b.value)) == -torch.inf
@@ -92,7 +90,11 @@ def _fetch(a: Tensor, b: Tensor, of_b: Tensor, of_a: Tensor, world: World) -> tu
 
 @torch.no_grad()
 def search(
-    rows: Tensor, columns: Iterable[Block], world: World, no_negatives: NoNegatives | None = None
+    rows: Tensor,
+    columns: Iterable[Block],
+    world: World,
+    no_negatives: NoNegatives | None = None,
+    precision: Precision = "ieee",
 ) -> tuple[Best, Best]:
     """The hardest a of each of my b, and the hardest b, on whichever rank, of each of my a.
 
@@ -100,13 +102,16 @@ def search(
 
     Args:
         rows: (b, D) my b.
-        columns, world, no_negatives: as for `hardest_negative`.
+        columns: the a of all ranks, each once, in blocks and in any order; not read for a gradient.
+        world: all ranks, equal b on each.
+        no_negatives: pairs that are left out, alike whichever rank asks; None for none.
+        precision: of the product; the values that are found are off by its rounding.
     """
     count, first_row = len(rows), world.rank * len(rows)
     of_rows, of_columns = _nothing(rows, count), _nothing(rows, count * world.size)
     for start, block in columns:
         here = slice(start, start + len(block))
-        scores = rows @ block.t()
+        scores = multiply(rows, block.t(), precision)
         scores.diagonal(first_row - start).fill_(-torch.inf)  # empty where none of my pairs is in the block
         if no_negatives is not None:
             scores.masked_fill_(no_negatives(here), -torch.inf)

@@ -23,13 +23,14 @@ from swamp_dist.objective.contrastive.batch_rows import BatchRows
 from swamp_dist.objective.contrastive.columns import Block, Gathered, Ring, pieces
 from swamp_dist.objective.contrastive.compare import Compared, Comparison, Leaves, compare
 from swamp_dist.objective.contrastive.entry_weights import entry_weights
-from swamp_dist.objective.contrastive.hardest import hardest_negative
+from swamp_dist.objective.contrastive.hardest import hardest_negative, search
 from swamp_dist.objective.contrastive.infonce import InfoNce
 from swamp_dist.objective.contrastive.mean_hinge import MeanHinge
 from swamp_dist.objective.contrastive.negative_weights import PairWeights, negative_weights
 from swamp_dist.objective.contrastive.pair_targets import PairTargets, find_pair_targets
 from swamp_dist.objective.contrastive.positives import Positives, find_positives
 from swamp_dist.objective.contrastive.sigmoid import Sigmoid
+from swamp_dist.objective.products import multiply
 from swamp_dist.objective.term import Term, TermInputs
 
 TAGS: Mapping[str, str] = {
@@ -115,6 +116,7 @@ def _with_all(
         positives,
         inputs.is_ring,
         targets,
+        inputs.precision,
     )
     a = inputs.mine.a if inputs.is_ring else inputs.gathered_a()
     return compare(Leaves(b, a, own, scale, bias), how)
@@ -196,10 +198,12 @@ def _with_the_hardest(
                 similarities.add_(b.sum(dim=0) @ block.rows.sum(dim=0))
                 if left_out is not None:
                     matches = left_out(slice(block.start, block.start + len(block.rows)))
-                    similarities.sub_((b * (matches.to(b.dtype) @ block.rows)).sum())
+                    of_positives = multiply(matches.to(b.dtype), block.rows, inputs.precision)
+                    similarities.sub_((b * of_positives).sum())
             yield block
 
-    found = hardest_negative(a, b, columns(), settings.margin, world, left_out)
+    hardest = search(b, columns(), world, left_out, inputs.precision)
+    found = hardest_negative(a, b, hardest, settings.margin, world)
     if positives is None:
         count = len(b) * (world.size * len(b) - 1)
         return Compared(found.loss, (similarities - inputs.own().detach().sum()) / count, found.hardest)

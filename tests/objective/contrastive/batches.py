@@ -32,11 +32,17 @@ def batch(count: int, dim: int = 5, kind: str = "random") -> tuple[Tensor, Tenso
     return a, functional.normalize(near, dim=1)
 
 
-def compared(world: World, settings: Mapping[str, Any], sides: tuple[Tensor, Tensor], each: int = 1) -> Found:
+def compared(
+    world: World,
+    settings: Mapping[str, Any],
+    sides: tuple[Tensor, Tensor],
+    each: int = 1,
+    precision: str = "ieee",
+) -> Found:
     """What the contrastive term of all ranks gives: means over ranks, as DeepSpeed takes them."""
     plan = BatchPlan(len(sides[0]) // each, each, 1, world.size)
     mine = slice(world.rank * plan.local_pairs, (world.rank + 1) * plan.local_pairs)
-    tree = {"contrastive": settings, "swamp": {"weight": 0}}
+    tree = {"contrastive": settings, "swamp": {"weight": 0}, "precision": precision}
     labels = labels_of(len(sides[0]))[mine]
     objective = build_objective(
         ObjectiveSettings.model_validate(tree),

@@ -86,7 +86,7 @@ def _found(world: World, batch: Batch, chunk: int | None, order: int = 1) -> dic
         no_negatives = lambda columns: keys[mine][:, None] == keys[columns][None]  # noqa: E731
     blocks = list(pieces(Gathered(distributed.gather(a.detach(), world)).lap(), chunk))[::order]
     of_b, of_a = hardest.search(b.detach(), blocks, world, no_negatives)
-    found = hardest.hardest_negative(a, b, blocks, MARGIN, world, no_negatives)
+    found = hardest.hardest_negative(a, b, (of_b, of_a), MARGIN, world)
     gradients = torch.autograd.grad(found.loss, (a, b))
     means = {"loss": found.loss.detach(), "hardest": found.hardest}
     rows = {"of_a": of_a.position, "of_b": of_b.position}
@@ -202,6 +202,7 @@ def test_no_tensor_grows_with_rows_times_columns(chunk: int | None, largest: int
     a, b = torch.randn(2, 240, 4, requires_grad=True)
     with _LargestTensor() as seen:
         blocks = pieces(Gathered(a.detach()).lap(), chunk)
-        hardest.hardest_negative(a, b, blocks, MARGIN, alone()).loss.backward()
+        best = hardest.search(b, blocks, alone())
+        hardest.hardest_negative(a, b, best, MARGIN, alone()).loss.backward()
     assert seen.elements <= largest
     assert chunk is not None or seen.elements == largest

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from swamp_dist.distributed import alone
 from swamp_dist.objective.contrastive.columns import Gathered
-from swamp_dist.objective.contrastive.hardest import hardest_negative
+from swamp_dist.objective.contrastive.hardest import hardest_negative, search
 from swamp_dist.objective.contrastive.score_hinge import score_hinge
 
 PAIRS, MARGIN = 6, 0.3
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_literal_loops(hardest: bool, keys: li
 def test_cosines_give_the_loss_of_embeddings() -> None:
     torch.manual_seed(0)
     a, b = functional.normalize(torch.randn(2, PAIRS, 4, dtype=torch.float64), dim=2)
-    expected = hardest_negative(a, b, Gathered(a).lap(), MARGIN, alone())
+    expected = hardest_negative(a, b, search(b, Gathered(a).lap(), alone()), MARGIN, alone())
     found = score_hinge(a @ b.t(), 0, PAIRS, MARGIN, hardest=True)
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-13, atol=0)
     torch.testing.assert_close(found.hardest, expected.hardest, rtol=1e-13, atol=0)
