@@ -191,9 +191,13 @@ def _temporary_name(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     host = f"{prefix}{socket.gethostname()}"
     _remove_of_dead(folder.glob(f"{glob.escape(host)}+*.{glob.escape(path.name)}"))
     own = folder / f"{host}+{os.getpid()}.{path.name}"
-    own.unlink(missing_ok=True)
     try:
+        own.unlink(missing_ok=True)
         yield own
+    except OSError as error:  # is told of the file that was asked for
+        if error.filename == str(own):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         own.unlink(missing_ok=True)
 

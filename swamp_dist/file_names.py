@@ -8,6 +8,8 @@ from pathlib import Path
 
 WEIGHTS_FILE = "weights.safetensors"
 """The selected model in a run folder; the others of a run folder are `RunDir`'s."""
+STAGE_FILE = "stage.yaml"
+"""The settings of a run, as resolved, in its folder."""
 METRICS_FILE = "metrics.jsonl"
 """One row per logged step in a run folder."""
 CHECKPOINTS = "checkpoints"

@@ -27,15 +27,15 @@ from swamp_dist.evaluate.embedding import Embedded, embed_split
 from swamp_dist.evaluate.readers import open_bank, open_readers
 from swamp_dist.evaluate.retrieval import evaluate_set_split, evaluate_split
 from swamp_dist.evaluate.scored import encoders_for
-from swamp_dist.file_names import run_of, weights_file
+from swamp_dist.file_names import weights_file
 from swamp_dist.loading import from_values, load, load_dumped
 from swamp_dist.model.cross_attention import pair_score
 from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder, unit_length
 from swamp_dist.records import EvaluationResult, Inputs, InputSpec, Words, map_tensors
-from swamp_dist.runs.folder import RunDir
 from swamp_dist.sources.captions import caption_ids
 from swamp_dist.train.checkpoint_weights import extract_weights
 from swamp_dist.train.input_parts import check_unit_parts
+from swamp_dist.train.named_weights import holds_weights, no_weights, stage_file_of
 from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights import load_into, load_weights
 from swamp_dist.train.weights_header import embedding_dim_of
@@ -278,20 +278,15 @@ def _load_settings(source: Path, job: Path | str | StageSettings | None) -> Stag
         return job
     if job is not None:
         return load(Path(job), StageSettings)
-    path = RunDir(run_of(source)).stage_yaml
-    if not path.is_file():
-        raise UserError(
-            f"{source}: expected a run folder, or weights with their stage.yaml beside them; "
-            f"{path} is not there.\n"
-            "Fix: correct the path, or name the settings that the weights were trained with (job=...)."
-        )
-    return load_dumped(path, StageSettings)
+    return load_dumped(stage_file_of(source), StageSettings)
 
 
 def _find_weights(source: Path, settings: StageSettings) -> Path:
     """The weights of a stage that trained, or those that a stage without training evaluates."""
     named = source if settings.weights is None or weights_file(source).is_file() else settings.weights
     extract_weights(named)
+    if not holds_weights(named):
+        raise UserError(f"{named}: {no_weights(named)}")
     return weights_file(named)
 
 

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from swamp_dist.config import LocalCluster, StageSettings
 from swamp_dist.errors import ExitCode, RunDirHeld, UserError, system_error
-from swamp_dist.file_names import checkpoint_of, run_of, weights_file
+from swamp_dist.file_names import checkpoint_of, weights_file
 from swamp_dist.loading import from_values, load_dumped, override_texts
 from swamp_dist.printable import printable
 from swamp_dist.records import StageResult
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.stage_file import load_stage
+from swamp_dist.train.named_weights import stage_file_of
 
 logger = logging.getLogger(__name__)
 Job = Path | str | Mapping[str, Any] | StageSettings
@@ -198,15 +199,9 @@ def _run_folder(source: Job) -> RunDir | None:
     if not isinstance(source, str | Path):
         return None
     path = Path(source)
-    if not path.is_dir() and path.suffix != ".safetensors" and checkpoint_of(path) is None:
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
         return None
-    folder = RunDir(run_of(path))
-    if not folder.stage_yaml.is_file():
-        raise UserError(
-            f"{path}: expected the run folder of a stage, or weights with their stage.yaml beside them; "
-            f"{folder.stage_yaml} is not there.\nFix: correct the path, or give the job and weights=..."
-        )
-    return folder
+    return RunDir(stage_file_of(path).parent)
 
 
 def _weights_of(source: Job, stage: StageSettings) -> Path:

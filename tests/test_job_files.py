@@ -15,7 +15,8 @@ from swamp_dist.config import (
     StageSettings,
     SweepSettings,
 )
-from swamp_dist.evaluate.results import check_metric_name, promised_metrics
+from swamp_dist.evaluate.metric_names import check_metric_name
+from swamp_dist.evaluate.results import promised_metrics
 from swamp_dist.loading import dump, kind_of, load, load_dumped
 from swamp_dist.pipelines.plan import plan_pipeline
 from swamp_dist.pipelines.sweep import points, sweep_pipeline

@@ -88,9 +88,9 @@ SPELLED_ONCE = {
         "manifest.json",
         "vocabulary.json",
         "MANIFEST.json",
+        "stage.yaml",
     },
     "runs/folder.py": {
-        "stage.yaml",
         "cluster.yaml",
         "provenance.json",
         "source.patch",

@@ -66,6 +66,9 @@ def prototypes(
     figures), items.npz (every item's prototype), gallery.html (a page that needs no other file) and
     sheet.png.
     """
+    from swamp_dist.train.named_weights import stage_file_of
+
+    stage_file_of(Path(run))  # a wrong name is told before the libraries below are loaded
     from swamp_dist.inference import load_model
     from swamp_dist.prototypes.files import as_json as figures
     from swamp_dist.prototypes.files import default_folder, write_figures, write_pictures

@@ -11,6 +11,7 @@ import typer
 from swamp_dist.cli.app import app
 from swamp_dist.cli.printing import say
 from swamp_dist.cli.tables import Metrics
+from swamp_dist.errors import UserError
 
 PAGE = "report.html"
 
@@ -65,12 +66,15 @@ def report(
     from swamp_dist.report.build import Asked, build_report
     from swamp_dist.report.subject import open_subject
 
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder: expected the page to write, for example {out / PAGE}")
     subject = open_subject(source, run_dir)
     folder = [] if run_dir is None else ["--run-dir", str(run_dir)]
     command = shlex.join(["swamp", "report", str(source), *folder])
     asked = Asked(command, tuple(metrics or ()), examples, prototypes, split, beside)
     made = build_report(subject, asked)
     file = out or subject.folder / PAGE
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, made.html)
     for what, how in made.left_out:
         say(f"left out:    {what}: {how}")

@@ -169,12 +169,14 @@ def cancel(
     Only a process that is proven to be the run is signalled. Code 1 where something could not be reached.
     """
     from swamp_dist.monitor.cancel import cancel as cancel_run
+    from swamp_dist.runs.folder import RunDir
 
-    reached = True
+    reached, unfinished = True, False
     for run in runs:
         for done in cancel_run(run, now, wait):
             say(f"{done.run_dir}: {done.said}", error=not done.stopped)
             reached &= done.stopped
-    if reached:
+            unfinished |= not RunDir(done.run_dir).done
+    if reached and unfinished:
         say("to continue: the command that started it; to see how it stands: swamp status")
     raise typer.Exit(ExitCode.DONE if reached else ExitCode.FAILED)

@@ -54,6 +54,7 @@ def export(
     from swamp_dist.train.weights import load_weights
 
     weights = load_weights(source)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_published(out, published_tensors(weights, source))
     say(f"checkpoint:  {out}")
     if "prototypes.weight" in weights.tensors:

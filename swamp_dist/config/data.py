@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import gcd
+from math import isqrt
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -183,8 +183,8 @@ class DataSettings(Settings):
             return self
         if self.entries % self.class_group:
             raise ValueError(
-                f"class_group = {self.class_group} does not divide entries = {self.entries}: choose a "
-                f"divisor, for example {gcd(self.class_group, self.entries)}"
+                f"class_group = {self.class_group} does not divide entries = {self.entries}: "
+                f"{_divisors_near(self.class_group, self.entries)}"
             )
         if self.blend is not None:
             raise ValueError(
@@ -201,9 +201,17 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _lanes_divide_the_batch(self) -> DataSettings:
         if self.entries % self.num_lanes:
-            step = gcd(self.entries, self.num_lanes)
             raise ValueError(
-                f"lanes = {self.lanes} does not divide entries = {self.entries}: choose a divisor, for "
-                f"example {step}"
+                f"lanes = {self.lanes} does not divide entries = {self.entries}: "
+                f"{_divisors_near(self.num_lanes, self.entries)}"
             )
         return self
+
+
+def _divisors_near(number: int, whole: int) -> str:
+    """The fix of a number that does not divide `whole`: the divisors next to it."""
+    small = [n for n in range(1, isqrt(whole) + 1) if whole % n == 0]
+    divisors = sorted({*small, *(whole // n for n in small)})
+    below = max(n for n in divisors if n < number)
+    above = [n for n in divisors if n > number][:1]
+    return f"choose {' or '.join(map(str, [below, *above]))}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import check_metric_name
+from swamp_dist.evaluate.metric_names import check_metric_name
 from swamp_dist.evaluate.table import ResultRow, ResultTable
 
 _LEAST_TELLING = ("r_at_5", "r_at_10", "hit_at_", "p_at_", "map_at_", "median_rank")

@@ -8,17 +8,17 @@ hit_at_N.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import EvaluateSettings
 from swamp_dist.errors import UserError
+from swamp_dist.evaluate.metric_names import check_metric_name
 from swamp_dist.file_names import RESULT_FILE
 from swamp_dist.plain_files import parse_json, read_plain_file
 from swamp_dist.records import Alarm, EvaluationResult, RetrievalMetrics, StageResult
@@ -115,20 +115,6 @@ def cutoffs_of(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if match is None or match[1] == "r" or not int(match[2]):
         return (), ()
     return ((), (int(match[2]),)) if match[1] == "hit" else ((int(match[2]),), ())
-
-
-def check_metric_name(name: str, known: Sequence[str], where: str) -> None:
-    """Refuse a metric name that is not among `known`.
-
-    Raises:
-        UserError: with the nearest known name and the list of all.
-    """
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    listed = "\n  ".join(known) if known else "(none)"
-    raise UserError(f"metric {name!r} is not a figure of {where}.{guess}\nKnown names:\n  {listed}")
 
 
 def better(name: str, new: float, old: float) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from swamp_dist.config import TableRow, TableSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.intervals import Summary, summarize
+from swamp_dist.evaluate.metric_names import check_metric_name
 from swamp_dist.evaluate.results import (
     better,
     chance_value,
-    check_metric_name,
     figure_heading,
     metric_names,
     metric_value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,10 +88,7 @@ def run_entries(root: Path) -> list[tuple[Path, bool, list[RunEntry]]]:
         UserError: there is no such folder, or no run in it.
     """
     if not root.is_dir():
-        raise UserError(
-            f"{root} does not exist or is no folder: expected a run folder, a pipeline's folder or a tree of "
-            "runs.\nFix: correct the path, or start a run first: swamp run JOB"
-        )
+        raise UserError(no_runs(root, "a run folder, a pipeline's folder or a tree of runs"))
     if is_run(root):
         return [(root, False, [RunEntry(str(root), RunDir(root))])]
     walked = list(_walk(root, 0))
@@ -101,6 +99,31 @@ def run_entries(root: Path) -> list[tuple[Path, bool, list[RunEntry]]]:
     if not walked:
         raise UserError(f"no run in {root}: expected folders with a stage.yaml.\nStart one: swamp run JOB")
     return [*groups, *([(root, False, loose)] if loose else [])]
+
+
+def no_runs(root: Path, expected: str) -> str:
+    """What a user is told of a path that is no folder of runs.
+
+    Args:
+        expected: what should have been named there.
+    """
+    said = f"{root} {'is a file' if root.exists() else 'does not exist'}: expected {expected}.\nFix: "
+    run, at, _ = root.name.rpartition("@")
+    if at and is_run(root.with_name(run)):
+        return f"{said}name the run, {root.with_name(run)}; or evaluate that step first: swamp eval {root}"
+    if root.suffix in (".yaml", ".yml"):
+        return f"{said}name the folder of its runs, such as runs/NAME"
+    near = [] if root.exists() else difflib.get_close_matches(root.name, _folders_in(root.parent), n=1)
+    if near:
+        return f"{said}did you mean {root.with_name(near[0])}?"
+    return f"{said}correct the path (what there is: swamp status), or start a run: swamp run JOB"
+
+
+def _folders_in(folder: Path) -> list[str]:
+    try:
+        return [each.name for each in folder.iterdir() if each.is_dir()]
+    except OSError:
+        return []
 
 
 def _ask(found: Sequence[RunEntry]) -> dict[Path, SchedulerAnswer]:

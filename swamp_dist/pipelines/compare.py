@@ -12,7 +12,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.evaluate.choose import chosen_metrics
 from swamp_dist.evaluate.results import metric_names, splits_text
 from swamp_dist.evaluate.table import ResultTable, build_table
-from swamp_dist.loading import describe, load_dumped
+from swamp_dist.loading import describe, load_dumped, value_text
 from swamp_dist.monitor.overview import common_folder
 from swamp_dist.monitor.survey import run_entries
 from swamp_dist.records import StageResult
@@ -92,11 +92,7 @@ def _values(run: Path) -> dict[str, str]:
     same = set(same_result_keys(settings))
     cell = f"seed-{settings.seed}"  # a pipeline's folder of this seed, in paths of what the run starts from
     told = {s.key: s.value for s in describe(settings) if not is_below(s.key, same)}
-    return {key: _shown(value).replace(cell, "seed-*") for key, value in told.items()}
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value)
+    return {key: value_text(value).replace(cell, "seed-*") for key, value in told.items()}
 
 
 def _differing(values: Sequence[Mapping[str, str]]) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from swamp_dist.config import PipelineSettings, PipelineStage, ShardSettings, StageSettings, TableSettings
 from swamp_dist.config.own_tars import import_hint
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import check_metric_name, promised_metrics
+from swamp_dist.evaluate.metric_names import check_metric_name
+from swamp_dist.evaluate.results import promised_metrics
 from swamp_dist.evaluate.table import build_table, named_evaluations
 from swamp_dist.file_names import MANIFEST_FILE, checkpoint_of
 from swamp_dist.loading import load

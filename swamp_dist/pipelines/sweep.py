@@ -18,7 +18,8 @@ from swamp_dist.config import (
     TableSettings,
 )
 from swamp_dist.errors import UserError
-from swamp_dist.evaluate.results import check_metric_name, promised_metrics
+from swamp_dist.evaluate.metric_names import check_metric_name
+from swamp_dist.evaluate.results import promised_metrics
 from swamp_dist.file_names import name_problem
 from swamp_dist.loading import load
 from swamp_dist.origins import said_where

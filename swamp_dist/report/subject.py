@@ -8,7 +8,7 @@ from pathlib import Path
 from swamp_dist.config import PipelineSettings, Settings, SweepSettings
 from swamp_dist.errors import UserError
 from swamp_dist.loading import kind_of, load
-from swamp_dist.monitor.survey import is_run, run_entries
+from swamp_dist.monitor.survey import is_run, no_runs, run_entries
 from swamp_dist.pipelines.matrix import cells
 from swamp_dist.pipelines.sweep import sweep_pipeline
 from swamp_dist.runs.folder import RunDir
@@ -47,10 +47,7 @@ def open_subject(source: Path, run_dir: Path | None) -> Subject:
             raise UserError(f"--run-dir belongs to a pipeline or sweep file; {source} is a folder of its own")
         return _of_folder(source)
     if source.suffix not in (".yaml", ".yml"):
-        raise UserError(
-            f"{source}: expected a run folder, a folder of runs, or the .yaml file of a pipeline or sweep.\n"
-            "Fix: correct the path; what there is: swamp status"
-        )
+        raise UserError(no_runs(source, "a run folder, a folder of runs, or the file of a pipeline or sweep"))
     return _of_file(source, run_dir)
 
 

@@ -20,7 +20,14 @@ from swamp_dist.atomic_files import named, set_aside, write_atomically
 from swamp_dist.config import ClusterSettings, StageSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate import results
-from swamp_dist.file_names import CHECKPOINTS, MANIFEST_FILE, METRICS_FILE, RESULT_FILE, WEIGHTS_FILE
+from swamp_dist.file_names import (
+    CHECKPOINTS,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    STAGE_FILE,
+    WEIGHTS_FILE,
+)
 from swamp_dist.loading import dump
 from swamp_dist.plain_files import parse_json, read_plain_file
 from swamp_dist.records import StageResult
@@ -45,7 +52,7 @@ class RunDir:
     @property
     def stage_yaml(self) -> Path:
         """The stage as resolved: defaults, base files and overrides."""
-        return self.path / "stage.yaml"
+        return self.path / STAGE_FILE
 
     @property
     def cluster_yaml(self) -> Path:

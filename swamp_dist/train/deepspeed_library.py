@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,10 @@ def tensors_only() -> Iterator[None]:
 
 def holds_code(folder: Path, error: pickle.UnpicklingError) -> str:
     """What a user is told about a checkpoint that `tensors_only` refused."""
-    return f"{folder}: a file of the checkpoint holds more than tensors and was not loaded.\n{error}"
+    return f"{folder}: not loaded: a file of the checkpoint holds more than tensors{beside_tensors(error)}."
+
+
+def beside_tensors(error: pickle.UnpicklingError) -> str:
+    """What a file holds beside tensors, in brackets. Torch's own words also say how to let it through."""
+    found = re.search(r"nsupported (?:global: )?(?:GLOBAL|class) (\S+)(?: (\S+) whose)?", str(error))
+    return "" if found is None else f" ({'.'.join(filter(None, found.groups()))})"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from swamp_dist.atomic_files import replace_atomically, write_through
 from swamp_dist.errors import UserError, system_error
+from swamp_dist.train.deepspeed_library import beside_tensors
 from swamp_dist.train.input_parts import UNIT_PARTS
 from swamp_dist.train.weights import Weights
 
@@ -156,11 +157,9 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "nsupported" in line), "")
         raise UserError(
-            f"{path}: not loaded: damaged, or a pickle that holds more than tensors "
-            "(code in it is never run).\n"
-            f"{reason}\nExpected the bare state dict that the published training code saves."
+            f"{path}: not loaded: damaged, or a pickle that holds more than tensors{beside_tensors(error)}; "
+            "code in it is never run.\nExpected the bare state dict that the published training code saves."
         ) from None
     except Exception as error:  # the reader of a damaged file fails in whatever way its bytes lead to
         raise UserError(
@@ -243,5 +242,5 @@ def _text_side(tensors: Mapping[str, Tensor], source: Path) -> TextSide:
             return side
     raise UserError(
         f"{source}: only a model with one encoder of kind words and one of kind gated has a published form; "
-        f"this one holds {', '.join(sorted(given)[:12]) or 'neither'}."
+        f"this one holds {', '.join(sorted(given)[:4]) or 'neither'}{', ...' * (len(given) > 4)}."
     )

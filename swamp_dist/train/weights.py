@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,19 @@ from torch import Tensor
 
 from swamp_dist.atomic_files import HashedFile, open_atomically
 from swamp_dist.errors import UserError, system_error
-from swamp_dist.file_names import weights_file
+from swamp_dist.file_names import STAGE_FILE, run_of, weights_file
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.safetensors_header import read_header, unreadable_weights
-from swamp_dist.train.checkpoint_weights import extract_weights, no_weights
+from swamp_dist.train.checkpoint_weights import extract_weights
+from swamp_dist.train.named_weights import holds_weights, no_weights
 from swamp_dist.train.weights_header import metadata_of, sorted_header
 from swamp_dist.train.weights_record import RESTORE, check_sha256, recorded_sha256, say_unchecked
 
 _PROTOTYPES = "prototypes.weight"
 _LOGITS = "logits."
 _HEADS = "heads."
+_SHOWN = 4
+"""Tensors that a message names."""
 """Of training alone: taken where the model has the same, else drawn anew or left out."""
 
 
@@ -84,8 +87,8 @@ def load_weights(source: Path, sha256: str | None = None) -> Weights:
     """
     extract_weights(source)
     path = weights_file(source)
-    if not path.is_file():
-        raise UserError(f"{path}: no weights there.\n{no_weights(source)}")
+    if not holds_weights(source):
+        raise UserError(f"{source}: {no_weights(source)}")
     expected = sha256 or recorded_sha256(path)
     try:
         content = path.read_bytes()
@@ -121,20 +124,15 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
     given_logits = {name: given.pop(name) for name in list(given) if name.startswith(_LOGITS)}
     own_heads = {name: wanted.pop(name) for name in list(wanted) if name.startswith(_HEADS)}
     given_heads = {name: given.pop(name) for name in list(given) if name.startswith(_HEADS)}
-    problems = [f"  {name}: missing" for name in wanted if name not in given]
-    problems += [f"  {name}: not in this model" for name in given if name not in wanted]
+    problems = [f"{name}: missing" for name in wanted if name not in given]
+    problems += [f"{name}: not in this model" for name in given if name not in wanted]
     problems += [
-        f"  {name}: shape {tuple(given[name].shape)}, this model has {tuple(wanted[name].shape)}"
+        f"{name}: shape {tuple(given[name].shape)}, this model has {tuple(wanted[name].shape)}"
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
     if problems:
-        shown = "\n".join(problems[:12])
-        raise UserError(
-            f"{source}: the weights do not fit this model:\n{shown}\n"
-            "Use the model settings of the stage that wrote them (its stage.yaml) and shards whose fields "
-            "have the\nsame shapes, or other weights (train.init_from, weights)."
-        )
+        raise UserError(_unfit(source, problems))
     fits = (
         kept_prototypes is not None
         and given_prototypes is not None
@@ -156,6 +154,18 @@ def load_into(model: DualEncoder, weights: Weights, source: Path, prototypes: st
     given |= own_logits | taken | (given_heads if _shapes(given_heads) == _shapes(own_heads) else own_heads)
     model.load_state_dict(given, strict=True)
     return take
+
+
+def _unfit(source: Path, problems: Sequence[str]) -> str:
+    """What a user is told of weights that another model was trained to."""
+    shown = "\n  ".join(problems[:_SHOWN])
+    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    stage = run_of(source) / STAGE_FILE
+    where = f" (swamp show {stage})" if stage.is_file() else ""
+    return (
+        f"{source}: the weights do not fit this model:\n  {shown}{more}\n"
+        f"Fix: use the model settings{where} and fields that they were trained with, or other weights."
+    )
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

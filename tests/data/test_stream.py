@@ -102,7 +102,7 @@ def test_batches_by_class_are_the_same_however_they_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"class_group": 3}, "class_group = 3 does not divide entries = 256: choose a divisor, for example 1"),
+    ({"class_group": 3}, "class_group = 3 does not divide entries = 256: choose 2 or 4"),
     ({"class_group": 2, "reading": "stream"}, "which reading = stream cannot serve"),
     ({"class_group": 2, "blend": {"x": {"shards": "x", "share": 1.0}}}, "class_group and blend are both"),
 ])  # fmt: skip

@@ -159,7 +159,7 @@ def test_what_cannot_be_looked_at_is_refused(pictures: Path, tmp_path: Path) -> 
     (run / "weights.safetensors").unlink()
     done = swamp(run, "--split", "test")
     assert done.exit_code == 2, done.output
-    assert "no weights there" in done.output
+    assert "run: expected a run folder, RUN@STEP" in done.output
 
 
 def test_folders_are_named_after_what_is_looked_at(tmp_path: Path) -> None:

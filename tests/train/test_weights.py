@@ -120,3 +120,16 @@ def test_a_stage_takes_the_logits_that_it_learns(
     found = [None if x is None else round(x.item(), 4) for x in (out.logit_scale, out.logit_bias)]
     assert found == [scale, bias]
     assert logits_taken(started, weights) == told
+
+
+def test_weights_of_another_model_are_told_in_few_lines(tmp_path: Path) -> None:
+    (tmp_path / "stage.yaml").write_text("name: x\n")
+    encoder = MlpSettings(hidden=(5, 5))
+    deeper = ModelSettings(embedding_dim=2, a=encoder, b=encoder)
+    given = build_dual_encoder(deeper, (4,), (4,), None, normalize_prototypes=True, seed=1)
+    with pytest.raises(UserError, match=r"a\.layers\.4\.weight: not in this model") as refused:
+        load_into(model(None), Weights(given.state_dict(), {}), tmp_path / "weights.safetensors", "auto")
+    said = str(refused.value).splitlines()
+    assert len(said) == 7
+    assert said[5] == "  and 8 more"
+    assert f"swamp show {tmp_path / 'stage.yaml'}" in said[6]
