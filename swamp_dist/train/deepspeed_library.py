@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def import_deepspeed(world: World) -> Any:
     # DeepSpeed takes it for the number of its device: 0 for every rank where each sees one GPU alone.
     index = world.device.index if world.device.type == "cuda" else world.local_rank
     os.environ["LOCAL_RANK"] = str(index or 0)
-    import deepspeed
+    with left_out("mlflow"):  # DeepSpeed's tuner of settings would load it: seconds of each rank's start
+        import deepspeed
     import deepspeed.ops
     from deepspeed.runtime import compiler
 
@@ -42,6 +44,32 @@ def import_deepspeed(world: World) -> Any:
         compatible["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed
+
+
+@contextlib.contextmanager
+def left_out(library: str) -> Iterator[None]:
+    """Inside, importing an optional library fails as where it is not installed; one that is loaded stays so.
+
+    None in `sys.modules` is Python's own way to say so.
+    """
+    if library in sys.modules:
+        yield
+        return
+    sys.modules[library] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[library]
+
+
+def listed(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser, taken by DeepSpeed without a warning where it takes the one it derives from without."""
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+
+    kind = type(optimizer)
+    if kind.__base__ in ZERO_SUPPORTED_OPTIMIZERS and kind not in ZERO_SUPPORTED_OPTIMIZERS:
+        ZERO_SUPPORTED_OPTIMIZERS.append(kind)
+    return optimizer
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.logits import LARGEST_LOG_SCALE
 from swamp_dist.records import Inputs, PairEmbeddings, PairSets, Reversals, Sets
 from swamp_dist.train.commit_meta import GO_BACK
-from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, tensors_only
+from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, listed, tensors_only
 from swamp_dist.train.engine_files import recorded_writes
 from swamp_dist.train.engine_parameters import (
     FACTOR,
@@ -85,7 +85,7 @@ class Engine:
         config = engine_config(settings, optimizer, local_pairs, world.size)
         engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=make_optimizer(optimizer, model),
+            optimizer=listed(make_optimizer(optimizer, model)),
             config=config,
             dist_init_required=False,
         )

@@ -12,6 +12,7 @@ from swamp_dist.config import OptimizerSettings
 from swamp_dist.distributed import World
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
+from swamp_dist.train.plain_optimizers import plain
 from swamp_dist.train.resharding import ParameterState
 
 FACTOR = "learning_rate_factor"
@@ -27,10 +28,10 @@ def make_optimizer(settings: OptimizerSettings, model: DualEncoder) -> torch.opt
     groups, decay = parameter_groups(model), settings.weight_decay
     if settings.kind == "sgd":
         momentum, nesterov = settings.momentum, settings.nesterov
-        return torch.optim.SGD(
+        return plain(torch.optim.SGD)(
             groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, foreach=False
         )
-    adam = torch.optim.AdamW if decay > 0 else torch.optim.Adam
+    adam = plain(torch.optim.AdamW if decay > 0 else torch.optim.Adam)
     fused = settings.fused or None  # torch's own default else
     return adam(
         groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=decay, fused=fused
