@@ -30,8 +30,8 @@ EntryRow = tuple[str, int, int, int]
 
 
 def payload_dtype(fields: Collection[str]) -> np.dtype:
-    """A row: `frame`, xxh3 of the entry's bytes outside its fields, and `payloads` (fields,), offset and size
-    within the shard and xxh3 of each field, fields by name from a to z."""
+    """A row: `frame`, xxh3 of what is around the fields (`frame_xxh3`), and `payloads` (fields,), offset and
+    size within the shard and xxh3 of each field, fields by name from a to z."""
     one = [("offset", "<u8"), ("size", "<u8"), ("xxh3", "<u8")]
     return np.dtype([("frame", "<u8"), ("payloads", one, (len(fields),))])
 
@@ -41,9 +41,10 @@ def payload_file(split: str) -> str:
     return f"{split}.payloads.npy"
 
 
-def frame_xxh3(entry: memoryview, spans: Sequence[Span]) -> int:
-    """xxh3 of an entry's bytes outside these spans, which are in order: tar headers, json and padding."""
-    digest, end = xxhash.xxh3_64(), 0
+def frame_xxh3(key: str, label: int, entry: memoryview, spans: Sequence[Span]) -> int:
+    """xxh3 of key and class as the index of the split has them, and of an entry's bytes outside these spans,
+    which are in order: tar headers, json and padding."""
+    digest, end = xxhash.xxh3_64(f"{key} {label}".encode()), 0
     for first, last in spans:
         digest.update(entry[end:first])
         end = last
@@ -69,7 +70,7 @@ def index_payloads(path: Path, rows: Sequence[EntryRow], specs: Mapping[str, Fie
             places = _places(path, key, label, members, specs)
             spans = sorted((start, start + length) for start, length, _ in places)
             moved = [(offset + start, length, digest) for start, length, digest in places]
-            found[number] = (frame_xxh3(data, spans), moved)
+            found[number] = (frame_xxh3(key, label, data, spans), moved)
     return found
 
 

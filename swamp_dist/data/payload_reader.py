@@ -60,7 +60,7 @@ class PayloadReader(SeekReader):
         key, shard, offset, _, label = row
         numbers: list[int] = self._numbers[index].tolist()
         spans = sorted([(numbers[i] - offset, numbers[i] - offset + numbers[i + 1]) for i in self._places])
-        if frame_xxh3(data, spans) != numbers[0]:
+        if frame_xxh3(key, label, data, spans) != numbers[0]:
             return None
         arrays = {}
         for name, place, decode in self._wanted:

@@ -1,12 +1,13 @@
 """Both ways of reading by offset: equal values, equal errors."""
 
+import hashlib
 import pickle
 
 import numpy as np
 import pytest
 
 from swamp_dist.data.entry import ShardError
-from swamp_dist.data.manifest import load_manifest
+from swamp_dist.data.manifest import Manifest, load_manifest
 from swamp_dist.data.payload_index import payload_dtype
 from swamp_dist.data.payload_reader import PayloadReader
 from swamp_dist.data.seek_reader import SeekReader
@@ -136,6 +137,21 @@ def test_rows_of_another_order_are_told(small):
     np.save(path, np.load(path)[::-1])
     with pytest.raises(ShardError, match=r"row 0 of train\.payloads\.npy does not agree"):
         open_reader(small, "train", ("a",)).read([0])
+
+
+def test_a_class_that_the_entry_does_not_have_is_told(small):
+    path, train = small.folder / "train.index.npy", small.record.splits["train"]
+    rows = np.load(path)
+    rows["label"][2] += 1
+    np.save(path, rows)
+    named = train.index.model_copy(update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    splits = {"train": train.model_copy(update={"index": named})}
+    manifest = Manifest(small.folder, small.record.model_copy(update={"splits": splits}))
+    for payloads in (True, False):
+        reader = open_reader(manifest, "train", ("a",), payloads)
+        assert reader.read([3])[0].key == "key-0003"
+        with pytest.raises(ShardError, match=r"entry 'key-0002': mispaired: entry\.json says"):
+            reader.read([2])
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "other rows", "fewer"])
