@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from swamp_dist.runs.graph import GraphNode, write_graph
 from tests.report.made import begun, finished
 from tests.test_cli_hints import ROOT, swamp, told
 
@@ -31,6 +32,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(Path("runs/one"))
     finished(Path("runs/two"), recall=40.0, seed=1)
     begun(Path("runs/three"))
+    Path("runs/empty").mkdir()
+    Path("runs/empty/events.jsonl").write_text("")
     Path("job.yaml").write_text("name: x\ndata: {shards: d}\nmodel: {a: {kind: mlp}}\ntrain: {epochs: 1}\n")
 
 
@@ -51,6 +54,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "runs/one@6"], "swamp eval runs/one@6"),
         (["report", "runs/onne"], "Fix: did you mean runs/one?"),
         (["report", "runs/one", "--out", "runs"], "for example runs/report.html"),
+        (["report", "runs/one", "--split", "test"], "add --examples or --prototypes"),
         (["table", "runs/one", "--metrics", "r_at_7"], "Did you mean 'r_at_5'? Known names: pair/{"),
         (["table", "runs/one", "--sort", "pair/mean/r_at1"], "Did you mean 'pair/mean/r_at_1'"),
         (["compare", "runs/one", "runs/two", "--metrics", "mapp"], "Did you mean 'map'? Known names:"),
@@ -68,6 +72,15 @@ def test_settings_are_shown_as_people_write_them() -> None:
     shown = swamp("compare", "runs/one", "runs/four").output
     assert "[8, 8]" in shown
     assert "(8" not in shown
+
+
+def test_stages_that_have_not_begun_are_left_out_of_a_comparison() -> None:
+    nodes = [GraphNode(name, ()) for name in ("one", "two", "waiting")]
+    write_graph(Path("runs"), nodes)
+    shown = swamp("compare", "runs")
+    assert shown.exit_code == 0, shown.output
+    assert "left out, as they have not begun: runs/waiting" in " ".join(shown.output.split())
+    assert "no stage.yaml" in told(swamp("compare", "runs/one", "runs/empty"))
 
 
 def test_nothing_is_to_continue_where_all_is_done() -> None:

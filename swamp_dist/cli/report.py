@@ -68,6 +68,8 @@ def report(
 
     if out is not None and out.is_dir():
         raise UserError(f"--out {out} is a folder: expected the page to write, for example {out / PAGE}")
+    if split is not None and not (examples or prototypes or beside):
+        raise UserError("--split says of what to show examples or prototypes: add --examples or --prototypes")
     subject = open_subject(source, run_dir)
     folder = [] if run_dir is None else ["--run-dir", str(run_dir)]
     command = shlex.join(["swamp", "report", str(source), *folder])

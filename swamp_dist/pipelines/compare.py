@@ -59,10 +59,12 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> RunCom
         UserError: fewer than two runs, or a metric that none of them has.
     """
     entries = [entry for folder in folders for _, _, inside in run_entries(folder) for entry in inside]
-    runs = list(dict.fromkeys(entry.run_dir.path for entry in entries))
+    found = list(dict.fromkeys(entry.run_dir.path for entry in entries))
+    waiting = [run for run in found if run not in folders and not RunDir(run).stage_yaml.is_file()]
+    runs = [run for run in found if run not in waiting]
     if len(runs) < 2:
         raise UserError(
-            f"swamp compare: expected at least two runs, found {', '.join(map(str, runs))}.\n"
+            f"swamp compare: expected at least two runs, found {', '.join(map(str, runs)) or 'none begun'}.\n"
             "Fix: name several run folders, or a folder of runs."
         )
     values = {run: _values(run) for run in runs}
@@ -80,6 +82,8 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> RunCom
         for label, group in zip(labels, groups, strict=True)
     )
     table, notes = _table(compared, values, metrics)
+    if waiting:
+        notes = [*notes, f"left out, as they have not begun: {', '.join(map(str, waiting))}"]
     return RunComparison(compared, table, tuple(notes))
 
 

@@ -30,7 +30,11 @@ class LookedUp:
 
 
 def look_up(run: RunFacts, split: str | None, examples: bool, prototypes: bool) -> LookedUp:
-    """Examples and sheet of one run; one that cannot be made is left out, with the reason."""
+    """Examples and sheet of one run; one that cannot be made is left out, with the reason.
+
+    Raises:
+        UserError: the shard set has no such split.
+    """
     found = LookedUp()
     try:
         model, settings = load_model(run.folder.path), _evaluation(run, split)
@@ -38,6 +42,8 @@ def look_up(run: RunFacts, split: str | None, examples: bool, prototypes: bool) 
         asked = [name for name, wanted in ((_EXAMPLES, examples), (_SHEET, prototypes)) if wanted]
         found.left_out = [(name, _told(error)) for name in asked]
         return found
+    if split is not None:
+        model.manifest.split(split)  # one that was named and is not there is a mistake, not a part left out
     if examples:
         try:
             found.examples = find_examples(run.key, model, settings, EACH)

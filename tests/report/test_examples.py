@@ -21,6 +21,7 @@ from swamp_dist.report.examples import find_examples
 from swamp_dist.report.subject import open_subject
 from tests.pages.parsed import EVIL, Parsed
 from tests.prototypes.made import FEATURES, PICTURES, feature_set, picture_set, run_over
+from tests.test_cli_hints import swamp, told
 
 
 def test_pictures_are_thumbnails_that_stand_in_the_page_once_and_captions_stay_text(tmp_path: Path) -> None:
@@ -62,6 +63,9 @@ def test_features_are_told_by_captions_or_keys_and_classes_are_asked_for(tmp_pat
     assert 'role="img" aria-label="somebody' not in page
     left_out = build_report(open_subject(run, None), Asked("swamp report RUN", prototypes=True)).left_out
     assert any("holds no prototypes" in why for _, why in left_out)
+    said = told(swamp("report", str(run), "--examples", "--split", "tset"))
+    assert "no split 'tset'" in said
+    assert not (run / "report.html").exists()
 
 
 def test_more_pairs_than_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
