@@ -164,9 +164,10 @@ def from_json(values: Mapping[str, Any]) -> EvaluationResult:
 
 
 def result_to_json(result: StageResult) -> dict[str, Any]:
-    """result.json of a stage. Weights inside the run folder are named relative to it, so it can move."""
+    """result.json of a stage. Weights that it trained are named relative to its run folder, so it can move;
+    those that it was given as they were, relative to the working folder."""
     weights = result.weights
-    if weights is not None and weights.is_relative_to(result.run_dir):
+    if weights is not None and result.steps and weights.is_relative_to(result.run_dir):
         weights = weights.relative_to(result.run_dir)
     return {
         "format": FORMAT,
@@ -199,7 +200,7 @@ def result_from_json(values: Mapping[str, Any], run_dir: Path) -> StageResult:
         return StageResult(
             name=values["name"],
             run_dir=run_dir,
-            weights=None if weights is None else run_dir / weights,
+            weights=None if weights is None else run_dir / weights if values["steps"] else Path(weights),
             selected_step=values["selected_step"],
             steps=values["steps"],
             evaluations=tuple(from_json(e) for e in values["evaluations"]),

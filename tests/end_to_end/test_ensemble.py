@@ -68,6 +68,7 @@ def test_scores_of_two_runs_are_averaged(folder: Path) -> None:
 def test_a_run_alone_and_one_without_embeddings(folder: Path) -> None:
     done = swamp(folder, "eval", "runs/one")
     assert done.code == 0, done.said
+    assert "weights:     runs/one\n" in done.said
     found = figures(folder / "runs" / "one-evaluation")["evaluations"]
     assert found == figures(folder / "runs" / "one")["evaluations"]
     done = swamp(folder, "eval", "runs/cross", "--with", "runs/one", "--run-dir", "runs/both")

@@ -63,6 +63,15 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
         results.metric_value(evaluation(), "pair/a_to_b/r_at1")
 
 
+def test_weights_that_were_given_keep_the_name_they_were_given(tmp_path: Path) -> None:
+    trained = stage(tmp_path / "run")
+    given = replace(trained, weights=Path("runs/other@9"), selected_step=None, steps=0)
+    for result, moved in ((trained, tmp_path / "moved/weights.safetensors"), (given, Path("runs/other@9"))):
+        written = results.result_to_json(result)
+        assert results.result_from_json(written, result.run_dir).weights == result.weights
+        assert results.result_from_json(written, tmp_path / "moved").weights == moved
+
+
 def test_promised_names_are_the_names_that_come() -> None:
     settings = EvaluateSettings(split="test", relevance=("pair", "class"), precision_at=(5,), hit_at=(6,))
     assert results.promised_metrics(settings) == results.metric_names(evaluation().metrics)
