@@ -2,9 +2,11 @@
 
     python tools/bench_contrastive.py                        # 2,048 and 4,096 pairs of size 512
     python tools/bench_contrastive.py --pairs 8192 --dim 256
+    python tools/bench_contrastive.py --precision tf32 --precision bf16  # beside ieee, on the device at hand
 
 Plain torch makes the matrix of all similarities once and leaves the gradient to autograd. Medians over
-repetitions in which the programs take turns; one rank, so nothing is sent.
+repetitions in which the programs take turns; one rank, so nothing is sent. A CPU emulates tf32 and bf16,
+which takes longer than ieee (`objective/products.py`).
 """
 
 from __future__ import annotations
@@ -65,22 +67,24 @@ FORMS: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def ours(
-    contrastive: dict[str, Any], pairs: int, dim: int, world: World
+    contrastive: dict[str, Any], pairs: int, dim: int, world: World, precision: str = "ieee"
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The objective of a stage without SwAMP."""
-    settings = ObjectiveSettings.model_validate({"contrastive": contrastive, "swamp": {"weight": 0}})
+    tree = {"contrastive": contrastive, "swamp": {"weight": 0}, "precision": precision}
+    settings = ObjectiveSettings.model_validate(tree)
     objective = build_objective(settings, BatchPlan(pairs, 1, 1, 1), dim, world.device)
     ids = torch.arange(pairs, device=world.device)
     return lambda a, b: objective(PairEmbeddings(a, b, None), ids, ids, 0, world).total
 
 
-def bench(form: str, pairs: int, dim: int, repetitions: int, world: World) -> None:
+def bench(form: str, pairs: int, dim: int, chosen: argparse.Namespace, world: World) -> None:
     settings, plain = FORMS[form]
     losses = {
         "plain torch": plain,
         form: ours(settings, pairs, dim, world),
         f"{form}, chunk 512": ours(settings | {"chunk": 512}, pairs, dim, world),
     }
+    losses |= {f"{form}, {each}": ours(settings, pairs, dim, world, each) for each in chosen.precision or ()}
     random = torch.Generator().manual_seed(0)
     rows = functional.normalize(torch.randn(2, pairs, dim, generator=random), dim=2).to(world.device)
     sides = rows[0].requires_grad_(), rows[1].requires_grad_()
@@ -88,7 +92,7 @@ def bench(form: str, pairs: int, dim: int, repetitions: int, world: World) -> No
     def program(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(loss(*sides), sides)
 
-    found = take_turns({name: program(loss) for name, loss in losses.items()}, repetitions)
+    found = take_turns({name: program(loss) for name, loss in losses.items()}, chosen.repetitions)
     values = {name: float(loss(*sides).detach()) for name, loss in losses.items()}
     print(f"\n{form}: {pairs:,} pairs, D = {dim}")
     for name, seconds in found.items():
@@ -103,13 +107,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, action="append", help="B; default: 2048 and 4096")
     parser.add_argument("--dim", type=int, default=512, help="D (default: %(default)s)")
     parser.add_argument("--form", choices=FORMS, action="append", help="default: all of them")
+    parser.add_argument("--precision", choices=["tf32", "bf16"], action="append", help="besides ieee")
     parser.add_argument("--repetitions", type=int, default=5)
     chosen = parser.parse_args()
     world = join()
     print_machine(world)
     for form in chosen.form or FORMS:
         for pairs in chosen.pairs or (2048, 4096):
-            bench(form, pairs, chosen.dim, chosen.repetitions, world)
+            bench(form, pairs, chosen.dim, chosen, world)
     leave()
 
 
