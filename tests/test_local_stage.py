@@ -86,7 +86,7 @@ def test_a_script_needs_no_guard(tiny_shards: Path, tmp_path: Path) -> None:
         (lambda job, _: train(job, **{"data.a": "c"}), "no field 'c'"),
         (lambda job, folder: train(folder / "nothing.yaml"), "does not exist"),
         (lambda job, _: evaluate(job, "test"), "names no weights(.|\n)*weights="),
-        (lambda job, folder: evaluate(folder, "test"), "expected the run folder of a stage"),
+        (lambda job, folder: evaluate(folder, "test"), "expected a run folder"),
         (
             lambda job, _: evaluate(job, weights="nowhere", evaluate=[]),
             "evaluates nothing|train nor evaluate",

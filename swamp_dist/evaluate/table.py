@@ -92,10 +92,14 @@ _Evaluations = Mapping[_Cells, Sequence[EvaluationResult | None]]
 
 
 def _label(settings: TableSettings, cells: _Cells) -> str:
-    """What the row that shows these cells is called; where none does, its stage."""
-    of_stage = [r for r in settings.rows if r.stage == cells[0]]
-    exactly = [r.label for r in of_stage if _cells(settings, r) == cells]
-    return next(iter([*exactly, *(r.label for r in of_stage)]), cells[0])
+    """What the row that shows these cells is called; where none does, a row of the stage or the stage, and
+    which entry of its evaluations it is."""
+    of_stage = [row for row in settings.rows if row.stage == cells[0]]
+    for row in of_stage:
+        if _cells(settings, row) == cells:
+            return row.label
+    name = of_stage[0].label if of_stage else cells[0]
+    return name if cells[1] == settings.evaluation else f"{name}, evaluation {cells[1]}"
 
 
 def _cells(settings: TableSettings, row: TableRow) -> _Cells | None:

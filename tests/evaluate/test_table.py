@@ -190,6 +190,9 @@ def test_a_row_may_show_another_evaluation_of_its_stage() -> None:
     found = [c.difference.mean for c in table.comparisons if c.difference is not None]
     assert found == [3.5, 0]
     assert "test (qb_norm by train)" in table.notes[0]
+    hidden = settings.model_copy(update={"rows": (rows[0], rows[2])})
+    (compared,) = build_table(hidden, {"base": both, "other": both[::-1]}).comparisons
+    assert (compared.label, compared.against) == ("other", "plain, evaluation 1")
     with pytest.raises(UserError, match="evaluation = 2, but stage 'base'"):
         build_table(
             settings.model_copy(update={"rows": (TableRow(label="x", stage="base", evaluation=2),)}),
