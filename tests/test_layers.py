@@ -209,7 +209,7 @@ def unclean_output(file: Path) -> list[str]:
         "typer.echo": {"cli/printing.py"},
         "print": set(),
         "sys.stdout.write": {"backends/ray/slurm_node.py", "doctor/ranks.py", "doctor/node.py"},
-        "sys.stderr.write": {"cli/__init__.py", "stage/rank.py"},
+        "sys.stderr.write": {"cli/__init__.py", "stage/rank.py", "backends/forking.py"},
         "logging.basicConfig": {"printable.py"},
         "logging.Formatter": set(),
     }

@@ -9,27 +9,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, final
 
+from swamp_dist.backends import rank_process
 from swamp_dist.backends.first_failure import Ending, first_failure, last_words, whole_error
+from swamp_dist.backends.forking import Forked
 from swamp_dist.backends.local_ranks import (
     POLL_SECONDS,
     TO_RANKS,
     LocalRank,
     end_ranks,
     forward_signals,
+    released,
+    start_rank,
     wait_for,
 )
 from swamp_dist.backends.protocols import Backend, Report, StageRef
-from swamp_dist.backends.rank_process import (
-    die_with_parent,
-    free_port,
-    local_environment,
-    rank_command,
-)
+from swamp_dist.backends.rank_process import die_with_parent, free_port, local_environment
 from swamp_dist.config import ClusterSettings
 from swamp_dist.errors import ExitCode, UserError, system_error
 from swamp_dist.long_work import FIRST_SECONDS
@@ -102,10 +102,10 @@ def run_ranks(
     folder.create()
     folder.append_event("starting", **own_mark().as_dict(), world_size=ranks, logs=folder.log_sizes())
     starts: list[LocalRank] = []
-    with forward_signals(starts) as signals:
+    with released(starts), forward_signals(starts) as signals:
         try:
-            command = rank_command(stage_yaml, run_dir, module)
-            _start(starts, ranks, command, folder, console, signals.sent)
+            run = partial(start_rank, module or rank_process.RANK_MODULE, [str(stage_yaml), str(run_dir)])
+            _start(starts, ranks, run, folder, console, signals.sent)
             return _watch(starts, folder, report, patience, signals.seen)
         finally:
             end_ranks(starts, patience=0.0)
@@ -114,26 +114,17 @@ def run_ranks(
 def _start(
     starts: list[LocalRank],
     ranks: int,
-    command: Sequence[str],
+    run: Callable[[Mapping[str, str], IO[Any] | None], subprocess.Popen[bytes] | Forked],
     folder: RunDir,
     console: IO[Any] | None,
     sent: Sequence[int],
 ) -> None:
-    """Start the ranks. `sent`: signals for them that have come so far."""
+    """Start the ranks. `run`: starts one; `sent`: signals for them that have come so far."""
     port = free_port()
     for rank in range(ranks):
         with folder.log(rank).open("ab") as log:
             before = log.tell()
-            out: Any = console if rank == 0 else log
-            process = subprocess.Popen(
-                command,
-                env=local_environment(rank, ranks, port),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out if rank == 0 else subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the ranks once, through the forwarding
-                preexec_fn=die_with_parent,  # safe: no other thread of the package runs here
-            )
+            process = run(local_environment(rank, ranks, port), console if rank == 0 else log)
         starts.append(LocalRank(rank, process, folder.log(rank), before))
         for number in tuple(sent):  # those that came before it was in `starts`
             starts[-1].send(number)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
+from swamp_dist.backends.forking import Forked, Inherited, Start, fork_module, is_prepared, unfit
+from swamp_dist.backends.rank_process import die_with_parent, python_command
 from swamp_dist.stop_requests import listen
 
+logger = logging.getLogger(__name__)
 TO_RANKS: dict[int, int] = {signal.SIGINT: signal.SIGTERM}
 """Ctrl-C asks the ranks to save and stop, as a scheduler does."""
 POLL_SECONDS = 0.05
@@ -23,7 +28,7 @@ class LocalRank:
     """A rank of this machine that was started."""
 
     number: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log_file: Path
     log_from: int
     """Size of its log file before it started: what stands there already is of earlier runs."""
@@ -64,6 +69,32 @@ class Signals:
         return self.sent[-1]
 
 
+def start_rank(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], out: IO[Any] | None
+) -> subprocess.Popen[bytes] | Forked:
+    """A child that runs a module: a fork of this process where that is prepared for it, else a new one.
+
+    Args:
+        out: where stdout and stderr go; None = to those of this process.
+    """
+    if is_prepared():
+        start = Start(module, tuple(arguments), environment, Inherited.own())
+        reason = unfit(start)
+        if not reason:
+            streams = (1, 2) if out is None else (out.fileno(), out.fileno())
+            return Forked(fork_module(start, *streams))
+        logger.info("ranks start as new processes: %s", reason)
+    return subprocess.Popen(
+        python_command(module, arguments),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=None if out is None else subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches the ranks once, through the forwarding
+        preexec_fn=die_with_parent,  # safe: no other thread of the package runs here
+    )
+
+
 def wait_for(starts: Sequence[LocalRank], seconds: float) -> bool:
     """True if all ranks ended within the time."""
     deadline = time.monotonic() + seconds
@@ -81,6 +112,17 @@ def end_ranks(starts: Sequence[LocalRank], patience: float) -> None:
             rank.send(step)
         if wait_for(starts, patience if step == signal.SIGTERM else 10.0):
             return
+
+
+@contextlib.contextmanager
+def released(starts: Sequence[LocalRank]) -> Iterator[None]:
+    """After the block, forked ranks that have ended are let go; nothing may ask for them any more."""
+    try:
+        yield
+    finally:
+        for rank in starts:
+            if isinstance(rank.process, Forked) and rank.poll() is not None:
+                rank.process.reap()
 
 
 @contextlib.contextmanager

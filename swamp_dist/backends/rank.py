@@ -6,12 +6,10 @@ are therefore set first, and the stage is told of what came early.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import sys
 from pathlib import Path
 
+from swamp_dist.backends.rank_process import exit_at_once
 from swamp_dist.printable import write_all_characters
 from swamp_dist.stop_requests import listen
 
@@ -30,19 +28,6 @@ def main() -> None:
     from swamp_dist.stage.rank import run_rank
 
     exit_at_once(run_rank(stage_yaml, run_dir, early, job_lives(RunDir(run_dir))))
-
-
-def exit_at_once(code: int) -> None:
-    """End the process without tearing down native libraries.
-
-    Everything is written and closed by now. A normal exit destroys the threads of torch and DeepSpeed
-    in no certain order, and once in a while one of them aborts the process after all work was done.
-    """
-    with contextlib.suppress(OSError):  # whoever listened may be gone: the code is the answer
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

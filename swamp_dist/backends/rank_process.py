@@ -1,14 +1,17 @@
-"""The process of a rank, whoever starts it: its environment and its end with its parent."""
+"""The process of a rank, whoever starts it: its environment, its end with its parent, and how it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from swamp_dist.environment import RankInfo
 
@@ -26,11 +29,18 @@ CPU_DEFAULTS = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 """Variables of ranks without a GPU, where the user sets no others."""
+PLACE_VARIABLES = tuple(RankInfo(0, 1, 0, "127.0.0.1", 0, "none").variables())
+"""What differs from rank to rank."""
 
 
 def rank_command(stage_yaml: Path | str, run_dir: Path | str, module: str | None = None) -> list[str]:
     """What starts a rank, in the working folder that the paths are relative to; `module`: not RANK_MODULE."""
-    return [sys.executable, "-u", "-m", module or RANK_MODULE, str(stage_yaml), str(run_dir)]
+    return python_command(module or RANK_MODULE, [str(stage_yaml), str(run_dir)])
+
+
+def python_command(module: str, arguments: Sequence[str]) -> list[str]:
+    """What starts a module in this Python."""
+    return [sys.executable, "-u", "-m", module, *arguments]
 
 
 def rank_environment(
@@ -44,6 +54,11 @@ def rank_environment(
     """
     defaults = {} if on_gpu else CPU_DEFAULTS
     return {**defaults, **own, **(more or {}), **RANK_DEFAULTS, **info.variables()}
+
+
+def on_cpu(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a rank without a GPU, but for its place."""
+    return {**CPU_DEFAULTS, **own, **RANK_DEFAULTS}
 
 
 def local_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -72,3 +87,16 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         _libc.prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """End the process without tearing down native libraries.
+
+    Everything is written and closed by now. A normal exit destroys the threads of torch and DeepSpeed
+    in no certain order, and once in a while one of them aborts the process after all work was done.
+    """
+    with contextlib.suppress(OSError):  # whoever listened may be gone: the code is the answer
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

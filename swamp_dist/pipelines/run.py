@@ -35,6 +35,7 @@ from swamp_dist.pipelines.task import (
     Runner,
     StageExit,
     StageSpec,
+    forking,
     run_in_child,
     stage_environment,
     stage_task,
@@ -125,9 +126,10 @@ def run_pipeline(
                 RunDir(stage.run_dir).write_stage(stage.settings)
         # What was no task has its result: from before, or from an earlier driver's job while Ray started.
         ends = {stage.key: StageEnd(stage.key, stage.run_dir, "done") for stage in plan.stages}
-        if not all(RunDir(stage.run_dir).done for stage in plan.stages):
-            with graph_session(site.slots) as ray:
-                ends |= _drive(ray, settings.retries, site, plan, report)
+        left = sum(not RunDir(stage.run_dir).done for stage in plan.stages)
+        if left:
+            with forking(site.runner, site.environment, left) as run, graph_session(site.slots) as ray:
+                ends |= _drive(ray, settings.retries, replace(site, runner=run), plan, report)
         report([_ended_status(stage, ends[stage.key]) for stage in plan.stages])
     return [ends[stage.key] for stage in plan.stages]
 

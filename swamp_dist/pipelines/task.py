@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from swamp_dist.backends.forked_stages import NotForked, fork_server, may_fork, run_forked
 from swamp_dist.errors import ExitCode
 from swamp_dist.runs.events import attempts
 from swamp_dist.runs.folder import RunDir
@@ -21,6 +24,7 @@ _FINAL = {ExitCode.DONE, ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.INTERRUP
 """Endings that another attempt would only repeat, or that a person wanted."""
 _OURS_NOT_RAYS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 """Ray sets these in its workers; stages get the values of the process that started the pipeline."""
+_STAGE_MODULE = "swamp_dist.backends.local"
 _POLL_SECONDS = 0.1
 
 
@@ -75,23 +79,49 @@ def stage_environment(processes: int) -> dict[str, str | None]:
     return own | {"OMP_NUM_THREADS": own["OMP_NUM_THREADS"] or threads}
 
 
-def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int) -> int:
-    """Run a stage's ranks in a process of their own that ends with this one; output to its console log."""
+def run_in_child(stage_yaml: Path, run_dir: Path, ranks: int, server: str | None = None) -> int:
+    """Run a stage's ranks in a process of their own that ends with this one; output to its console log.
+
+    Args:
+        server: address of the `fork_server` that the process is forked from; None = a new process.
+    """
     folder = RunDir(run_dir)
     _let_orphans_end(folder)
     if folder.done:  # by the ranks of a killed driver
         return ExitCode.DONE
     folder.append_event("launched")
-    command = [sys.executable, "-m", "swamp_dist.backends.local", str(stage_yaml), str(run_dir), str(ranks)]
-    with folder.console_log.open("ab") as log:
+    arguments = [str(stage_yaml), str(run_dir), str(ranks)]
+    with folder.console_log.open("ab", buffering=0) as log:
+        if server is not None:
+            try:
+                return run_forked(server, _STAGE_MODULE, arguments, log.fileno())
+            except NotForked as why:
+                log.write(f"{why}: the processes of this stage start as usual\n".encode())
+            if folder.done:
+                return ExitCode.DONE
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-m", _STAGE_MODULE, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             return child.wait()
         finally:
             if child.poll() is None:
                 child.terminate()
+
+
+@contextlib.contextmanager
+def forking(runner: Runner, environment: Mapping[str, str | None], stages: int) -> Iterator[Runner]:
+    """Inside, several stages on this machine are forked from one process, which imports what they need while
+    Ray starts; the runner to use. Others, and a single one, run as they are."""
+    if runner is not run_in_child or stages < 2 or not may_fork():
+        yield runner
+        return
+    with fork_server(environment) as server:
+        yield partial(run_in_child, server=server)
 
 
 def _let_orphans_end(folder: RunDir) -> None:

@@ -1,0 +1,149 @@
+"""The process that stages of a pipeline are forked from: it imports what a rank needs, once, and waits.
+
+    python -u -m swamp_dist.backends.fork_server SOCKET      (the number of an open socket that listens)
+
+A connection is one stage. A start comes with the files that become its stdout and stderr; the mark of its
+process goes back, and at its end the exit code. Where the connection ends before, nobody waits for the stage:
+it is asked to save and stop, as by the end of its parent. The server ends when its stdin does, and Linux
+tells its stages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swamp_dist.backends.forking import Forked, Inherited, Start, fork_module, prepare, unfit
+from swamp_dist.runs.processes import ProcessMark, born
+
+_READ_SECONDS = 10.0
+"""So long a start may take to arrive; it is a few kB from the same machine."""
+
+
+def send_message(connection: socket.socket, message: Mapping[str, Any], *files: int) -> None:
+    """A JSON object, and open files with it."""
+    data = json.dumps(message).encode()
+    packed = len(data).to_bytes(4, "big") + data
+    sent = socket.send_fds(connection, [packed], files) if files else 0
+    connection.sendall(packed[sent:])
+
+
+def read_message(connection: socket.socket, files: int = 0) -> tuple[dict[str, Any], list[int]]:
+    """The next JSON object, and the open files that came with it.
+
+    Raises:
+        EOFError: the other end is gone.
+    """
+    data, opened, *_ = socket.recv_fds(connection, 4, files)
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        more = connection.recv(2**16 if len(data) >= 4 else 4 - len(data))
+        if not more:
+            for file in opened:
+                os.close(file)
+            raise EOFError
+        data += more
+    return json.loads(data[4:]), list(opened)
+
+
+@dataclass
+class _Stage:
+    """A stage that was forked, and who waits for it; None where nobody does any more."""
+
+    process: Forked
+    connection: socket.socket | None
+
+
+def serve(listener: socket.socket, owner: int) -> None:
+    """Fork stages until the file `owner` ends."""
+    woken, wakes = socket.socketpair()
+    for end in (woken, wakes):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    stages: list[_Stage] = []
+    while True:
+        waiting = {each.connection: each for each in stages if each.connection is not None}
+        files: list[Any] = [owner, listener, woken, *waiting]
+        ready = select.select(files, [], [])[0]
+        if owner in ready:
+            return
+        if woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                woken.recv(4096)
+        for connection in set(ready) & set(waiting):
+            _forget(waiting[connection])
+        stages = [each for each in stages if not _told_its_end(each)]
+        if listener in ready:
+            connection, _ = listener.accept()
+            started = _start(connection)
+            if started is not None:
+                stages.append(started)
+
+
+def _start(connection: socket.socket) -> _Stage | None:
+    """Read a start and fork; None where that was refused, or who asked is gone."""
+    connection.settimeout(_READ_SECONDS)
+    try:
+        said, files = read_message(connection, files=2)
+    except (EOFError, OSError, ValueError):
+        connection.close()
+        return None
+    start = Start(
+        said["module"], tuple(said["arguments"]), said["environment"], Inherited.of(said["inherited"])
+    )
+    try:
+        reason = unfit(start)
+        if reason:
+            _tell(connection, {"refused": reason})
+            connection.close()
+            return None
+        process = Forked(fork_module(start, *files))
+    finally:
+        for file in files:
+            os.close(file)
+    _tell(connection, ProcessMark(socket.gethostname(), process.pid, born(process.pid) or "").as_dict())
+    return _Stage(process, connection)
+
+
+def _forget(stage: _Stage) -> None:
+    """Nobody waits for it any more: nothing else is ever said on a connection."""
+    if stage.connection is not None:
+        stage.connection.close()
+        stage.connection = None
+        stage.process.send_signal(signal.SIGTERM)
+
+
+def _told_its_end(stage: _Stage) -> bool:
+    code = stage.process.poll()
+    if code is None:
+        return False
+    stage.process.reap()
+    if stage.connection is not None:
+        _tell(stage.connection, {"code": code})
+        stage.connection.close()
+    return True
+
+
+def _tell(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # it is gone, as the next look at its connection says
+        send_message(connection, message)
+
+
+def main() -> None:
+    """Prepare, then serve."""
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    listener.setblocking(True)
+    prepare()
+    serve(listener, sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()
