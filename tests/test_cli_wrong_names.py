@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import GraphNode, write_graph
 from tests.report.made import begun, finished
 from tests.test_cli_hints import ROOT, swamp, told
@@ -72,6 +74,17 @@ def test_settings_are_shown_as_people_write_them() -> None:
     shown = swamp("compare", "runs/one", "runs/four").output
     assert "[8, 8]" in shown
     assert "(8" not in shown
+
+
+def test_what_neither_of_two_settings_says_is_no_difference() -> None:
+    run = RunDir(Path("runs/one"))
+    made = run.read_result()
+    assert made is not None
+    run.write_result(replace(made, weights=None))  # no such file was written
+    result = swamp("run", "runs/one/stage.yaml", "evaluate=[]", "--run-dir", "runs/one")
+    said = told(result)
+    assert "evaluate.0.split: was test, asked null" in said
+    assert "was null, asked null" not in said
 
 
 def test_stages_that_have_not_begun_are_left_out_of_a_comparison() -> None:

@@ -139,7 +139,8 @@ def check_finished(run_dir: RunDir, settings: StageSettings, *, longer: bool = F
         return result is not None
     made = _values(load_dumped(run_dir.stage_yaml, StageSettings))
     asked = _values(settings)
-    keys = [key for key in sorted({*made, *asked}) if made.get(key) != asked.get(key)]
+    # a section that one of them lacks is told by what it says, not by what it leaves open
+    keys = [key for key in sorted({*made, *asked}) if made.get(key, "null") != asked.get(key, "null")]
     goes_on = keys == ["train.epochs"] and more_epochs(run_dir, settings) is not None
     if longer and goes_on:
         check_checkpoints(run_dir)
