@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from swamp_dist.evaluate.results import read_result
@@ -35,18 +36,20 @@ def commits(run_dir: Path) -> int:
     return len(list((run_dir / "checkpoints").glob("step-*")))
 
 
-def worker_of(driver: subprocess.Popen[bytes], run_dir: Path) -> int:
-    """The Ray worker that started the newest ranks of a stage: the parent of the process in their event."""
-    starting = [e for e in RunDir(run_dir).read_events() if e["event"] == "starting"][-1]
-    parent = int(Path(f"/proc/{starting['pid']}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    assert parent != driver.pid
-    assert b"ray::" in Path(f"/proc/{parent}/cmdline").read_bytes()
-    return parent
+def worker_of(driver: subprocess.Popen[bytes], stage: str) -> int:
+    """The Ray worker that waits for a stage: Ray calls it after the stage's task."""
+    below = psutil.Process(driver.pid).children(recursive=True)
+    (worker,) = [process.pid for process in below if process.cmdline()[:1] == [f"ray::{stage}"]]
+    return worker
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_killed_worker_and_killed_driver_lose_and_repeat_nothing(tiny_shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", ["1", "0"])
+def test_killed_worker_and_killed_driver_lose_and_repeat_nothing(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: str
+) -> None:
+    monkeypatch.setenv("SWAMP_FORK_STAGES", forks)
     job, file, runs = write_job(tmp_path, tiny_shards), tmp_path / "graph.yaml", tmp_path / "runs"
     long = LONG.strip("[]")
     file.write_text(GRAPH.format(job=job, long=LONG).replace("*long", long))
@@ -55,7 +58,7 @@ def test_killed_worker_and_killed_driver_lose_and_repeat_nothing(tiny_shards: Pa
     asked = ("pipeline", file, "--cluster", cluster, "--run-dir", runs)
     first = start(*asked, console=console)
     until(lambda: commits(runs / "pre") > 0, first, console)
-    os.kill(worker_of(first, runs / "pre"), signal.SIGKILL)
+    os.kill(worker_of(first, "pre"), signal.SIGKILL)
     until(lambda: kinds(runs / "pre").count("launched") == 2, first, console)
     until(lambda: commits(runs / "fine") > 0, first, console)
     os.kill(first.pid, signal.SIGKILL)
