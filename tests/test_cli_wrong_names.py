@@ -13,6 +13,7 @@ from swamp_dist.runs.graph import GraphNode, write_graph
 from tests.report.made import begun, finished
 from tests.test_cli_hints import ROOT, swamp, told
 
+_SMOKE = str(ROOT / "jobs" / "pipelines" / "smoke.yaml")
 _OFFLINE = """#!/bin/sh
 cat >&2 <<END
 npm error code ECONNREFUSED
@@ -59,6 +60,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "runs/one", "--split", "test"], "add --examples or --prototypes"),
         (["table", "runs/one", "--metrics", "r_at_7"], "Did you mean 'r_at_5'? Known names: pair/{"),
         (["table", "runs/one", "--sort", "pair/mean/r_at1"], "Did you mean 'pair/mean/r_at_1'"),
+        (["table", _SMOKE], "smoke: no stage is done in runs/smoke, which does not exist. Give the folder"),
+        (["logs", "runs"], "runs is a folder of runs: name one of its runs"),
         (["compare", "runs/one", "runs/two", "--metrics", "mapp"], "Did you mean 'map'? Known names:"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -122,6 +122,7 @@ def _no_logs(run: Path) -> str:
     """Why a folder has no log to show, with the folders that have."""
     from swamp_dist.monitor.overview import overview
     from swamp_dist.monitor.survey import survey
+    from swamp_dist.runs.graph import read_graph
 
     said = f"{run} is no run folder: it has no logs/.\nFix: name a folder that `swamp status` lists."
     try:
@@ -132,11 +133,11 @@ def _no_logs(run: Path) -> str:
     named = [f"  swamp logs {shlex.quote(str(each.run_dir))}  ({each.state})" for each in inside]
     if not named:
         return said
-    what = "a pipeline" if groups[0].pipeline else "a folder of runs"
+    what = "the folder of a pipeline" if read_graph(run) is not None else "a folder of runs"
     more = (
         f"\n  ... and {len(named) - _MOST_NAMED} more: swamp status {run}" if len(named) > _MOST_NAMED else ""
     )
-    return f"{run} is the folder of {what}: name one of its runs:\n" + "\n".join(named[:_MOST_NAMED]) + more
+    return f"{run} is {what}: name one of its runs:\n" + "\n".join(named[:_MOST_NAMED]) + more
 
 
 def _liveness(run: Path) -> Any:

@@ -32,8 +32,10 @@ def pipeline_tables(settings: PipelineSettings, run_dir: Path) -> list[ResultTab
         for name in settings.stages
     }
     if not any(result for stage in results.values() for result in stage):
-        said = f"no stage of pipeline {settings.name} is done in {run_dir}; is that its --run-dir?"
-        raise UserError("\n".join([said, *left_out]))
+        where = f"{run_dir}" if run_dir.is_dir() else f"{run_dir}, which does not exist"
+        said = f"{settings.name}: no stage is done in {where}."
+        fix = "Give the folder of its runs as --run-dir, or wait until a stage is done."
+        raise UserError("\n".join([said, fix, *left_out]))
     return [build_table(_with_note(table, left_out), results) for table in settings.tables]
 
 
