@@ -61,6 +61,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["table", "runs/one", "--metrics", "r_at_7"], "Did you mean 'r_at_5'? Known names: pair/{"),
         (["table", "runs/one", "--sort", "pair/mean/r_at1"], "Did you mean 'pair/mean/r_at_1'"),
         (["table", _SMOKE], "smoke: no stage is done in runs/smoke, which does not exist. Give the folder"),
+        (["shards", "verify", "runs/one"], "it is the folder of a run. Name the set that its stage.yaml has"),
         (["logs", "runs"], "runs is a folder of runs: name one of its runs"),
         (["compare", "runs/one", "runs/two", "--metrics", "mapp"], "Did you mean 'map'? Known names:"),
     ],

@@ -26,6 +26,7 @@ from swamp_dist.data.manifest_records import WordsRecord as WordsRecord
 from swamp_dist.errors import UserError
 from swamp_dist.explaining import nearest
 from swamp_dist.file_names import MANIFEST_FILE as MANIFEST_FILE
+from swamp_dist.file_names import STAGE_FILE
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def read_manifest(folder: Path, recipe: Path | None = None) -> Manifest:
     if not path.is_file():
         found = "there is no manifest.json in it" if folder.is_dir() else "the folder does not exist"
         fix = import_hint(folder) or f"Build it with: {build_command(recipe, folder)}"
+        if (folder / STAGE_FILE).is_file():
+            found = "it is the folder of a run"
+            fix = f"Name the set that its {STAGE_FILE} has as data.shards."
         raise UserError(f"no shard set at {folder}: {found}.\n{fix}")
     rebuild = f"Build the set again with: {build_command(recipe, folder, force=True)}"
     try:
