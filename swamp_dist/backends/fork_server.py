@@ -32,8 +32,9 @@ def send_message(connection: socket.socket, message: Mapping[str, Any], *files: 
     """A JSON object, and open files with it."""
     data = json.dumps(message).encode()
     packed = len(data).to_bytes(4, "big") + data
-    sent = socket.send_fds(connection, [packed], files) if files else 0
-    connection.sendall(packed[sent:])
+    rest = packed[socket.send_fds(connection, [packed], files) if files else 0 :]
+    if rest:  # once the other end has answered and closed, to send no bytes at all is an error too
+        connection.sendall(rest)
 
 
 def read_message(connection: socket.socket, files: int = 0) -> tuple[dict[str, Any], list[int]]:
