@@ -97,6 +97,7 @@ class Engine:
         self._averages = world.size > 1 or settings.zero_stage > 0
         if not self._averages:  # one rank's mean is its own gradient: a tenth to a quarter of a small step
             engine.enable_backward_allreduce = False
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.world = world
         self.micro_batch = settings.micro_batch
         """Pairs to encode at a time; None = all pairs of the rank."""
@@ -104,8 +105,7 @@ class Engine:
     @property
     def num_parameters(self) -> int:
         """Trained parameters of the whole model, over all ranks; frozen ones are not counted."""
-        trained = (p for p in self._engine.module.parameters() if p.requires_grad)
-        return sum(int(getattr(p, "ds_numel", p.numel())) for p in trained)
+        return sum(int(getattr(p, "ds_numel", p.numel())) for p in self._trained)
 
     def embed_pairs(
         self,
@@ -149,7 +149,7 @@ class Engine:
         """Gradients of this rank's loss, averaged over ranks."""
         self._engine.backward(loss)
         if not self._averages:
-            fill_gradients(self._engine.module)
+            fill_gradients(self._trained)
 
     @contextlib.contextmanager
     def one_reduction(self) -> Iterator[None]:
@@ -173,7 +173,7 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get(FACTOR, 1.0)  # earlier versions' checkpoints know none
         if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
-            gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self._trained if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
         if self._logits is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -87,11 +87,11 @@ def make_moments(optimizer: torch.optim.Optimizer, tensors: list[torch.nn.Parame
         optimizer.state[tensor] = moments if of_sgd else {"step": step.clone(), **moments}
 
 
-def fill_gradients(module: torch.nn.Module) -> None:
+def fill_gradients(trained: Iterable[torch.nn.Parameter]) -> None:
     """Zeros where a trained parameter has no gradient, as an average over ranks gives it: an optimiser takes
     no gradient for no step, and its moments would stand still."""
-    for parameter in module.parameters():
-        if parameter.requires_grad and parameter.grad is None:
+    for parameter in trained:
+        if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
 
 
