@@ -111,8 +111,8 @@ def training_step(
     encoder = build_dual_encoder(model, (300,), (4096,), prototypes, normalize_prototypes=True, seed=0)
     engine = Engine(encoder, OptimizerSettings(), EngineSettings(), plan.local_pairs, world)
     objective = build_objective(settings, plan, embedding_dim, world.device, rank=world.rank)
-    a, b = (torch.randn(plan.pairs, n, device=world.device) for n in (300, 4096))
-    ids = torch.arange(plan.pairs, device=world.device)
+    a, b = (torch.randn(plan.local_pairs, n, device=world.device) for n in (300, 4096))
+    ids = torch.arange(plan.local_pairs, device=world.device) + world.rank * plan.local_pairs
     steps = iter(range(10**9))
 
     def step() -> None:
