@@ -22,7 +22,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.plan import PlannedShards, PlannedStage, plan_pipeline
 from swamp_dist.pipelines.raw_data import check_raw_data
-from swamp_dist.pipelines.run import check_folders, check_stages
+from swamp_dist.pipelines.stage_checks import check_folders, check_stages
 from swamp_dist.prepare.build import build_shards
 from swamp_dist.prepare.jobs import submit_build
 from swamp_dist.records import JobState

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,15 @@ from swamp_dist.backends.protocols import BuildBackend, JobBackend
 from swamp_dist.backends.ray.session import STAGE_SLOT, graph_session
 from swamp_dist.backends.registry import open_backend
 from swamp_dist.config import ClusterSettings, PipelineSettings, ShardSettings
-from swamp_dist.costs.memory import Room, refuse_what_does_not_fit, room_here, room_on
-from swamp_dist.errors import ExitCode, UserError
+from swamp_dist.costs.memory import room_here, room_on
+from swamp_dist.errors import ExitCode
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.monitor.status import RunStatus, look
 from swamp_dist.pipelines.advice import pipeline_warnings
 from swamp_dist.pipelines.live_view import Report, pending_status
-from swamp_dist.pipelines.plan import PipelinePlan, PlannedStage, plan_pipeline, run_dirs_before
+from swamp_dist.pipelines.plan import PipelinePlan, PlannedStage, plan_pipeline
 from swamp_dist.pipelines.raw_data import check_raw_data
+from swamp_dist.pipelines.stage_checks import check_folders, check_stages
 from swamp_dist.pipelines.task import (
     Runner,
     StageExit,
@@ -45,8 +46,6 @@ from swamp_dist.progress import WorkProgress
 from swamp_dist.runs.events import job_id, reason_line
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.runs.graph import note_build, write_graph
-from swamp_dist.stage.open import FindJob, check_folder
-from swamp_dist.stage.resolve import check_before_weights
 
 logger = logging.getLogger(__name__)
 Build = Callable[[ShardSettings, Path], object]
@@ -132,47 +131,6 @@ def run_pipeline(
                 ends |= _drive(ray, settings.retries, replace(site, runner=run), plan, report)
         report([_ended_status(stage, ends[stage.key]) for stage in plan.stages])
     return [ends[stage.key] for stage in plan.stages]
-
-
-def check_stages(plan: PipelinePlan, ranks: int, room: Room) -> None:
-    """Check every stage that is not done as far as its shards are there and the weights it starts from.
-
-    Args:
-        room: memory of a rank.
-
-    Raises:
-        UserError: all problems of all stages in one message.
-    """
-    problems = list(dict.fromkeys(_problems(plan, ranks, room)))
-    if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems[:10])
-        raise UserError(f"the pipeline in {plan.run_dir} cannot go on:\n{listed}")
-
-
-def _problems(plan: PipelinePlan, ranks: int, room: Room) -> Iterator[str]:
-    by_key = {stage.key: stage for stage in plan.stages}
-    for stage in plan.stages:
-        folder = RunDir(stage.run_dir)
-        built = all((data / MANIFEST_FILE).is_file() for data in stage.settings.shard_sets)
-        if folder.done or not built:
-            continue
-        promised = [d for d in run_dirs_before(stage, by_key) if not RunDir(d).done]
-        try:
-            check_before_weights(stage.settings, folder, ranks, promised)
-            refuse_what_does_not_fit(stage.settings, ranks, room)
-        except UserError as error:
-            yield f"{stage.key}: {error}"
-
-
-def check_folders(plan: PipelinePlan, find_job: FindJob, *, follows: bool) -> None:
-    """Ask of every stage's folder whether the stage may be run there; see `check_folder`.
-
-    Raises:
-        RunDirHeld: a job holds one; the message names it.
-        UserError: a finished stage has other settings, or the scheduler gives no answer.
-    """
-    for stage in plan.stages:
-        check_folder(RunDir(stage.run_dir), stage.settings, find_job, follows=follows)
 
 
 def _build_shards(settings: ShardSettings, out: Path) -> None:
