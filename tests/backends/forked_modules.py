@@ -25,5 +25,6 @@ def save(number, _):
     (run / "saved").write_text(str(number)); sys.exit(75)
 signal.signal(signal.SIGTERM, save)
 (run / "ready").write_text(str(os.getpid()))
-time.sleep(60)
+while True:
+    time.sleep(0.05)
 """

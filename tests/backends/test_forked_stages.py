@@ -175,7 +175,7 @@ def stage_of_two_ranks(modules: Path) -> None:
         "import os, pathlib, signal, sys, time\nrun, rank = pathlib.Path(sys.argv[2]), os.environ['RANK']\n"
         "def save(number, _):\n    (run / f'saved-{rank}').write_text(str(number)); sys.exit(75)\n"
         "for number in (signal.SIGTERM, signal.SIGUSR2): signal.signal(number, save)\n"
-        "(run / f'ready-{rank}').write_text(str(os.getpid()))\ntime.sleep(60)\n"
+        "(run / f'ready-{rank}').write_text(str(os.getpid()))\nwhile True: time.sleep(0.05)\n"
     )
 
 

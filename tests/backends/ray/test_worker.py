@@ -131,7 +131,7 @@ def test_a_rank_saves_where_its_worker_can_ask_nobody_any_more(
         "def save(*_):\n    time.sleep(0.3); (run / 'saved').touch(); sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, save)\n"
         "(run / 'ready').touch()\n"
-        "time.sleep(60)\n"
+        "while True: time.sleep(0.05)\n"
     )
 
     def hear(seconds: float) -> MailboxState:
@@ -162,7 +162,8 @@ SAVES = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 print("ready", flush=True)
-time.sleep(60)
+while True:  # a signal between a test for it and a sleep is noticed after the sleep
+    time.sleep(0.05)
 """
 
 
