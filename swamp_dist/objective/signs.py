@@ -25,6 +25,8 @@ FLAT_SHARE = 0.9
 """Of the loss at equal scores: from there on the model tells nothing apart."""
 LEAST_GAP = 0.1
 """Of the margin, between mean positive and mean negative score."""
+RUNAWAY_DOMAIN = 10 * math.log(2)
+"""Ten times the domain loss of a head that knows nothing: its logits are far out and on the wrong side."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ def signs(
         found.append(_flat_sign(contrastive, loss, equal))
         if not contrastive.has_logits:
             found.append(_gap_sign(contrastive, figures[POSITIVE], figures[NEGATIVE]))
+    if "loss/triplet" in losses:
+        found.append(_triplet_sign(settings.triplet.margin, losses["loss/triplet"]))
+    if "loss/domain" in losses:
+        found.append(_domain_sign(losses["loss/domain"]))
     if RATIO in figures:
         found.append(_ratio_sign(figures[RATIO]))
     return found
@@ -114,6 +120,28 @@ def _gap_sign(settings: ContrastiveSettings, positive: float, negative: float) -
         f"matching pairs score {positive:.4f}, others {negative:.4f}: they lie {gap:.2g} apart, less than a "
         f"tenth of the margin of {settings.margin:g}",
         _flat_fix(settings),
+    )
+
+
+def _triplet_sign(margin: float, loss: float) -> Sign:
+    """Where all distances are equal, the hinge is its margin."""
+    return Sign(
+        "triplet loss",
+        loss >= FLAT_SHARE * margin,
+        f"the triplet loss is {loss:.4g}, its value where all distances are equal is {margin:.4g}: negatives "
+        "are hardly or not at all farther than partners",
+        "Lower train.optimizer.lr, objective.domain.weight or objective.semantic.reversal, or start "
+        "from weights of a network that was trained on pictures",
+    )
+
+
+def _domain_sign(loss: float) -> Sign:
+    return Sign(
+        "domain loss",
+        loss > RUNAWAY_DOMAIN,
+        f"the domain loss is {loss:.4g}, that of a head that knows nothing {math.log(2):.4g}: the reversed "
+        "gradient drives the embeddings apart without a bound",
+        "Lower objective.domain.weight or train.optimizer.lr, or set train.optimizer.clip_norm",
     )
 
 

@@ -88,3 +88,25 @@ def test_the_fix_of_a_plateau_is_a_warm_up_where_there_is_none() -> None:
     assert "all_negatives_steps" in look(1.0, form="hardest")["contrastive loss"].fix
     assert "all_negatives_steps" not in look(1.0, form="all")["contrastive loss"].fix
     assert ContrastiveSettings().form == "all"
+
+
+def look_at_triplets(losses: dict[str, float]) -> dict[str, bool]:
+    given = {"contrastive": {"weight": 0}, "triplet": {"weight": 1, "margin": 0.5}, "swamp": {"weight": 0}}
+    settings = ObjectiveSettings.model_validate(given)
+    return {sign.name: sign.is_bad for sign in signs(settings, PLAN, 0, losses, {})}
+
+
+def test_triplets_that_are_not_told_apart_and_a_domain_loss_without_bounds_are_signs() -> None:
+    assert look_at_triplets({"loss/triplet": 0.44, "loss/domain": 6.9}) == {
+        "triplet loss": False, "domain loss": False,
+    }  # fmt: skip
+    assert look_at_triplets({"loss/triplet": 0.46, "loss/domain": 7.0}) == {
+        "triplet loss": True, "domain loss": True,
+    }  # fmt: skip
+    assert look_at_triplets({}) == {}, "terms that are off say nothing"
+
+
+def test_equal_embeddings_have_the_triplet_loss_of_the_sign() -> None:
+    rows = torch.ones(12, 3, dtype=torch.float64)
+    hinge = torch.nn.TripletMarginLoss(margin=0.5)(rows, rows, rows).item()
+    assert look_at_triplets({"loss/triplet": hinge})["triplet loss"]
