@@ -2,17 +2,19 @@
 and its commits say which: a resumed run has the bits of one that never stopped.
 
     triton   a GPU, float32 (`masses_triton`)
-    numba    a CPU, float32, where numba is installed and the matrix is worth it (`masses_numba`)
+    numba    a CPU, float32, where numba can be imported and the matrix is worth it (`masses_numba`)
     torch    all else, float64 among it (`masses`)
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+from functools import cache
 from typing import Literal, get_args
 
 import torch
+
+from swamp_dist.objective.solve.masses import compiled_passes
 
 Passes = Literal["torch", "numba", "triton"]
 
@@ -31,11 +33,9 @@ def choose_passes(rows: int, prototypes: int, device: torch.device, dtype: torch
         return "triton"
     if rows * prototypes < WORTH:
         return "torch"
-    if not _has_numba():
-        logger.info(
-            "the solve runs in plain torch, at about half the speed: numba is not installed "
-            "(pip install 'swamp-dist[fast]')"
-        )
+    fault = _numba_fault()
+    if fault:
+        logger.info("the solve runs in plain torch, at about half the speed: numba %s", fault)
         return "torch"
     return "numba"
 
@@ -55,10 +55,11 @@ def resume_passes(chosen: Passes, code: torch.Tensor | None) -> Passes:
     saved = _CODES[number]
     if "triton" in (chosen, saved):
         return chosen
-    if saved == "numba" and not _has_numba():
+    if saved == "numba" and (fault := _numba_fault()):
         logger.warning(
-            "the training began with the passes of numba, which is not installed: it goes on in plain torch, "
-            "so losses may differ by rounding"
+            "the training began with the passes of numba, which %s: it goes on in plain torch, so losses may "
+            "differ by rounding",
+            fault,
         )
         return "torch"
     return saved
@@ -69,5 +70,18 @@ def passes_code(passes: Passes) -> torch.Tensor:
     return torch.tensor(_CODES.index(passes))
 
 
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
+@cache
+def _numba_fault() -> str:
+    """Why this process has no numba, as the end of a sentence; empty where it can be imported.
+
+    It is imported, and not only looked for: one that is there may refuse the numpy beside it, or lack a
+    library of its own.
+    """
+    try:
+        compiled_passes()
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            return "is not installed (pip install 'swamp-dist[fast]')"
+        said = str(error).strip().splitlines()[:1]
+        return f"cannot be imported ({': '.join([type(error).__name__, *said])})"
+    return ""

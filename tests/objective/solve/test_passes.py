@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,36 @@ from swamp_dist.objective.solve import passes
 from swamp_dist.objective.solve.passes import Passes, choose_passes, passes_code, resume_passes
 
 CPU = torch.device("cpu")
+FAULT = "numba cannot be imported (ImportError: Numba needs NumPy 2.3 or less. Got NumPy 2.4.)"
+
+
+@pytest.fixture
+def looks_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Numba and what imports it are imported anew, and so they are after the test."""
+    for name in [each for each in sys.modules if each.partition(".")[0] == "numba"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "swamp_dist.objective.solve.masses_numba", raising=False)
+    passes._numba_fault.cache_clear()
+    yield
+    passes._numba_fault.cache_clear()
+
+
+@pytest.fixture
+def without_numba(looks_again: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hidden:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "numba":
+                raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+    monkeypatch.setattr(sys, "meta_path", [Hidden(), *sys.meta_path])
+
+
+@pytest.fixture
+def broken_numba(looks_again: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that is installed and refuses the numpy beside it, as numba words it."""
+    said = "Numba needs NumPy 2.3 or less. Got NumPy 2.4.\nSee the documentation."
+    (tmp_path / "numba.py").write_text(f"raise ImportError({said!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -28,10 +61,8 @@ def test_the_choice(rows: int, device: str, dtype: torch.dtype, expected: Passes
     assert choose_passes(rows, 1, torch.device(device), dtype) == expected
 
 
-def test_without_numba_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(passes, "_has_numba", lambda: False)
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert choose_passes(passes.WORTH, 1, CPU, torch.float32) == "torch"
         assert choose_passes(8, 1, CPU, torch.float32) == "torch"
@@ -54,11 +85,22 @@ def test_on_another_kind_of_device_it_takes_what_fits(chosen: Passes, saved: Pas
     assert resume_passes(chosen, passes_code(saved)) == chosen
 
 
-def test_a_lost_numba_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(passes, "_has_numba", lambda: False)
+@pytest.mark.usefixtures("without_numba")
+def test_a_lost_numba_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert resume_passes("torch", passes_code("numba")) == "torch"
     assert len(caplog.messages) == 1
     assert "differ by rounding" in caplog.messages[0]
+    assert "numba, which is not installed" in caplog.messages[0]
+
+
+@pytest.mark.usefixtures("broken_numba")
+def test_a_numba_that_cannot_be_imported_is_told_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose_passes(passes.WORTH, 1, CPU, torch.float32) == "torch"
+        assert resume_passes("torch", passes_code("numba")) == "torch"
+    new, resumed = caplog.messages
+    assert new.endswith(f"plain torch, at about half the speed: {FAULT}")
+    assert FAULT.replace("numba", "numba, which", 1) in resumed
 
 
 @pytest.mark.parametrize("code", [-1, 3])
