@@ -15,6 +15,8 @@ Shape letters: M problems solved together, n rows, K prototypes, C chunks of row
 from __future__ import annotations
 
 import itertools
+import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
 CHUNK_ROWS = 256
 """Rows whose sums are added up first: 32 times eight."""
 _TOGETHER = 8
@@ -72,7 +75,7 @@ def column_sums(
         *(_NONE if x is None else x.numpy() for x in (absorbed, w, factors)),
         partial.numpy(),
     )
-    _run(lambda first, past: _pass(*arguments, first, past), problems * partial.shape[1])
+    _run(lambda first, past: _call("_pass", *arguments, first, past), problems * partial.shape[1])
     return partial.sum(dim=1)
 
 
@@ -80,7 +83,7 @@ def centre(log2_w: Tensor) -> tuple[Tensor, Tensor]:
     """log2_w (M, K) less the middle of each row's range, and 2 to the power of it, at most 2^126."""
     log2_w = log2_w.contiguous()
     centred, w = torch.empty_like(log2_w), torch.empty_like(log2_w)
-    _centre(log2_w.numpy(), centred.numpy(), w.numpy())
+    _call("_centre", log2_w.numpy(), centred.numpy(), w.numpy())
     return centred, w
 
 
@@ -89,7 +92,7 @@ def plan(scores: Tensor, log2_v: Tensor, scale: float, lowest: float, out: Tenso
     `lowest` below the largest of their row."""
     arguments = scores.contiguous().numpy(), _f(scale), _f(lowest), log2_v.numpy(), out.numpy()
     chunks = len(scores) * -(-scores.shape[1] // CHUNK_ROWS)
-    _run(lambda first, past: _plan(*arguments, first, past), chunks)
+    _run(lambda first, past: _call("_plan", *arguments, first, past), chunks)
 
 
 def _run(function: Callable[[int, int], None], chunks: int) -> None:
@@ -108,15 +111,43 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="solve")
 
 
+def _call(name: str, *arguments: Any) -> None:
+    """A compiled function of this module. Where its code cannot be kept, nothing of it has run."""
+    try:
+        globals()[name](*arguments)
+    except OSError as error:
+        _keep_no_code(error)
+        globals()[name](*arguments)
+
+
+_uncached: dict[str, Callable[[], Any]] = {}
+"""What makes each compiled function anew without a folder for its code; empty once that was done."""
+_making = threading.Lock()
+
+
+def _keep_no_code(error: OSError) -> None:
+    """Exchange all compiled functions, which call each other, for such as each process compiles."""
+    with _making:
+        if _uncached:
+            logger.warning(
+                "compiled passes of the solve cannot be kept (%s): each process compiles its own", error
+            )
+        while _uncached:
+            name, make = _uncached.popitem()
+            globals()[name] = make()
+
+
 def _compiled(fastmath: set[str]) -> Any:
     """numba's decorator; without a folder for compiled code that may be written, each process compiles."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         how = {"fastmath": fastmath, "nogil": True, "error_model": "numpy"}
         try:
-            return numba.njit(cache=True, **how)(function)
+            kept = numba.njit(cache=True, **how)(function)
         except RuntimeError:
             return numba.njit(**how)(function)
+        _uncached[function.__name__] = lambda: numba.njit(**how)(function)
+        return kept
 
     return decorate
 

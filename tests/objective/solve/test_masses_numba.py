@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,3 +227,26 @@ def test_compiled_code_needs_no_folder_to_be_kept_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(masses_numba.numba, "njit", refuse)
     assert masses_numba._compiled({"contract"})(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
+
+
+_FULL_DISK = """
+import logging, resource, torch
+from swamp_dist.objective.solve import masses_numba
+logging.basicConfig()
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+for log2_w in torch.tensor([[[-1.0, 0.0, 3.0]], [[0.0, 2.0, 4.0]]]):
+    print(*((x * 4).round().tolist() for x in masses_numba.centre(log2_w)))
+"""
+
+
+def test_code_that_cannot_be_kept_on_a_full_disk_is_compiled_by_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder for it can be written when the module is imported, and no file when it is first used."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", _FULL_DISK], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "[[-8.0, -4.0, 8.0]] [[1.0, 2.0, 16.0]]",
+        "[[-8.0, 0.0, 8.0]] [[1.0, 4.0, 16.0]]",
+    ], done.stderr
+    assert done.stderr.count("cannot be kept ([Errno 27] File too large") == 1
