@@ -44,14 +44,19 @@ def read_message(connection: socket.socket, files: int = 0) -> tuple[dict[str, A
         EOFError: the other end is gone.
     """
     data, opened, *_ = socket.recv_fds(connection, 4, files)
-    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
-        more = connection.recv(2**16 if len(data) >= 4 else 4 - len(data))
+    while missing := _missing(data):  # no byte more: it would be one of the next message
+        more = connection.recv(min(missing, 2**16))
         if not more:
             for file in opened:
                 os.close(file)
             raise EOFError
         data += more
     return json.loads(data[4:]), list(opened)
+
+
+def _missing(data: bytes) -> int:
+    """Bytes to be received before more can be told of a message; 0 where it is whole."""
+    return (4 if len(data) < 4 else 4 + int.from_bytes(data[:4], "big")) - len(data)
 
 
 @dataclass

@@ -101,6 +101,20 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def test_a_message_is_read_to_its_end_and_no_further() -> None:
+    messages: list[dict[str, Any]] = [{"code": 0}, {"long": "x" * 100_000}, {}, {"code": 1}]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sends = threading.Thread(target=lambda: [send_message(theirs, each) for each in messages])
+        sends.start()
+        ours.settimeout(10)
+        assert [read_message(ours)[0] for _ in messages] == messages
+        sends.join()
+        theirs.close()
+        with pytest.raises(EOFError):
+            read_message(ours)
+
+
 def test_a_fork_is_what_a_new_process_is(server: str, tmp_path: Path) -> None:
     ours, theirs = (
         forked(server, "played_probe", ["a b", "c"], tmp_path),
