@@ -41,7 +41,7 @@ class PayloadReader(SeekReader):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        del state["_numbers"]  # a process maps its own
+        state.pop("_numbers", None)  # a process maps its own, at its first read
         return state
 
     @cached_property

@@ -85,6 +85,8 @@ def test_a_pickled_reader_maps_the_file_again(tmp_path):
     content = pickle.dumps(reader)
     assert len(content) < 500 * payload_dtype("ab").itemsize / 4
     assert pickle.loads(content).read([7])[0].arrays["a"].tolist() == expected
+    again = pickle.dumps(pickle.loads(content))  # before its first read
+    assert pickle.loads(again).read([7])[0].arrays["a"].tolist() == expected
 
 
 @pytest.fixture
