@@ -9,7 +9,6 @@ its hash leaves it out: a set is the same set with and without it.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def unpack_rows(text: str, fields: Collection[str], entries: int) -> np.ndarray 
     dtype = payload_dtype(fields)
     try:
         content = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii's own among them, and that of text beyond ASCII
         return None
     return np.frombuffer(content, dtype) if len(content) == entries * dtype.itemsize else None
 

@@ -118,5 +118,6 @@ def test_rows_outlive_text_whatever_the_order_of_the_fields(folder):
     assert (unpack_rows(pack_rows(rows), turned, 10) == rows).all()
     assert unpack_rows("", specs, 10) is None
     assert unpack_rows("no base64", specs, 10) is None
+    assert unpack_rows("h\u00e9", specs, 10) is None
     assert unpack_rows(pack_rows(rows), specs, 9) is None
     assert payload_dtype(specs).itemsize == 56
