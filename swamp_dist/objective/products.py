@@ -94,10 +94,9 @@ def own_scores(rows: Tensor, prototypes: Tensor, precision: Precision) -> Tensor
     """Scores (b, K) of rows (b, D) with prototypes (K, D), with gradient.
 
     The scores are `ieee` ones whatever the precision: targets take their exponents from them, and making them
-    twice would cost more than a faster product saves. The two products of their gradient have the precision.
+    twice would cost more than a faster product saves. The two products of their gradient have the precision,
+    whatever the program asks of torch's own products when the gradient is taken.
     """
-    if precision == "ieee":
-        return rows @ prototypes.t()
     scores: Tensor = _OwnScores.apply(rows, prototypes, precision)  # type: ignore[no-untyped-call]
     return scores
 
@@ -111,12 +110,14 @@ class _OwnScores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, prototypes = ctx.saved_tensors
         (on_scores,) = upstream
         with full_precision(rows.device.type):
-            on_rows = multiply(on_scores, prototypes, ctx.precision)
-            return on_rows, multiply(on_scores.t(), rows, ctx.precision), None
+            of_rows, of_prototypes, _ = ctx.needs_input_grad
+            on_rows = multiply(on_scores, prototypes, ctx.precision) if of_rows else None
+            on_prototypes = multiply(on_scores.t(), rows, ctx.precision) if of_prototypes else None
+            return on_rows, on_prototypes, None
 
 
 @contextlib.contextmanager

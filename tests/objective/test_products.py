@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from swamp_dist.objective import products
 from swamp_dist.objective.products import (
     UNIT_ROUNDOFF,
     Precision,
@@ -171,3 +172,59 @@ def test_own_scores_are_exact_and_their_gradient_stays_inside_its_bound(precisio
         off = (gradient.double() - x.double() @ y.double()).abs()
         assert (off <= _bound(x, y, UNIT_ROUNDOFF[precision])).all()
         assert float(off.max()) > 1e-5
+
+
+def test_ieee_own_scores_have_the_bits_of_torch_and_both_gradients() -> None:
+    rows, prototypes = torch.randn(20, DIM, requires_grad=True), torch.randn(6, DIM, requires_grad=True)
+    upstream = torch.randn(20, 6)
+    expected, found = rows @ prototypes.t(), own_scores(rows, prototypes, "ieee")
+    assert torch.equal(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found, (rows, prototypes), upstream),
+        torch.autograd.grad(expected, (rows, prototypes), upstream),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    own_scores(rows, prototypes.detach(), "ieee").backward(upstream)
+    assert rows.grad is not None
+
+
+def test_a_program_that_allows_tf32_leaves_the_gradient_of_ieee_scores_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CPU may have no product of fewer bits, so the mode in which the products run is looked at."""
+    modes = []
+
+    def seen(x: Tensor, y: Tensor, precision: Precision) -> Tensor:
+        modes.append((torch.backends.cuda.matmul.fp32_precision, precision))
+        return multiply(x, y, precision)
+
+    monkeypatch.setattr(products, "multiply", seen)
+    rows, prototypes = torch.randn(20, DIM, requires_grad=True), torch.randn(6, DIM, requires_grad=True)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with full_precision("cpu"):
+            scores = own_scores(rows, prototypes, "ieee")
+        scores.sum().backward()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert modes == [("ieee", "ieee")] * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: products of a GPU are not run")
+def test_a_gpu_that_may_take_tf32_has_an_exact_gradient_of_ieee_scores() -> None:
+    rows = torch.randn(300, DIM, device="cuda", requires_grad=True)
+    prototypes = torch.randn(200, DIM, device="cuda", requires_grad=True)
+    upstream = torch.randn(300, 200, device="cuda")
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with full_precision("cuda"):
+            scores = own_scores(rows, prototypes, "ieee")
+        found = torch.autograd.grad(scores, (rows, prototypes), upstream)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    operands = ((upstream, prototypes.detach()), (upstream.t(), rows.detach()))
+    for gradient, (x, y) in zip(found, operands, strict=True):
+        assert ((gradient.double() - x.double() @ y.double()).abs() <= _bound(x, y, 0.0)).all()
