@@ -93,6 +93,7 @@ def raw_split(samples: list[Sample]) -> RawSplit:
 @contextlib.contextmanager
 def building_alone(folder: Path) -> Iterator[None]:
     """Held while `folder` gets its set; of two builders the second waits and finds the set built."""
+    folder = folder.resolve()  # `.` has no name, and a folder may have several
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,17 @@ def test_a_damaged_shard_is_not_indexed(folder):
     assert (folder / "train.payloads.npy").read_bytes() == before
     problems = verify_shards(folder)
     assert [problem.file for problem in problems] == ["train-000001.tar"]
+
+
+def test_the_set_in_the_working_folder_is_locked_by_its_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder.parent / "link").symlink_to(folder)
+    for name in (".", "../set", "../link"):
+        lock = folder.parent / ".set.lock"
+        lock.unlink(missing_ok=True)
+        index_set(Path(name))
+        assert lock.exists()
+    assert not list(folder.glob(".*.lock"))
 
 
 def test_a_sidecar_of_an_earlier_version_gives_the_same_file(tmp_path, folder, monkeypatch):
