@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -102,30 +103,36 @@ def _split_problems(manifest: Manifest, name: str) -> Iterator[ShardProblem]:
             sound.append((number, first))
         first += shard.entries
     if split.record.payloads is not None:
-        fault = _payload_fault(split, split.record.payloads, manifest.fields, [] if reason else sound)
-        if fault is not None:
-            yield ShardProblem(name, split.record.payloads.file, fault, is_payload_index=True)
+        problem = _payload_problem(split, split.record.payloads, manifest.fields, [] if reason else sound)
+        if problem is not None:
+            yield problem
 
 
-def _payload_fault(
+def _payload_problem(
     split: SplitIndex, record: IndexFile, specs: dict[str, FieldSpec], sound: list[tuple[int, int]]
-) -> str | None:
-    """What is wrong with a payload index; `sound`: numbers of shards with the first row of each."""
+) -> ShardProblem | None:
+    """What is wrong with a payload index, or with a shard that none can be made of; `sound`: numbers of
+    shards with the first row of each."""
     path = split.folder / record.file
+    bad = partial(ShardProblem, split.name, record.file, is_payload_index=True)
     try:
-        payloads = map_payloads(path, len(split), specs)
+        payloads, digest = map_payloads(path, len(split), specs), _sha256(path)
     except (OSError, ValueError) as error:
-        return error_words(error)
+        return bad(reason=error_words(error))
     for number, first in sound:
         shard = split.record.shards[number]
         rows = entry_rows(split, first, first + shard.entries)
-        differs = payloads[first : first + shard.entries] != index_payloads(
-            split.shard_path(number), rows, specs
-        )
+        shard_path = split.shard_path(number)
+        try:
+            expected = index_payloads(shard_path, rows, specs)
+        except (OSError, ShardError) as error:
+            finding = str(error).splitlines()[0].removeprefix(f"{shard_path}, ")
+            return ShardProblem(split.name, shard.file, f"no payload index can be made of it: {finding}")
+        differs = payloads[first : first + shard.entries] != expected
         if differs.any():
             row = int(differs.argmax())
-            return f"row {first + row} (entry {rows[row][0]!r}) does not agree with {shard.file}"
-    return None if _sha256(path) == record.sha256 else "sha256 differs from the manifest"
+            return bad(reason=f"row {first + row} (entry {rows[row][0]!r}) does not agree with {shard.file}")
+    return None if digest == record.sha256 else bad(reason="sha256 differs from the manifest")
 
 
 def entry_rows(split: SplitIndex, first: int, last: int) -> list[EntryRow]:

@@ -1,5 +1,6 @@
 """The payload index of a set: part of a build, of `verify`, and added to a set that stands."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from swamp_dist.data import shard_unit
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.indexing import index_set
-from swamp_dist.data.manifest import load_manifest
+from swamp_dist.data.manifest import ManifestRecord, load_manifest
 from swamp_dist.data.payload_index import index_payloads, pack_rows, payload_dtype, unpack_rows
 from swamp_dist.data.verify import entry_rows, verify_shards
 from swamp_dist.errors import UserError
@@ -84,6 +85,32 @@ def test_damage_is_named_and_mended(folder, name):
     index_set(folder)
     assert verify_shards(folder) == []
     assert path.read_bytes() == before
+
+
+def _with_its_json_last(folder):
+    """The first entry in an order that no writer of sets has, the manifest and its hash made to agree."""
+    shard, content = folder / "train-000000.tar", json.loads((folder / "manifest.json").read_text())
+    data, start = shard.read_bytes(), min(place[0] for place in members(shard).values()) - 512
+    first = 1024  # its json, padded, with its header
+    end = start + int(load_manifest(folder).split("train").rows["size"][0])
+    data = data[:start] + data[start + first : end] + data[start : start + first] + data[end:]
+    shard.write_bytes(data)
+    content["splits"]["train"]["shards"][0]["sha256"] = hashlib.sha256(data).hexdigest()
+    record = ManifestRecord.model_validate_json(json.dumps(content))
+    record = record.model_copy(update={"hash": record.content_hash()})
+    (folder / "manifest.json").write_text(record.model_dump_json(indent=1))
+
+
+def test_a_shard_of_which_no_index_can_be_made_is_listed_beside_the_rest(folder):
+    _with_its_json_last(folder)
+    (folder / "test.payloads.npy").unlink()
+    shard, index = verify_shards(folder)
+    assert (shard.file, shard.is_payload_index) == ("train-000000.tar", False)
+    assert re.fullmatch(
+        r"no payload index can be made of it: entry 'key-\d+': entry.json is not its first member.*",
+        shard.reason,
+    )
+    assert (index.file, index.reason) == ("test.payloads.npy", "missing")
 
 
 def test_a_missing_file_is_told_when_the_set_is_opened(folder):
