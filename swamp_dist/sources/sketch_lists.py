@@ -27,13 +27,15 @@ def open_splits(settings: SketchListsSource) -> Mapping[str, RawSplit]:
     """Splits in couples of sketches and photos, as `sketch_splits`; images are read one by one.
 
     Raises:
-        UserError: a list is absent or malformed, has a number without a name, a class is incomplete or both
-            seen and unseen, or the unseen ones are not those of `settings.split`.
+        UserError: a list is absent or malformed, has a number without a name, an image is listed as two
+            things, a class is incomplete or both seen and unseen, or the unseen ones are not those of
+            `settings.split`.
     """
     check_files(settings.files(), settings.sha256)
     seen = _read_side(settings, settings.train_sketches, settings.train_photos, settings.train_names)
     unseen = _read_side(settings, settings.test_sketches, settings.test_photos, settings.test_names)
     check_disjoint({"train": seen, "test": unseen})
+    _check_images(settings, seen, unseen)
     _check_split(settings, unseen)
     images = complete_classes({**seen, **unseen}, settings.incomplete)
     kept = [name for name in unseen if name in images]
@@ -45,6 +47,32 @@ def open_splits(settings: SketchListsSource) -> Mapping[str, RawSplit]:
 def item_fields(settings: SketchListsSource) -> frozenset[str]:
     """No field has several items."""
     return frozenset()
+
+
+def _check_images(
+    settings: SketchListsSource, seen: Mapping[str, ClassImages], unseen: Mapping[str, ClassImages]
+) -> None:
+    """Refuse an image of two classes, and one that is a sketch and a photo: a path stands under one class of
+    one list."""
+    place_of: dict[str, str] = {}
+    twice: dict[str, str] = {}
+    for side, images, sketches, photos in (
+        ("seen", seen, settings.train_sketches, settings.train_photos),
+        ("unseen", unseen, settings.test_sketches, settings.test_photos),
+    ):
+        for name, each in images.items():
+            for file, paths in ((sketches, each.sketches), (photos, each.photos)):
+                place = f"{side} class {name} ({file})"
+                for path in paths:
+                    other = place_of.setdefault(path, place)
+                    if other != place:
+                        twice.setdefault(path, f"{path} under {other} and {place}")
+    if twice:
+        shown = "; ".join(list(twice.values())[:5])
+        raise UserError(
+            f"{settings.lists}: {len(twice)} images are listed twice: {shown}.\n"
+            "Fix: leave each image in one list under one class; one of an unseen class may not be trained on."
+        )
 
 
 def _check_split(settings: SketchListsSource, unseen: Mapping[str, ClassImages]) -> None:

@@ -86,3 +86,22 @@ def test_a_class_without_photos_is_refused_or_left_out(opened: Open, tmp_path: P
     with pytest.raises(UserError, match=r"1 of 6 classes are incomplete: dog \(no sketches\)"):
         opened()
     assert "dog" not in opened(incomplete="drop")["train"].class_names
+
+
+def test_an_image_of_two_classes_or_two_lists_is_refused(opened: Open, tmp_path: Path) -> None:
+    seen = "all_photo_filelist_train.txt"
+    edit(tmp_path, seen, "photo_ready/train ant/p1.jpg 0", "photo_ready/train cow/p1.jpg 0")
+    with pytest.raises(
+        UserError,
+        match=r"lists: 1 images are listed twice: photo_ready/train cow/p1.jpg under seen class "
+        r"ant \(all_photo_filelist_train.txt\) and seen class cow \(all_photo_filelist_train.txt\)\.",
+    ):
+        opened()
+    edit(tmp_path, seen, "photo_ready/train cow/p1.jpg 0", "./photo_ready/zero bat/p1.jpg 0")
+    with pytest.raises(UserError, match=r"bat/p1.jpg under seen class ant \(.*\) and unseen class bat"):
+        opened()
+    edit(tmp_path, seen, "./photo_ready/zero bat/p1.jpg 0", "sketch_ready/train ant/s1.png 0")
+    with pytest.raises(UserError, match=r"seen class ant \(sketch_tx.*\) and seen class ant \(all_"):
+        opened()
+    edit(tmp_path, seen, "sketch_ready/train ant/s1.png 0", "photo_ready/train ant/p0.jpg 0")
+    assert opened(validation_classes=0)["train_photos"].keys[1] == "000_v1_p0"  # a photo twice in its class
