@@ -31,8 +31,8 @@ class SketchSettings(Settings):
     """File with one class per line whose order the drawing starts from, as the class_labels.txt that
     Doodle2Search reads; null: alphabetical. Every seen class stands in it."""
     incomplete: Literal["refuse", "drop"] = "refuse"
-    """Classes without any sketch or without any photo: refuse the set, or leave them out. An unseen class of
-    a published list is never left out."""
+    """Classes without any sketch or without any photo: refuse the set, or leave them out. An unseen class is
+    never left out."""
     sha256: str | None = None
     """Hash of the lists that were read; others are refused. null takes them as they are; the manifest records
     their hash either way."""

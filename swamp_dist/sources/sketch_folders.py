@@ -16,7 +16,7 @@ from swamp_dist.config import SketchFolderSettings
 from swamp_dist.errors import UserError
 from swamp_dist.records import RawSplit
 from swamp_dist.sources.class_names import normal_name
-from swamp_dist.sources.class_splits import UNSEEN, ClassSplit, divide, read_class_list
+from swamp_dist.sources.class_splits import UNSEEN, divide, read_class_list
 from swamp_dist.sources.raw_files import check_files
 from swamp_dist.sources.sketch_sets import ClassImages, complete_classes, sketch_splits
 
@@ -47,19 +47,23 @@ def open_folders(
         name: ClassImages(sketches.get(name, []), [path for each in found for path in each.get(name, [])])
         for name in classes
     }
-    complete = complete_classes(images, settings.incomplete)
-    return sketch_splits(settings.folder, complete, folder_split(settings, list(complete), validation))
-
-
-def folder_split(settings: SketchFolderSettings, names: Sequence[str], validation: int | None) -> ClassSplit:
-    """Train, validation and test of the classes, by the recipe."""
-    if settings.split_file is not None:
-        unseen = read_class_list(settings.split_file)
-    else:
-        assert settings.split is not None, "the settings ask for one of them"
-        unseen = UNSEEN[settings.split]
+    unseen = unseen_classes(settings)
+    complete = complete_classes(images, settings.incomplete, unseen)
     order = () if settings.order is None else read_class_list(settings.order)
-    return divide(names, unseen, validation, settings.validation_seed, order)
+    parts = divide(list(complete), unseen, validation, settings.validation_seed, order)
+    return sketch_splits(settings.folder, complete, parts)
+
+
+def unseen_classes(settings: SketchFolderSettings) -> tuple[str, ...]:
+    """The unseen classes of the recipe, as normal names.
+
+    Raises:
+        UserError: their file cannot be read.
+    """
+    if settings.split_file is not None:
+        return read_class_list(settings.split_file)
+    assert settings.split is not None, "the settings ask for one of them"
+    return UNSEEN[settings.split]
 
 
 def class_files(root: Path, below: str, setting: str) -> dict[str, list[str]]:

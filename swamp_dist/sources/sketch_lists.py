@@ -37,10 +37,9 @@ def open_splits(settings: SketchListsSource) -> Mapping[str, RawSplit]:
     check_disjoint({"train": seen, "test": unseen})
     _check_images(settings, seen, unseen)
     _check_split(settings, unseen)
-    images = complete_classes({**seen, **unseen}, settings.incomplete)
-    kept = [name for name in unseen if name in images]
+    images = complete_classes({**seen, **unseen}, settings.incomplete, unseen)
     order = () if settings.order is None else read_class_list(settings.order)
-    parts = divide(list(images), kept, settings.validation_classes, settings.validation_seed, order)
+    parts = divide(list(images), list(unseen), settings.validation_classes, settings.validation_seed, order)
     return sketch_splits(settings.root, images, parts)
 
 

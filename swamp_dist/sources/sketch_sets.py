@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,22 +34,36 @@ class ClassImages:
     photos: Sequence[str]
 
 
-def complete_classes(images: Mapping[str, ClassImages], incomplete: str) -> dict[str, ClassImages]:
+def complete_classes(
+    images: Mapping[str, ClassImages], incomplete: str, unseen: Collection[str]
+) -> dict[str, ClassImages]:
     """The classes that have both sketches and photos, by alphabet.
 
+    Args:
+        images: of every class.
+        incomplete: `refuse` or `drop`, of seen classes.
+        unseen: classes that are never left out: figures over fewer would stand under the split's name.
+
     Raises:
-        UserError: with `refuse`, a class has none of one of them; all such classes are named. Or none has
-            both.
+        UserError: an unseen class or, with `refuse`, any has none of one of them; all such classes are named.
+            Or none has both.
     """
     lacking = {
         name: f"{name} (no {'photos' if each.sketches else 'sketches'})"
         for name, each in sorted(images.items())
         if not (each.sketches and each.photos)
     }
-    if lacking and incomplete == "refuse":
+    kept_always = [name for name in lacking if name in unseen]
+    if lacking and (incomplete == "refuse" or kept_always):
+        fix = "complete them, or leave them out with source.incomplete: drop."
+        if kept_always:
+            fix = (
+                f"complete them; unseen classes are never left out ({', '.join(kept_always)}): a test over "
+                "fewer classes does not compare."
+            )
         raise UserError(
             f"{len(lacking)} of {len(images)} classes are incomplete: {', '.join(lacking.values())}.\n"
-            "Fix: complete them, or leave them out with source.incomplete: drop."
+            f"Fix: {fix}"
         )
     if lacking:
         logger.warning("left out %d incomplete classes: %s", len(lacking), ", ".join(lacking.values()))

@@ -104,8 +104,10 @@ def test_a_class_without_photos_is_refused_or_left_out(four: Path) -> None:
     splits = open_raw_data(settings("sketchy", four, incomplete="drop", **options)).splits
     assert splits["train"].class_names == ("ant", "bat", "hot_air_balloon")
     (four / "unseen.txt").write_text("cow\n")
-    with pytest.raises(UserError, match="unseen classes that the data do not have: cow"):
-        open_raw_data(settings("sketchy", four, incomplete="drop", **options))
+    for incomplete in ("refuse", "drop"):
+        with pytest.raises(UserError, match=r"cow \(no photos\)\.\nFix: complete them; unseen") as raised:
+            open_raw_data(settings("sketchy", four, incomplete=incomplete, **options))
+        assert "drop" not in str(raised.value)
 
 
 def test_folders_that_are_gone_or_say_one_class_twice_are_refused(four: Path) -> None:

@@ -88,6 +88,18 @@ def test_a_class_without_photos_is_refused_or_left_out(opened: Open, tmp_path: P
     assert "dog" not in opened(incomplete="drop")["train"].class_names
 
 
+def test_an_unseen_class_without_photos_is_never_left_out(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sketch_lists, "UNSEEN", {"sketchy25": ("bat", "hot_air_balloon")})
+    photos = tmp_path / "lists" / "all_photo_filelist_zero.txt"
+    photos.write_text("".join(line for line in photos.open() if "bat" not in line))
+    for split in ("sketchy25", None):
+        with pytest.raises(UserError, match=r"1 of 5 classes are incomplete: bat \(no photos\)") as raised:
+            opened(split=split, incomplete="drop")
+        assert "unseen classes are never left out (bat)" in str(raised.value)
+
+
 def test_an_image_of_two_classes_or_two_lists_is_refused(opened: Open, tmp_path: Path) -> None:
     seen = "all_photo_filelist_train.txt"
     edit(tmp_path, seen, "photo_ready/train ant/p1.jpg 0", "photo_ready/train cow/p1.jpg 0")
