@@ -129,10 +129,15 @@ def divide(
         seen = [name for name in order if name in set(seen)]
     random.Random(seed).shuffle(seen)
     held_out = len(seen) - int(_SEEN_SHARE * len(seen)) if validation is None else validation
+    if not seen:
+        raise UserError(
+            f"all {len(names)} classes are unseen: none is left to train on.\n"
+            "Fix: name fewer unseen classes (source.split_file), or add seen ones to the data."
+        )
     if held_out >= len(seen):
         raise UserError(
             f"{len(seen)} seen classes, {held_out} of them for validation: none is left to train on.\n"
-            "Fix: lower source.validation_classes."
+            f"Fix: source.validation_classes = {len(seen) - 1} at most."
         )
     cut = len(seen) - held_out
     parts = {TRAIN: seen[:cut], VALIDATION: seen[cut:], TEST: list(unseen)}

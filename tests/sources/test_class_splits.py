@@ -65,8 +65,12 @@ def test_a_class_on_two_sides_is_named() -> None:
 def test_an_unseen_class_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"do not have: wind_mill\. Did you mean 'windmill'\?"):
         divide(["windmill", "ant"], ["wind_mill"], 0, 42)
-    with pytest.raises(UserError, match="1 seen classes, 1 of them for validation: none is left"):
+    with pytest.raises(UserError, match="1 seen classes, 1 of them for validation: none is left") as raised:
         divide(["windmill", "ant"], ["windmill"], None, 42)
+    assert "validation_classes = 0 at most" in str(raised.value)
+    for validation in (None, 0, 1):
+        with pytest.raises(UserError, match=r"all 2 classes are unseen.*\nFix: name fewer unseen classes"):
+            divide(["windmill", "ant"], ["windmill", "ant"], validation, 42)
     with pytest.raises(UserError, match="source.order: classes that do not stand in it: cow"):
         divide(["windmill", "ant", "cow"], ["windmill"], 1, 42, ["ant", "windmill"])
 
