@@ -36,10 +36,11 @@ def open_folders(
         validation: as for `divide`.
 
     Raises:
-        UserError: a folder is absent or has no class, two classes have one name, a class is incomplete, an
-            unseen class is not there, or a list cannot be read.
+        UserError: a folder is absent, has no class or is named twice, two classes have one name, a class is
+            incomplete, an unseen class is not there, or a list cannot be read.
     """
     check_files(settings.files(), settings.sha256)
+    _check_folders(settings, photos)
     sketches = class_files(settings.folder, settings.sketches, "source.sketches")
     found = [class_files(settings.folder, each, "source.photos") for each in photos]
     classes = {*sketches, *(name for each in found for name in each)}
@@ -52,6 +53,21 @@ def open_folders(
     order = () if settings.order is None else read_class_list(settings.order)
     parts = divide(list(complete), unseen, validation, settings.validation_seed, order)
     return sketch_splits(settings.folder, complete, parts)
+
+
+def _check_folders(settings: SketchFolderSettings, photos: Sequence[str]) -> None:
+    """Refuse one folder for sketches and photos, or twice for photos, whatever path leads to it."""
+    found: set[Path] = set()
+    for below in (settings.sketches, *photos):
+        folder = (settings.folder / below).resolve()
+        if folder in found:
+            sketches = (settings.folder / settings.sketches).resolve()
+            what = "of the sketches" if folder == sketches else "of other photos"
+            raise UserError(
+                f"source: {settings.folder / below} is named as a folder of photos, and is that {what} too.\n"
+                "Fix: name each folder once (source.sketches, photos and original_photos)."
+            )
+        found.add(folder)
 
 
 def unseen_classes(settings: SketchFolderSettings) -> tuple[str, ...]:

@@ -139,3 +139,14 @@ def test_an_image_that_is_gone_is_a_bad_entry(four: Path) -> None:
     assert splits["test"].read(0).label == 1
     with pytest.raises(BadEntry, match="no such file"):
         splits["test"].read(1)
+
+
+def test_one_folder_is_not_sketches_and_photos(four: Path) -> None:
+    sketches, photos, _ = LAYOUTS["sketchy"]
+    options = {"split_file": four / "unseen.txt"}
+    (four / "linked").symlink_to(four / sketches)
+    for same in (sketches, f"./{sketches}/", "linked"):
+        with pytest.raises(UserError, match=r"named as a folder of photos, and is that of the sketches too"):
+            open_raw_data(settings("sketchy", four, photos=same, **options))
+    with pytest.raises(UserError, match=r"EXTEND_image_sketchy is named .* that of other photos too\.\nFix:"):
+        open_raw_data(settings("sketchy", four, originals=True, original_photos=photos, **options))
