@@ -16,7 +16,7 @@ from swamp_dist.data.staging import Staging
 from swamp_dist.errors import UserError
 from swamp_dist.prepare.words import vectors_sha256
 from swamp_dist.records import RawSplit
-from swamp_dist.sources.class_words import mean_vectors, table_rows, unit_rows
+from swamp_dist.sources.class_words import check_finite, mean_vectors, table_rows, unit_rows
 from swamp_dist.sources.packages import fetch
 
 _RECORD_FILE = "classes.json"
@@ -133,4 +133,6 @@ def _rows(names: Sequence[str], wanted: ClassVectorsBuildSettings) -> np.ndarray
         rows, _ = mean_vectors(names, wanted.words, wanted.vectors)
     else:
         rows = table_rows(names, wanted.words, wanted.vectors, wanted.names)
-    return unit_rows(names, rows) if wanted.unit else rows
+    source = str(wanted.vectors or wanted.network)
+    check_finite(names, rows, source)
+    return unit_rows(names, rows, source) if wanted.unit else rows

@@ -89,25 +89,56 @@ def table_rows(names: Sequence[str], words: Mapping[str, str], file: Path, rows_
     row_of: dict[str, int] = {}
     for row, name in enumerate(map(normal_name, listed)):
         first = row_of.setdefault(name, row)
-        if not np.array_equal(table[first], table[row]):
+        if not np.array_equal(table[first], table[row], equal_nan=True):
             raise UserError(f"{rows_file}: rows {first} and {row} are both called {name!r}, and differ")
     wanted = [normal_name(words.get(name, name)) for name in names]
     missing = [name for name, asked in zip(names, wanted, strict=True) if asked not in row_of]
     _refuse_missing(missing, len(names), rows_file)
-    return np.asarray(table[[row_of[name] for name in wanted]], dtype=np.float32)
+    with np.errstate(over="ignore"):  # `check_finite` names the class of a number that float32 cannot hold
+        return np.asarray(table[[row_of[name] for name in wanted]], dtype=np.float32)
 
 
-def unit_rows(names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Rows (N, E) brought to length 1, float32.
+def check_finite(names: Sequence[str], rows: np.ndarray, source: str) -> None:
+    """Refuse rows (N, E) with a value that is not finite.
+
+    Args:
+        names: of the classes, by row.
+        rows: their vectors.
+        source: file or network that they come from, for the message.
 
     Raises:
-        UserError: a row is zero, or not finite; its class is named.
+        UserError: names all such classes.
+    """
+    finite = np.isfinite(rows).all(axis=1)
+    if wrong := [name for name, good in zip(names, finite, strict=True) if not good]:
+        raise UserError(
+            f"class_vectors: {source}: the vector of {_list(wrong)} holds a number that is not finite in "
+            f"float32.\nFix: mend the file, or {_other_words(wrong[0])}"
+        )
+
+
+def unit_rows(names: Sequence[str], rows: np.ndarray, source: str) -> np.ndarray:
+    """Rows (N, E) brought to length 1, float32.
+
+    Args:
+        names: of the classes, by row.
+        rows: their vectors, finite.
+        source: file or network that they come from, for the message.
+
+    Raises:
+        UserError: a row is zero; all such classes are named.
     """
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    wrong = [name for name, length in zip(names, lengths[:, 0], strict=True) if not 0 < length < np.inf]
-    if wrong:
-        raise UserError(f"class_vectors: zero or not finite: the vector of {_list(wrong)}")
+    if wrong := [name for name, length in zip(names, lengths[:, 0], strict=True) if not length]:
+        raise UserError(
+            f"class_vectors: {source}: the vector of {_list(wrong)} is zero and cannot be brought to length "
+            f"1.\nFix: {_other_words(wrong[0])}; or keep lengths as they are, class_vectors.unit: false"
+        )
     return np.asarray(rows / lengths, dtype=np.float32)
+
+
+def _other_words(name: str) -> str:
+    return f"say what to look up instead, class_vectors.words: {{{name}: OTHER WORDS}}"
 
 
 def _refuse_missing(missing: Sequence[str], count: int, file: Path) -> None:

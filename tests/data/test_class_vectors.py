@@ -96,6 +96,12 @@ def test_a_class_without_a_name_or_a_vector_is_refused(build, tmp_path: Path) ->
         build(["ant", "cow"], [0, 1], class_vectors={"vectors": tmp_path / "v.txt"})
     with pytest.raises(UserError, match="class_vectors.words: no class Ant"):
         build(["ant"], [0], class_vectors={"vectors": tmp_path / "v.txt", "words": {"Ant": "bee"}})
+    np.save(tmp_path / "t.npy", np.array([[1, 2], [np.nan, 3]]))
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    for unit in (True, False):
+        wanted = {"vectors": tmp_path / "t.npy", "names": tmp_path / "names.txt", "unit": unit}
+        with pytest.raises(UserError, match=r"t.npy: the vector of bee holds a number that is not finite"):
+            build(["ant", "bee"], [0, 1], class_vectors=wanted)
     with pytest.raises(UserError, match="class 1: the name 'ant' stands twice"):
         build(["ant", "ant"], [0, 1])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swamp_dist.errors import UserError
 from swamp_dist.sources.class_names import normal_name
-from swamp_dist.sources.class_words import mean_vectors, table_rows, unit_rows, words_of_class
+from swamp_dist.sources.class_words import check_finite, mean_vectors, table_rows, unit_rows, words_of_class
 
 
 @pytest.fixture
@@ -76,9 +76,18 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_row_of_zeros_has_no_direction() -> None:
-    np.testing.assert_allclose(unit_rows(["a"], np.array([[3, 4]], np.float32)), [[0.6, 0.8]])
-    with pytest.raises(UserError, match="zero or not finite: the vector of b"):
-        unit_rows(["a", "b"], np.array([[3, 4], [0, 0]], np.float32))
+    np.testing.assert_allclose(unit_rows(["a"], np.array([[3, 4]], np.float32), "v.txt"), [[0.6, 0.8]])
+    with pytest.raises(UserError, match=r"v.txt: the vector of b is zero .*\nFix: .*words: \{b: OTHER W"):
+        unit_rows(["a", "b"], np.array([[3, 4], [0, 0]], np.float32), "v.txt")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_number_that_is_not_finite_is_named_with_its_class(tmp_path: Path, value: float) -> None:
+    files = write_table(tmp_path, ["dog", "Dog", "cow"], np.array([[value, 1], [value, 1], [2, 3]]))
+    check_finite(["cow"], table_rows(["cow"], {}, *files), "labels.npy")
+    rows = table_rows(["cow", "dog"], {}, *files)
+    with pytest.raises(UserError, match=r"labels.npy: the vector of dog holds .* not finite .*\nFix: mend"):
+        check_finite(["cow", "dog"], rows, "labels.npy")
 
 
 @given(st.text(alphabet="aB-_ ()9", max_size=12))
