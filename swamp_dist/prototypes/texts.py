@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from swamp_dist.prototypes.assignment import Assigned
 
 Texts = tuple[str, ...]
 Sides = tuple[Assigned, Assigned]
+_IMAGE_FILE = re.compile(r".+\.(png|jpe?g|webp|svg|gif)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def texts_by_prototype(sides: Sides, texts: SplitTexts) -> dict[int, list[str]]:
     """The texts that say what a prototype is about.
 
     Those of the items that belong to it, where a modality holds texts. Else the texts of the entries of its
-    items, those of an entry once per prototype.
+    items, those of an entry once per prototype, without paths of image files.
     """
     found: dict[int, list[str]] = {}
     if texts.items != (None, None):
@@ -80,8 +82,8 @@ def texts_by_prototype(sides: Sides, texts: SplitTexts) -> dict[int, list[str]]:
         place for side in sides for place in zip(side.prototype.tolist(), side.entry.tolist(), strict=True)
     }
     for number, entry in sorted(places):
-        if texts.entries[entry]:
-            found.setdefault(number, []).extend(texts.entries[entry])
+        if said := _said(texts.entries[entry]):
+            found.setdefault(number, []).extend(said)
     return found
 
 
@@ -90,7 +92,12 @@ def source_of_words(texts: SplitTexts, fields: Sequence[str]) -> str | None:
     named = [field for field, own in zip(fields, texts.items, strict=True) if own is not None]
     if named:
         return f"texts of {' and '.join(named)}"
-    return "texts beside the entries" if any(texts.entries) else None
+    return "texts beside the entries" if any(map(_said, texts.entries)) else None
+
+
+def _said(beside: Texts) -> Texts:
+    """The texts that are no paths of image files, whose folders and endings say nothing of what is shown."""
+    return tuple(text for text in beside if not _IMAGE_FILE.fullmatch(text))
 
 
 def _readable(manifest: Manifest) -> Mapping[str, Sequence[str] | None]:
