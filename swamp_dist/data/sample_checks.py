@@ -121,7 +121,7 @@ def check_sample(sample: Sample, split: str, fields: Mapping[str, FieldSpec]) ->
         raise UserError(f"{where}: label {sample.label}; expected a class number, or -1 for none")
     for name, array in sample.fields.items():
         if fields[name].kind != "array" or not isinstance(array, np.ndarray):
-            _check_raw(where, sample.key, name, array, fields[name])
+            _check_raw(where, sample, name, array, fields[name])
             continue
         if fields[name].ragged and array.shape == (0, *fields[name].shape):
             raise BadEntry(sample.key, "empty set", f"field {name!r}: a set without elements, {array.shape}")
@@ -159,8 +159,9 @@ def _raw_kind(value: object) -> Literal["image", "text"] | None:
     return "text" if all(isinstance(text, str) for text in several) else None
 
 
-def _check_raw(where: str, key: str, name: str, value: object, spec: FieldSpec) -> None:
-    """Refuse an image or texts that a field cannot hold."""
+def _check_raw(where: str, sample: Sample, name: str, value: object, spec: FieldSpec) -> None:
+    """Refuse an image or texts that a field cannot hold; of an image, what the sample says of it is told: its
+    path, mostly."""
     several = isinstance(value, tuple)
     if spec.kind != _raw_kind(value) or spec.items != several or value == ():
         found = type(value).__name__ if value != () else "no texts at all"
@@ -170,13 +171,14 @@ def _check_raw(where: str, key: str, name: str, value: object, spec: FieldSpec) 
         try:
             check_image(value)
         except ImageFault as fault:
-            raise BadEntry(key, fault.kind, f"field {name!r}: {fault}") from None
+            told = f" ({sample.text[name]})" if sample.text.get(name) else ""
+            raise BadEntry(sample.key, fault.kind, f"field {name!r}{told}: {fault}") from None
         return
     for text in value if isinstance(value, tuple) else (value,):
         try:
             str(text).encode()
         except UnicodeEncodeError as error:
-            raise BadEntry(key, "text is no UTF-8", f"field {name!r}: {error}") from None
+            raise BadEntry(sample.key, "text is no UTF-8", f"field {name!r}: {error}") from None
 
 
 def check_name(what: str, name: str, pattern: re.Pattern[str]) -> None:

@@ -53,7 +53,7 @@ def test_counts_stand_beside_the_published_ones(raw: Path, tmp_path: Path) -> No
 
 def test_an_image_that_does_not_decode_follows_the_policy(raw: Path, tmp_path: Path) -> None:
     cut(raw / FOLDERS[0] / "ant" / "s1.png")
-    with pytest.raises(UserError, match="000_v_s1"):
+    with pytest.raises(UserError, match=rf"000_v_s1: field 'image' \({FOLDERS[0]}/ant/s1.png\): "):
         build(raw, tmp_path / "fails")
     skipping = {"on_missing": "skip", "max_missing_share": 0.5}
     lines = explain_set(build(raw, tmp_path / "toy", **skipping))
