@@ -55,7 +55,8 @@ class Vgg16BnSettings(DoodleEncoder):
         try:
             header = read_header(self.weights).shapes
         except UserError as error:
-            return f"encoder vgg16_bn: weights: {error}"
+            fix = "" if self.weights.exists() else f"\nFix: {_to_get(self.weights)}"
+            return f"encoder vgg16_bn: weights: {error}{fix}"
         found = {
             name: shape
             for name, shape in header.items()
@@ -113,6 +114,15 @@ class Vgg16BnSettings(DoodleEncoder):
     def output_dim(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Length of the last layer's bias."""
         return shapes[f"{_LAST}bias"][0] if "features.40.weight" in shapes else None
+
+
+def _to_get(file: Path) -> str:
+    """How to come by the weights, which are not downloaded: torchvision's, converted."""
+    return (
+        'weights: null for random ones; or convert those of torchvision:\n  python -c "import torch, '
+        "safetensors.torch as s; s.save_file(torch.load('vgg16_bn-6c64b313.pth'), "
+        f"'{file}')\""
+    )
 
 
 def _places(spec: InputSpec) -> int:

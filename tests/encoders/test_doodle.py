@@ -134,7 +134,10 @@ def test_other_weights_and_sizes_are_refused_with_the_fix(tmp_path: Path) -> Non
     assert problem is not None
     assert "another model than vgg16_bn of torchvision" in problem
     absent = Vgg16BnSettings(weights=tmp_path / "none.safetensors")
-    assert "none.safetensors" in (absent.start_problem(SMALL, from_files=True) or "")
+    problem = absent.start_problem(SMALL, from_files=True)
+    assert problem is not None
+    assert "none.safetensors: no weights there\nFix: weights: null" in problem
+    assert f"s.save_file(torch.load('vgg16_bn-6c64b313.pth'), '{absent.weights}')" in problem
     assert absent.start_problem(SMALL, from_files=False) is None
 
 
