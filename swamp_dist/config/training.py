@@ -69,7 +69,8 @@ class ValidateSettings(Settings):
     """Epochs between validations."""
     metric: str = "pair/a_to_b/r_at_1"
     """What is compared: `<pair|class>/<a_to_b|b_to_a|mean>/<r_at_1|r_at_5|r_at_10|median_rank|map>`, or
-    `<pair|class>/both/rsum`, the sum of the three recalls of both directions."""
+    `<pair|class>/both/rsum`, the sum of the three recalls of both directions; by class also p_at_K, map_at_K,
+    map_at_K_hits and hit_at_N for any numbers."""
     early_stop: Count | None = None
     """Stop after this many validations without improvement; null = never."""
 

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from swamp_dist.errors import UserError
 
+_NUMBER = re.compile(r"[1-9]\d*")
+_CUTOFF = re.compile("(?<=_at_)[KN]")
 
-def check_metric_name(name: str, known: Sequence[str], where: str) -> None:
+
+def check_metric_name(name: str, known: Sequence[str], where: str, cutoffs: Sequence[str] = ()) -> None:
     """Refuse a metric name that is not among `known`.
+
+    Args:
+        name: as it was given.
+        known: names that there are.
+        where: what has these figures, for the message.
+        cutoffs: names with K or N for any number, `class/a_to_b/map_at_K`: they are listed, and suggested
+            with the number of `name`.
 
     Raises:
         UserError: with the nearest known name and the list of all.
     """
     if name in known:
         return
-    figures = [] if "/" in name else [each.rpartition("/")[2] for each in known]
-    near = difflib.get_close_matches(name, figures or known, n=1)
+    number = _NUMBER.search(name.rpartition("/")[2])
+    meant = [*known, *(each if number is None else _CUTOFF.sub(number[0], each) for each in cutoffs)]
+    figures = [] if "/" in name else [each.rpartition("/")[2] for each in meant]
+    near = difflib.get_close_matches(name, figures or meant, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     if name.startswith("class/") and known and not any(each.startswith("class/") for each in known):
         guess += "\nFix: figures by class need relevance: [pair, class] in the evaluation."
-    listed = "\n  ".join(names_in_short(known)) or "(none)"
+    listed = "\n  ".join(names_in_short([*known, *cutoffs])) or "(none)"
     raise UserError(f"metric {name!r} is not a figure of {where}.{guess}\nKnown names:\n  {listed}")
 
 

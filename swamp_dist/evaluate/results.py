@@ -101,6 +101,14 @@ def promised_metrics(settings: EvaluateSettings) -> list[str]:
     return names
 
 
+def promised_cutoffs(settings: EvaluateSettings) -> list[str]:
+    """Names of the figures by class that such an evaluation has for any cut-off K or place N, with K or N in
+    place of the number."""
+    figures = [name.format("N" if field == "hit_at" else "K") for field, name in _BY_CUTOFF.items()]
+    directions = [*_DIRECTIONS, "mean"] if "class" in settings.relevance else []
+    return [f"class/{direction}/{figure}" for direction in directions for figure in figures]
+
+
 def figure_heading(figure: str) -> str:
     """`r_at_1` -> `R@1`: a figure's name as the heading of a column; one that is none stays as it is."""
     if figure in (plain := {"median_rank": "MedR", "map": "mAP"}):

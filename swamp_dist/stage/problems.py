@@ -22,7 +22,7 @@ from swamp_dist.evaluate.checks import (
     check_single_pairing,
 )
 from swamp_dist.evaluate.metric_names import check_metric_name
-from swamp_dist.evaluate.results import cutoffs_of, promised_metrics
+from swamp_dist.evaluate.results import cutoffs_of, promised_cutoffs, promised_metrics
 from swamp_dist.file_names import WEIGHTS_FILE, weights_file
 from swamp_dist.objective.checks import check_items, check_kmeans, check_positives
 from swamp_dist.stage.triplet_problems import triplet_problems
@@ -121,7 +121,8 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
     checks += [partial(check_normalise, settings, each) for each in evaluations]
     if settings.train is not None and settings.train.validate_on is not None and validation is not None:
         metric, metrics = settings.train.validate_on.metric, promised_metrics(validation)
-        checks.append(partial(check_metric_name, metric, metrics, "train.validate_on"))
+        cutoffs = promised_cutoffs(validation)
+        checks.append(partial(check_metric_name, metric, metrics, "train.validate_on", cutoffs))
     for check in checks:
         try:
             check()
