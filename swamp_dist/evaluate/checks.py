@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swamp_dist.config import DataSettings, EvaluateSettings, ModelSettings, StageSettings
+from swamp_dist.config import DataSettings, EvaluateSettings, ModelSettings, StageSettings, TrainSettings
 from swamp_dist.data.manifest import Manifest, SplitIndex
 from swamp_dist.data.partner_checks import class_list
 from swamp_dist.errors import UserError
@@ -74,6 +74,26 @@ def check_gallery(manifest: Manifest, split: SplitIndex, gallery: SplitIndex) ->
                 f"{class_list(manifest, absent)}.\n"
                 "Fix: name two splits of the same classes, or leave these classes out of the set"
             )
+
+
+def check_choice(manifest: Manifest, train: TrainSettings, validation: EvaluateSettings) -> None:
+    """Refuse to choose weights, or to stop, by a figure that is the same for every ranking.
+
+    Raises:
+        UserError: `train.select = best` or `early_stop` by class on a split whose entries are of one class.
+    """
+    chooses = train.select == "best" or (train.validate_on is not None and train.validate_on.early_stop)
+    if not chooses or "class" not in validation.relevance:
+        return
+    classes = set(manifest.split(validation.split).labels.tolist())
+    if len(classes) == 1 and -1 not in classes:
+        only = class_list(manifest, sorted(classes))
+        raise UserError(
+            f"train.validate_on: all entries of split {validation.split!r} in {manifest.folder} are of one "
+            f"class, {only}: every ranking by class is right, and its figures choose nothing.\n"
+            "Fix: a set with more classes in that split (source.validation_classes of a sketch set), or "
+            "train.select = last and early_stop = null"
+        )
 
 
 def _fold_fix(splits: list[str]) -> str:

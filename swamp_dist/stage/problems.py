@@ -16,6 +16,7 @@ from swamp_dist.data.partner_checks import partner_problems
 from swamp_dist.encoders.encoder import check_input
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.checks import (
+    check_choice,
     check_distance,
     check_evaluation,
     check_normalise,
@@ -123,6 +124,7 @@ def _data_problems(settings: StageSettings, manifest: Manifest, world_size: int)
         metric, metrics = settings.train.validate_on.metric, promised_metrics(validation)
         cutoffs = promised_cutoffs(validation)
         checks.append(partial(check_metric_name, metric, metrics, "train.validate_on", cutoffs))
+        checks.append(partial(check_choice, manifest, settings.train, validation))
     for check in checks:
         try:
             check()

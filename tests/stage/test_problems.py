@@ -1,4 +1,4 @@
-"""What is told of a validation before a stage starts."""
+"""What is told of a validation before a stage starts: its metric, and a split that chooses nothing."""
 
 from __future__ import annotations
 
@@ -58,3 +58,15 @@ def test_the_nearest_figure_is_meant_with_its_number(tmp_path: Path, asked: str,
     assert "r_at_10,median_rank,map,p_at_K,map_at_K,map_at_K_hits,hit_at_N}" in problem
     if not meant.endswith("_K"):
         assert problems(manifest, f"class/a_to_b/{meant}") == []
+
+
+def test_a_split_of_one_class_chooses_no_weights(tmp_path: Path) -> None:
+    one, two = write_set(tmp_path / "one", 1), write_set(tmp_path / "two", 2)
+    chosen: dict[str, Any]
+    for chosen in ({"select": "best"}, {"early_stop": 2}):
+        (problem,) = problems(one, "class/a_to_b/map", **chosen)
+        assert "all entries of split 'validation'" in problem
+        assert "are of one class, class 0: every ranking by class is right" in problem
+        assert "Fix: a set with more classes in that split" in problem
+        assert problems(two, "class/a_to_b/map", **chosen) == []
+    assert problems(one, "class/a_to_b/map") == []
