@@ -27,7 +27,8 @@ FORMAT = 1
 """Version of result.json."""
 _MOST_BYTES = 2**24
 """Of result.json."""
-_DIRECTIONS = ("a_to_b", "b_to_a")
+DIRECTIONS = ("a_to_b", "b_to_a")
+"""From queries of a to items of b, and back: parts of the names of metrics."""
 _RECALLS = ("r_at_1", "r_at_5", "r_at_10")
 _RSUM = "both/rsum"
 _ALWAYS = ("r_at_1", "r_at_5", "r_at_10", "median_rank")
@@ -66,8 +67,8 @@ def named_metrics(metrics: Mapping[str, RetrievalMetrics], name: str) -> float:
     check_metric_name(name, metric_names(metrics), "this evaluation")
     relevance, direction, figure = name.split("/")
     if direction == "both":
-        return sum(named_figures(metrics[f"{relevance}/{d}"])[name] for d in _DIRECTIONS for name in _RECALLS)
-    directions = _DIRECTIONS if direction == "mean" else (direction,)
+        return sum(named_figures(metrics[f"{relevance}/{d}"])[name] for d in DIRECTIONS for name in _RECALLS)
+    directions = DIRECTIONS if direction == "mean" else (direction,)
     values = [named_figures(metrics[f"{relevance}/{d}"])[figure] for d in directions]
     return sum(values) / len(values)
 
@@ -76,13 +77,11 @@ def metric_names(metrics: Mapping[str, RetrievalMetrics]) -> list[str]:
     """Every name that `named_metrics` accepts for these metrics."""
     names = []
     for relevance in dict.fromkeys(key.split("/")[0] for key in metrics):
-        found = {
-            d: named_figures(metrics[key]) for d in _DIRECTIONS if (key := f"{relevance}/{d}") in metrics
-        }
+        found = {d: named_figures(metrics[key]) for d in DIRECTIONS if (key := f"{relevance}/{d}") in metrics}
         figures = [f for f in next(iter(found.values()), {}) if all(f in each for each in found.values())]
-        directions = [*found, *(["mean"] if len(found) == len(_DIRECTIONS) else [])]
+        directions = [*found, *(["mean"] if len(found) == len(DIRECTIONS) else [])]
         names += [f"{relevance}/{d}/{figure}" for d in directions for figure in figures]
-        names += [f"{relevance}/{_RSUM}"] if len(found) == len(_DIRECTIONS) else []
+        names += [f"{relevance}/{_RSUM}"] if len(found) == len(DIRECTIONS) else []
     return names
 
 
@@ -105,7 +104,7 @@ def promised_cutoffs(settings: EvaluateSettings) -> list[str]:
     """Names of the figures by class that such an evaluation has for any cut-off K or place N, with K or N in
     place of the number."""
     figures = [name.format("N" if field == "hit_at" else "K") for field, name in _BY_CUTOFF.items()]
-    directions = [*_DIRECTIONS, "mean"] if "class" in settings.relevance else []
+    directions = [*DIRECTIONS, "mean"] if "class" in settings.relevance else []
     return [f"class/{direction}/{figure}" for direction in directions for figure in figures]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from swamp_dist.config import TableRow, TableSettings
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.intervals import Summary, summarize
+from swamp_dist.evaluate.measured_on import MeasuredRow, differences_note, direction_names
 from swamp_dist.evaluate.metric_names import check_metric_name
 from swamp_dist.evaluate.results import (
     better,
@@ -82,7 +83,7 @@ def build_table(settings: TableSettings, results: Results) -> ResultTable:
         headings=tuple(_heading(metric, shown) for metric in settings.metrics),
         rows=tuple(_row(row, settings, evaluations, shown) for row in settings.rows),
         comparisons=_comparisons(settings, evaluations),
-        notes=_notes(settings, evaluations, shown),
+        notes=_notes(settings, results, evaluations, shown),
     )
 
 
@@ -228,16 +229,19 @@ _DIRECTIONS = {"a_to_b": "a->b", "b_to_a": "b->a", "mean": "both ways", "both": 
 
 
 def _heading(metric: str, shown: Sequence[EvaluationResult]) -> str:
-    """`pair/a_to_b/r_at_1` -> `pair text->video R@1`, with the display names of the first result."""
+    """`pair/a_to_b/r_at_1` -> `pair text->video R@1`, with the display name of the direction where it has one
+    in all results."""
     relevance, direction, figure = metric.split("/") if metric.count("/") == 2 else ("", "", metric)
-    known = (e.metrics[f"{relevance}/{direction}"] for e in shown if f"{relevance}/{direction}" in e.metrics)
-    first = next(known, None)
-    named = first.direction if first else _DIRECTIONS.get(direction, direction)
+    known = direction_names(shown, f"{relevance}/{direction}")
+    named = known.pop() if len(known) == 1 else _DIRECTIONS.get(direction, direction)
     return " ".join(part for part in (relevance, named, figure_heading(figure)) if part)
 
 
 def _notes(
-    settings: TableSettings, evaluations: _Evaluations, shown: Sequence[EvaluationResult]
+    settings: TableSettings,
+    results: Results,
+    evaluations: _Evaluations,
+    shown: Sequence[EvaluationResult],
 ) -> tuple[str, ...]:
     splits = ", ".join(dict.fromkeys(splits_text(e) for e in shown))
     notes = (
@@ -245,6 +249,9 @@ def _notes(
         if shown
         else []
     )
+    rows = [(row.label, own) for row in settings.rows if (own := _cells(settings, row)) is not None]
+    differ = differences_note([MeasuredRow(name, results[own[0]], evaluations[own]) for name, own in rows])
+    notes += [differ] if differ else []
     notes += dict.fromkeys(each.note for each in shown if each.note)
     if settings.note:
         notes.append(settings.note)

@@ -210,3 +210,55 @@ def test_notes_of_rows_are_marked_once_and_printed_below() -> None:
     (grid,) = grids(build_table(settings, {"base": runs(BASE)}))
     assert [row[0] for row in grid.rows] == ["paper [1]", "paper, PT [1]", "ours [2]"]
     assert grid.notes[-3:] == ("1,000 items", "[1] selection unstated", "[2] last epoch")
+
+
+def over(shards: str | None, a: str = "text", b: str = "video") -> StageResult:
+    """A run over a shard set, whose fields are called so."""
+    made = stage(Path("run"))
+    (found,) = made.evaluations
+    named = {
+        key: replace(each, direction=f"{a}->{b}" if key.endswith("a_to_b") else f"{b}->{a}")
+        for key, each in found.metrics.items()
+    }
+    provenance = {} if shards is None else {"shards_sha256": shards * 8}
+    return replace(made, evaluations=(replace(found, metrics=named),), provenance=provenance)
+
+
+TWO = TableSettings(
+    metrics=(R1, MEDIAN), rows=(TableRow(label="x", stage="x"), TableRow(label="y", stage="y"))
+)
+SAID = "Measured over different data, so rows of two groups do not compare: "
+
+
+def test_rows_over_different_sets_are_told_and_no_direction_is_misnamed() -> None:
+    table = build_table(TWO, {"x": [over("11112222")], "y": [over("33334444", "sketch", "photo")]})
+    assert table.headings == ("pair a->b R@1", "pair b->a MedR")
+    assert f"{SAID}x (shard set 11112222, text->video); y (shard set 33334444, sketch->photo)." in table.notes
+    table = build_table(TWO, {"x": [over("11112222")], "y": [over("33334444")]})
+    assert table.headings == ("pair text->video R@1", "pair video->text MedR")
+    assert sum(note.startswith(SAID) for note in table.notes) == 1
+    table = build_table(TWO, {"x": [over("11112222")], "y": [over("11112222", "sketch", "photo")]})
+    assert f"{SAID}x (shard set 11112222, text->video); y (shard set 11112222, sketch->photo)." in table.notes
+
+
+def test_rows_over_the_same_set_of_every_seed_are_alike() -> None:
+    seeds = [over("11112222"), over("33334444")]
+    for other in (seeds, [None, over("33334444")], [over("11112222"), over(None)]):
+        table = build_table(TWO, {"x": seeds, "y": other})
+        assert not any(note.startswith(SAID) for note in table.notes)
+    table = build_table(TWO, {"x": seeds, "y": seeds[::-1]})
+    (said,) = [note for note in table.notes if note.startswith(SAID)]
+    assert "x (shard sets 11112222, 33334444, text->video); y (shard sets 33334444, 11112222" in said
+
+
+def test_of_many_sets_and_rows_the_first_are_named() -> None:
+    rows = tuple(TableRow(label=f"r{i}", stage=f"r{i}") for i in range(14))
+    results = {f"r{i}": [over(f"{i % 6}" * 8)] for i in range(14)}
+    results |= {f"r{i}": [over("0" * 8)] for i in range(6, 14)}
+    (said,) = [
+        note
+        for note in build_table(TableSettings(metrics=(R1,), rows=rows), results).notes
+        if note.startswith(SAID)
+    ]
+    assert "r0, r6, r7, r8, and 5 more rows (shard set 00000000, text->video); r1 (shard" in said
+    assert said.endswith("r3 (shard set 33333333, text->video); and 2 more groups of rows.")
