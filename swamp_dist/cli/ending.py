@@ -7,9 +7,11 @@ import shlex
 from rich.table import Table
 
 from swamp_dist.cli.printing import say, show
+from swamp_dist.config import StageSettings
 from swamp_dist.console import block, cell
 from swamp_dist.errors import ExitCode
 from swamp_dist.evaluate.figures import figure_rows
+from swamp_dist.loading import load_dumped
 from swamp_dist.monitor.reached import Reached, reached
 from swamp_dist.progress import duration
 from swamp_dist.records import EvaluationResult
@@ -20,6 +22,7 @@ def say_ending(code: int, folder: RunDir) -> None:
     """What comes next after a stage that ran while the command waited."""
     if code == ExitCode.DONE:
         _say_reached(reached(folder))
+        _say_no_validation(folder)
         _say_alarms(folder)
         named = shlex.quote(str(folder.path))
         result = folder.read_result()
@@ -57,6 +60,14 @@ def _say_reached(found: Reached) -> None:
     if found.weights is not None:
         how = "" if found.selected is None else f" (of step {found.selected})"
         say(f"weights:     {found.weights}{how}")
+
+
+def _say_no_validation(folder: RunDir) -> None:
+    """Why a run that was to validate has no figure of it."""
+    settings = load_dumped(folder.stage_yaml, StageSettings) if folder.stage_yaml.is_file() else None
+    train = None if settings is None else settings.train
+    if train is not None and (every := train.never_reached) is not None:
+        say(f"validation:  none: every {every} epochs, and the run had {train.epochs}")
 
 
 def _say_alarms(folder: RunDir) -> None:

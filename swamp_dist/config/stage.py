@@ -16,7 +16,7 @@ from swamp_dist.config.objective import ObjectiveSettings
 from swamp_dist.config.training import EngineSettings, TrainSettings
 from swamp_dist.settings import SAME_RESULT, WORKING_FOLDER, Settings
 
-WarningName = Literal["plateau", "stale_queue", "high_floor", "seen_classes"]
+WarningName = Literal["plateau", "stale_queue", "high_floor", "seen_classes", "no_validation"]
 """Names of the warnings of `objective/advice.py` and `stage/advice.py`."""
 
 
@@ -122,7 +122,8 @@ class StageSettings(Settings):
     """Warnings that are known of this job, each with the reason why it is as it is: the reason is told in
     place of the warning. `plateau`: hardest negatives without a warm-up; `stale_queue`: a queue of more than
     half of the items; `high_floor`: a temperature at which the SwAMP loss stays above 1; `seen_classes`:
-    classes of training among those of an evaluation by class with a gallery split."""
+    classes of training among those of an evaluation by class with a gallery split; `no_validation`: fewer
+    epochs than there are between two validations."""
 
     @property
     def shard_sets(self) -> dict[Path, Path | None]:

@@ -66,7 +66,7 @@ class ValidateSettings(Settings):
     distance: Literal["cosine", "euclidean"] = "cosine"
     """What items are ranked by, as of `evaluate`."""
     every: Count = 1
-    """Epochs between validations."""
+    """Epochs between validations; none follows the last epoch unless it is one of these."""
     metric: str = "pair/a_to_b/r_at_1"
     """What is compared: `<pair|class>/<a_to_b|b_to_a|mean>/<r_at_1|r_at_5|r_at_10|median_rank|map>`, or
     `<pair|class>/both/rsum`, the sum of the three recalls of both directions; by class also p_at_K, map_at_K,
@@ -139,12 +139,18 @@ class TrainSettings(Settings):
     def _best_needs_validation(self) -> TrainSettings:
         if self.select == "best" and self.validate_on is None:
             raise ValueError("select = best needs validate_on: there is nothing to choose by")
-        if self.select == "best" and self.validate_on is not None and self.validate_on.every > self.epochs:
+        if self.select == "best" and (every := self.never_reached) is not None:
             raise ValueError(
-                f"validate_on.every = {self.validate_on.every} is more than epochs = {self.epochs}: "
+                f"validate_on.every = {every} is more than epochs = {self.epochs}: "
                 "the run would never validate, so select = best would have nothing to choose by"
             )
         return self
+
+    @property
+    def never_reached(self) -> int | None:
+        """Epochs between validations where the run has fewer and so never validates; else None."""
+        every = None if self.validate_on is None else self.validate_on.every
+        return every if every is not None and every > self.epochs else None
 
 
 class EngineSettings(Settings):

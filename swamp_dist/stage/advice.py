@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from swamp_dist.config import StageSettings, WarningName
+from swamp_dist.config import StageSettings, TrainSettings, WarningName
 from swamp_dist.errors import UserError
 from swamp_dist.file_names import MANIFEST_FILE
 from swamp_dist.objective.advice import named_warnings
@@ -33,7 +33,17 @@ def _warnings(settings: StageSettings) -> list[tuple[WarningName, str]]:
     items = None if data.clips is not None else entries
     steps = None if entries is None else entries // data.entries
     named = named_warnings(settings.objective, pairs, items, steps)
-    return [*named, *(("seen_classes", text) for text in _seen_classes(settings))]
+    named += [("seen_classes", text) for text in _seen_classes(settings)]
+    return [*named, *(("no_validation", text) for text in _no_validation(settings.train))]
+
+
+def _no_validation(train: TrainSettings) -> Iterator[str]:
+    """A validation that is asked for and comes after the last epoch."""
+    if (every := train.never_reached) is not None:
+        yield (
+            f"train.validate_on.every = {every} is more than train.epochs = {train.epochs}: the run never "
+            f"validates.\nFix: train.validate_on.every={train.epochs} or less, or train.validate_on=null"
+        )
 
 
 def _seen_classes(settings: StageSettings) -> Iterator[str]:
