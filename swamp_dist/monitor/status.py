@@ -161,7 +161,7 @@ def _facts(
 ) -> tuple[RunFacts, float | None]:
     """What the verdict needs, and the seconds of a step."""
     attempt, written = tries[-1] if tries else None, _written(folder.metrics_jsonl)
-    pace = journal.seconds_per_step(attempt, rows, written)
+    pace = journal.seconds_per_step(attempt, rows, _trained_until(attempt) if folder.done else written)
     marks = attempt.marks if attempt else []
     lives = [life(mark) for mark in marks]
     holder = mark_from(folder.read_holder())
@@ -185,6 +185,12 @@ def _facts(
         patience=max(stalled_after, _ROWS_OF_SILENCE * (pace or 0.0) * _log_every(events)),
     )
     return facts, pace
+
+
+def _trained_until(attempt: Attempt | None) -> float | None:
+    """When the last step of a finished run was committed: a copy of its folder has files of another time."""
+    told = attempt and (attempt.last("committed") or attempt.last("done"))
+    return number(told, "time") if told else None
 
 
 def _written(path: Path) -> float | None:

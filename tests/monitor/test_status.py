@@ -272,3 +272,11 @@ def test_the_scheduler_is_asked_once_for_all(tmp_path: Path, monkeypatch: pytest
     (group,), error = survey([tmp_path / "runs"])
     assert "neither squeue nor scontrol" in error
     assert [run.state for run in group.runs] == ["queued", "running", "waiting"]
+
+
+def test_a_copy_of_a_finished_run_shows_the_same_speed(tmp_path: Path) -> None:
+    committed = ("committed", NOW - 40, {"step": 100, "seconds": 0.1})
+    run_dir = write(tmp_path / "run", started(at=NOW - 110), TRAINING, committed, ("done", NOW - 30, {}))
+    rows(run_dir, NOW + 5000, {"step": 100})  # as `cp -r` leaves it
+    run_dir.result_json.write_text(json.dumps(RESULT))
+    assert look(run_dir).seconds_per_step == pytest.approx(0.6)  # 60 s from `training` to the last commit
