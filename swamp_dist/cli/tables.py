@@ -106,7 +106,8 @@ def compare(
 ) -> None:
     """Set runs side by side: settings that differ, figures with paired differences, curves.
 
-    Runs that differ in their seed alone count as one; differences are paired seed by seed with the first.
+    Runs that differ in their seed alone count as one, unless all runs named are such; differences are paired
+    seed by seed with the first.
     """
     from swamp_dist.cli.compare_view import comparison_json, comparison_view
     from swamp_dist.pipelines.compare import compare_runs

@@ -50,7 +50,8 @@ class RunComparison:
 
 
 def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> RunComparison:
-    """Runs in these folders, those of equal settings but for the seed as one side.
+    """Runs in these folders, those of equal settings but for the seed as one side; where every folder is a
+    run and all of them would be one side, each is a side of its own.
 
     Args:
         metrics: as `chosen_metrics` takes them; none chooses R@1 and mAP of both directions.
@@ -75,13 +76,19 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> RunCom
             kept += "again"  # the same seed once more is a side of its own
         sides.setdefault(kept, []).append(run)
     groups = [tuple(group) for group in sides.values()]
+    alone = len(groups) == 1 and set(runs) <= set(folders)  # named one by one to be told apart
+    groups = [(run,) for run in runs] if alone else groups
     differing = _differing([values[group[0]] for group in groups])
     labels = _labels(groups)
     compared = tuple(
         Side(label, group, {key: values[group[0]].get(key, "-") for key in differing}, _curves(group[0]))
         for label, group in zip(labels, groups, strict=True)
     )
-    table, notes = _table(compared, values, metrics)
+    # Runs of several seeds, each a side of its own, are compared as if they had one.
+    table, notes = _table(compared, {run: {_SEED: ""} for run in runs} if alone else values, metrics)
+    if alone:
+        seeds = ", ".join(f"{side.label}: {values[side.runs[0]][_SEED]}" for side in compared)
+        notes = [*notes, f"settings are equal, seeds are not: {seeds}"]
     if waiting:
         notes = [*notes, f"left out, as they have not begun: {', '.join(map(str, waiting))}"]
     return RunComparison(compared, table, tuple(notes))
@@ -146,7 +153,7 @@ def _table(
     if len(splits) > 1:
         notes.append(f"NOT COMPARABLE: they were evaluated on different splits: {', '.join(sorted(splits))}")
     if len(seeds) == 1:
-        notes.append("one seed each: a difference of two runs has no interval")
+        notes.append("one run each: a difference of two runs has no interval")
     return build_table(settings, results), notes
 
 

@@ -84,7 +84,7 @@ def test_compare_prints_settings_figures_and_curves() -> None:
     at = lines.index("objective.swamp.weight")
     assert lines[at + 1 : at + 3] == ["finetuned-with 0.5", "finetuned-without 0.0"]
     assert "-2.00" in shown.output
-    assert "one seed each: a difference of two runs has no interval" in shown.output
+    assert "one run each: a difference of two runs has no interval" in shown.output
     assert "validation pair/a_to_b/r_at_1, from 2 to 10" in lines
     assert "finetuned-with ▁█ 2 @1 -> 10 @5" in lines
     described = json.loads(swamp("compare", "runs/both", "--json").output)
@@ -155,3 +155,17 @@ def test_a_sparkline_ends_with_the_last_value() -> None:
     assert sparkline([3.0] * 5, 3.0, 3.0) == "▁" * 5
     many = sparkline([*([0.0] * 99), 1.0], 0.0, 1.0)
     assert (len(many), many[-1]) == (24, "█")
+
+
+def test_single_runs_that_differ_in_their_seed_alone_are_set_side_by_side() -> None:
+    named = [Path(f"runs/both/seed-{seed}/finetuned-with") for seed in (0, 1)]
+    found = compare_runs(named)
+    assert [side.runs for side in found.sides] == [(named[0],), (named[1],)]
+    assert [side.label for side in found.sides] == ["seed-0/finetuned-with", "seed-1/finetuned-with"]
+    assert all(dict(side.differing) == {} for side in found.sides)
+    assert found.table is not None
+    (difference,) = [c for c in found.table.comparisons if c.metric == "pair/a_to_b/r_at_1"]
+    assert difference.difference is not None
+    assert difference.difference.mean == pytest.approx(2.0)
+    seeds = "seed-0/finetuned-with: 0, seed-1/finetuned-with: 1"
+    assert found.notes[-1] == f"settings are equal, seeds are not: {seeds}"
