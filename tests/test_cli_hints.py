@@ -53,6 +53,7 @@ def told(result: Result, code: int = 2) -> str:
         (["run", FILES["job"], "--lr", "1"], "train.optimizer.lr=..."),
         (["train", FILES["job"]], "No such command 'train'. It is: swamp run JOB"),
         (["evaluate", "runs/x"], "It is: swamp eval RUN, or run JOB weights=RUN"),
+        (["logs", FILES["pipeline"]], "is a file: expected a run folder. Fix: name the folder of its runs"),
         (["statsu"], "Did you mean 'status'"),
         (["table", "no/such/folder"], "no/such/folder"),
     ],

@@ -121,10 +121,12 @@ def logs(
 def _no_logs(run: Path) -> str:
     """Why a folder has no log to show, with the folders that have."""
     from swamp_dist.monitor.overview import overview
-    from swamp_dist.monitor.survey import survey
+    from swamp_dist.monitor.survey import no_runs, survey
     from swamp_dist.runs.graph import read_graph
 
     said = f"{run} is no run folder: it has no logs/.\nFix: name a folder that `swamp status` lists."
+    if run.is_file():
+        return no_runs(run, "a run folder")
     try:
         groups, _ = survey([run])
     except UserError:
