@@ -11,6 +11,12 @@ from typing import Any
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 """Of schedulers and people; SIGHUP comes when a terminal is closed."""
 
+CTRL_C = signal.SIGUSR1
+"""What a command sends its ranks for a Ctrl-C: a SIGTERM would hide what asked, and a SIGINT that comes while
+Python starts would end in a trace."""
+OF_RANKS = (*STOP_SIGNALS, CTRL_C)
+"""All that ask a rank to stop."""
+
 
 def listen(note: Callable[[int], None], *numbers: signal.Signals) -> dict[signal.Signals, Any]:
     """Let `note` be called with the number of each stop signal, or of `numbers`, from now on; the handlers
@@ -45,6 +51,8 @@ class StopRequest:
         """What asked first, for people; empty where nothing has asked this process."""
         if not self._asked:
             return ""
+        if self._asked[0] == CTRL_C:
+            return "Ctrl-C (SIGINT)"
         name = signal.Signals(self._asked[0]).name
         return f"{name}: its terminal was closed" if name == "SIGHUP" else name
 
@@ -56,7 +64,7 @@ def stop_signals(earlier: Sequence[int] = ()) -> Iterator[StopRequest]:
     `earlier` are those that came before this block.
     """
     request = StopRequest(earlier)
-    before = listen(request.note)
+    before = listen(request.note, *OF_RANKS)
     try:
         yield request
     finally:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from swamp_dist.stop_requests import STOP_SIGNALS, StopRequest, listen, stop_signals
+from swamp_dist.stop_requests import CTRL_C, OF_RANKS, StopRequest, listen, stop_signals
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Give every handler back, and let SIGHUP be one that is heard: the tests may run under nohup."""
-    before = {n: signal.signal(n, signal.SIG_DFL) for n in STOP_SIGNALS}
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in OF_RANKS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -27,6 +27,7 @@ def handlers() -> Iterator[None]:
     [
         (signal.SIGTERM, "SIGTERM"),
         (signal.SIGUSR2, "SIGUSR2"),
+        (CTRL_C, "Ctrl-C (SIGINT)"),
         (signal.SIGHUP, "SIGHUP: its terminal was closed"),
     ],
 )

@@ -87,7 +87,7 @@ def run_ranks(
         module: what the ranks run; None = `rank_process.RANK_MODULE`.
         patience: seconds from SIGTERM to SIGKILL, per rank.
 
-    SIGTERM, SIGUSR2 and SIGHUP are passed on to the ranks and SIGINT as SIGTERM, so that they save and stop:
+    SIGTERM, SIGUSR2 and SIGHUP are passed on to the ranks and SIGINT as SIGUSR1, so that they save and stop:
     code REQUEUE, also where they had not begun. A second SIGINT kills them: code INTERRUPTED.
 
     Raises:

@@ -15,10 +15,10 @@ from typing import IO, Any
 
 from swamp_dist.backends.forking import Forked, Inherited, Start, fork_module, is_prepared, unfit
 from swamp_dist.backends.rank_process import die_with_parent, python_command
-from swamp_dist.stop_requests import listen
+from swamp_dist.stop_requests import CTRL_C, listen
 
 logger = logging.getLogger(__name__)
-TO_RANKS: dict[int, int] = {signal.SIGINT: signal.SIGTERM}
+TO_RANKS: dict[int, int] = {signal.SIGINT: CTRL_C}
 """Ctrl-C asks the ranks to save and stop, as a scheduler does."""
 POLL_SECONDS = 0.05
 

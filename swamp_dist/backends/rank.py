@@ -11,14 +11,14 @@ from pathlib import Path
 
 from swamp_dist.backends.rank_process import exit_at_once
 from swamp_dist.printable import write_all_characters
-from swamp_dist.stop_requests import listen
+from swamp_dist.stop_requests import OF_RANKS, listen
 
 
 def main() -> None:
     """Listen, then run the stage; does not return."""
     write_all_characters()
     early: list[int] = []
-    listen(early.append)
+    listen(early.append, *OF_RANKS)
     from swamp_dist.environment import job_id
     from swamp_dist.runs.folder import RunDir
 

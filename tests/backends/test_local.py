@@ -19,6 +19,7 @@ from swamp_dist.backends.rank_process import local_environment
 from swamp_dist.errors import ExitCode, UserError
 from swamp_dist.monitor.status import look
 from swamp_dist.runs.folder import RunDir
+from swamp_dist.stop_requests import CTRL_C
 
 START = (
     "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\nrun = pathlib.Path(sys.argv[2])\n"
@@ -27,9 +28,11 @@ READY = "(run / f'pid-{rank}').write_text(str(os.getpid()))\n"
 STUCK = "signal.signal(signal.SIGTERM, lambda *_: None)\n" + READY + "while True: time.sleep(1)\n"
 SAVES = (
     "def save(number, _):\n    (run / f'saved-{rank}').write_text(str(number)); sys.exit(75)\n"
-    "for n in (signal.SIGTERM, signal.SIGUSR2): signal.signal(n, save)\n"
+    "for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2): signal.signal(n, save)
+"
     + READY
-    + "while True: time.sleep(0.05)\n"
+    + "while True: time.sleep(0.05)
+"
 )
 
 
@@ -201,7 +204,7 @@ def until(happened: Callable[[], bool], seconds: float = 30.0) -> None:
     [
         (signal.SIGUSR2, signal.SIGUSR2),
         (signal.SIGTERM, signal.SIGTERM),
-        (signal.SIGINT, signal.SIGTERM),
+        (signal.SIGINT, CTRL_C),
     ],
 )
 def test_signals_reach_every_rank(
