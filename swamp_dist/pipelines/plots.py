@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from swamp_dist.evaluate.intervals import summarize
 from swamp_dist.pipelines.sweep_curves import Curve, ValueAxis, value_axis
 from swamp_dist.printable import printable
 
@@ -52,7 +51,11 @@ def _plot(panels: Sequence[Curve], name: str, folder: Path) -> Path:
 
 def _seeds(panels: Sequence[Curve]) -> str:
     count = max(len(runs) for curve in panels for runs in curve.runs)
-    return "one run per value" if count == 1 else f"up to {count} runs per value, mean and 95% t interval"
+    if count == 1:
+        return "one run per value"
+    averaged = panels[0].averaged
+    told = f"mean over {', '.join(averaged)} and seeds" if averaged else "mean and 95% t interval"
+    return f"up to {count} runs per value, {told}"
 
 
 def _legend(axes: Any) -> Iterator[tuple[Any, str]]:
@@ -80,9 +83,9 @@ def _rotation(labels: Sequence[str]) -> int:
 
 
 def _draw_contrastive(axes: Any, curve: Curve) -> None:
-    if not curve.contrastive:
+    line = curve.contrastive_summary
+    if line is None:
         return
-    line = summarize(curve.contrastive)
     axes.axhline(
         line.mean, color="tab:orange", linestyle="--", zorder=1, label="contrastive alone (lambda 0)"
     )

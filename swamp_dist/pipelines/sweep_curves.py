@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swamp_dist.config import SweepSettings
@@ -37,11 +37,24 @@ class Curve:
     contrastive: tuple[float, ...] = ()
     """The metric of the finished runs with lambda = 0, where the sweep has them beside others; empty in the
     curve of lambda itself, which shows them as one of its values."""
+    averaged: tuple[str, ...] = ()
+    """Other settings of a grid, over all values of which the runs of a value go: their spread is no spread
+    over seeds."""
 
     @property
     def summaries(self) -> tuple[Summary | None, ...]:
-        """Mean and interval of each value; None without a finished run."""
-        return tuple(summarize(runs) if runs else None for runs in self.runs)
+        """Mean and interval over seeds of each value; None without a finished run, and no interval where runs
+        of other settings are averaged."""
+        return tuple(self._summary(runs) if runs else None for runs in self.runs)
+
+    @property
+    def contrastive_summary(self) -> Summary | None:
+        """Mean and interval of `contrastive`, as of a value."""
+        return self._summary(self.contrastive) if self.contrastive else None
+
+    def _summary(self, runs: Sequence[float]) -> Summary:
+        found = summarize(runs)
+        return replace(found, low=None, high=None) if self.averaged else found
 
     @property
     def best(self) -> int | None:
@@ -139,7 +152,8 @@ def _curve(
     line: tuple[float, ...] = ()
     if key != LAMBDA and own.get(LAMBDA, 0) != 0:
         line = tuple(x for p in chosen if p.values[LAMBDA] == 0 for x in found[p.stage])
-    return Curve(key, metric, split, tuple(values), runs, own[key], line)
+    averaged = tuple(k for k in rest if is_grid and len({p.values[k] for p in compared}) > 1)
+    return Curve(key, metric, split, tuple(values), runs, own[key], line, averaged)
 
 
 def _sort_key(value: Value) -> tuple[bool, float, str]:

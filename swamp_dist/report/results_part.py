@@ -97,11 +97,15 @@ def _figures(found: Sequence[Curve]) -> str:
         return ""
     parts = []
     for setting, panels in itertools.groupby(shown, key=lambda curve: curve.setting):
-        charts = "".join(chart_svg(_chart(curve)) for curve in panels)
+        of_one = list(panels)
+        charts = "".join(chart_svg(_chart(curve)) for curve in of_one)
         parts.append(f'<h3>{html_text(setting)}</h3>\n<div class="charts">\n{charts}</div>\n')
+        if averaged := of_one[0].averaged:
+            parts.append(notes([f"Means over all values of {', '.join(averaged)}, and over seeds: no bars."]))
+    bars = "" if any(curve.averaged for curve in shown) else ", a bar is their 95% t interval over seeds"
     told = (
-        f"Evaluated on {shown[0].split}. A line joins the means over seeds, a bar is their 95% t interval, a "
-        "pale dot a run, the ring the best mean; the broken line is the contrastive loss alone (lambda 0)."
+        f"Evaluated on {shown[0].split}. A line joins the means of the runs{bars}, a pale dot is a run, the "
+        "ring the best mean; the broken line is the contrastive loss alone (lambda 0)."
     )
     return "".join(parts) + notes([told])
 

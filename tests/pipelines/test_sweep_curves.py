@@ -57,6 +57,25 @@ def test_a_grid_shows_a_value_with_all_that_was_combined_with_it(tmp_path: Path)
     by_prototypes, by_eta = curves(sweep(design="grid"), runs)
     assert by_prototypes.runs == ((3.0,), (1.0, 2.0))
     assert sorted(by_eta.runs[0]) == [2.0, 3.0]
+    assert by_prototypes.averaged == (by_eta.setting,)
+    assert by_eta.averaged == ("objective.swamp.prototypes",)
+
+
+def test_a_bar_is_over_seeds_alone(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        for name, recall in (("as-the-job", 1.0), ("eta-5", 2.0), ("prototypes-100_eta-5", 3.0)):
+            finished(runs / f"seed-{seed}" / name, recall + seed)
+    pooled = curves(sweep(design="grid"), runs)
+    known = [each for curve in pooled for each in curve.summaries if each is not None]
+    assert [each.low for each in known] == [None] * 4
+    drawn = [file.read_text() for file in plot_curves(pooled, "s", tmp_path / "plots")]
+    assert all("95%" not in text for text in drawn)
+    assert "and seeds -->" in drawn[0]
+    apart = [each for curve in curves(sweep(), runs) for each in curve.summaries if each is not None]
+    assert all(each.low is not None for each in apart)
+    alone = sweep(design="grid", vary={"objective.swamp.prototypes": (100, 500)})
+    assert curves(alone, runs)[0].averaged == ()
 
 
 def with_lambda(**changes: object) -> SweepSettings:

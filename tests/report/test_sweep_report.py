@@ -60,6 +60,16 @@ def test_a_sweep_has_a_figure_for_every_setting_and_metric() -> None:
     assert "Paired differences" in parsed.said
 
 
+def test_figures_of_a_grid_say_what_is_averaged_and_have_no_bars() -> None:
+    Path("sweep.yaml").write_text(SWEEP + "design: grid\n")
+    for seed in (0, 1):
+        for name, recall in (("as-the-job", 30), ("prototypes-300", 35), ("weight-0", 25)):
+            finished(Path(f"runs/s/seed-{seed}/{name}"), recall + seed, seed=seed)
+    said = Parsed(page("sweep.yaml")).said
+    assert "Means over all values of objective.swamp.weight, and over seeds: no bars." in said
+    assert "A line joins the means of the runs, a pale dot is a run" in said
+
+
 def test_a_pipeline_has_its_own_tables() -> None:
     for seed in (0, 1):
         finished(Path(f"runs/p/seed-{seed}/one"), 30, seed=seed)
