@@ -28,11 +28,9 @@ READY = "(run / f'pid-{rank}').write_text(str(os.getpid()))\n"
 STUCK = "signal.signal(signal.SIGTERM, lambda *_: None)\n" + READY + "while True: time.sleep(1)\n"
 SAVES = (
     "def save(number, _):\n    (run / f'saved-{rank}').write_text(str(number)); sys.exit(75)\n"
-    "for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2): signal.signal(n, save)
-"
+    "for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2): signal.signal(n, save)\n"
     + READY
-    + "while True: time.sleep(0.05)
-"
+    + "while True: time.sleep(0.05)\n"
 )
 
 
