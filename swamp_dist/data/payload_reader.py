@@ -24,7 +24,8 @@ class PayloadReader(SeekReader):
     """One positioned read per entry, found sound by checksums alone.
 
     Every byte that `SeekReader` looks at is under a checksum of the payload index: the fields that are wanted
-    and the frame around all fields. Where one differs, `SeekReader` decodes the bytes and names the damage.
+    and the frame around all fields, whose tar headers name them. Where one differs, `SeekReader` decodes the
+    bytes and names the damage.
     """
 
     def __init__(self, split: SplitIndex, specs: Mapping[str, FieldSpec], fields: tuple[str, ...]) -> None:
@@ -37,7 +38,9 @@ class PayloadReader(SeekReader):
         _ = self._numbers  # a bad file is told before the first batch
         places = {name: 1 + 3 * number for number, name in enumerate(sorted(specs))}
         self._places = tuple(places.values())
-        self._wanted = [(name, places[name], _field_decoder(specs[name])) for name in fields]
+        self._wanted = [
+            (name, f".{name}.".encode(), places[name], _field_decoder(specs[name])) for name in fields
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -59,12 +62,15 @@ class PayloadReader(SeekReader):
         """The entry, or None where it is not as the payload index has it."""
         key, shard, offset, _, label = row
         numbers: list[int] = self._numbers[index].tolist()
-        spans = sorted([(numbers[i] - offset, numbers[i] - offset + numbers[i + 1]) for i in self._places])
+        spans = sorted([(at := numbers[i] - offset, at + numbers[i + 1]) for i in self._places])
         if frame_xxh3(key, label, data, spans) != numbers[0]:
             return None
-        arrays = {}
-        for name, place, decode in self._wanted:
+        arrays, named = {}, len(key) - BLOCK
+        for name, name_there, place, decode in self._wanted:
             first = numbers[place] - offset
+            at = first + named  # in the header, behind its key
+            if data[at : at + len(name_there)] != name_there:
+                return None
             payload = data[first : first + numbers[place + 1]]
             if xxhash.xxh3_64_intdigest(payload) != numbers[place + 2]:
                 return None

@@ -141,6 +141,18 @@ def test_rows_of_another_order_are_told(small):
         open_reader(small, "train", ("a",)).read([0])
 
 
+def test_fields_exchanged_in_a_row_are_told(small):
+    path = small.folder / "train.payloads.npy"
+    rows = np.load(path)
+    rows["payloads"][2] = rows["payloads"][2][::-1]
+    np.save(path, rows)
+    for fields in (("a", "b"), ("b",)):
+        reader = open_reader(small, "train", fields)
+        with pytest.raises(ShardError, match=r"key-0002.*row 2 of train\.payloads\.npy does not agree"):
+            reader.read([2])
+        assert reader.read([3])[0].key == "key-0003"
+
+
 def test_a_class_that_the_entry_does_not_have_is_told(small):
     path, train = small.folder / "train.index.npy", small.record.splits["train"]
     rows = np.load(path)
