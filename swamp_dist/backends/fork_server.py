@@ -3,9 +3,10 @@
     python -u -m swamp_dist.backends.fork_server SOCKET      (the number of an open socket that listens)
 
 A connection is one stage. A start comes with the files that become its stdout and stderr; the mark of its
-process goes back, and at its end the exit code. Where the connection ends before, nobody waits for the stage:
-it is asked to save and stop, as by the end of its parent. The server ends when its stdin does, and Linux
-tells its stages.
+process goes back, and at its end the exit code; a start that cannot be forked, by what it asks or for want
+of processes, memory or open files, is refused with the reason. Where the connection ends before, nobody
+waits for the stage: it is asked to save and stop, as by the end of its parent. The server ends when its
+stdin does, and Linux tells its stages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,10 @@ from swamp_dist.runs.processes import ProcessMark, born
 
 _READ_SECONDS = 10.0
 """So long a start may take to arrive; it is a few kB from the same machine."""
+_PAUSE_SECONDS = 0.1
+"""Between two tries to take a connection, where neither a file nor memory is left."""
+_FILES = 2
+"""Open files that come with a start: stdout and stderr of the stage."""
 
 
 def send_message(connection: socket.socket, message: Mapping[str, Any], *files: int) -> None:
@@ -74,7 +80,10 @@ def serve(listener: socket.socket, owner: int) -> None:
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    listener.setblocking(False)
     stages: list[_Stage] = []
+    spare: list[int] = []
+    _keep_spare(spare)
     while True:
         waiting = {each.connection: each for each in stages if each.connection is not None}
         files: list[Any] = [owner, listener, woken, *waiting]
@@ -88,17 +97,50 @@ def serve(listener: socket.socket, owner: int) -> None:
             _forget(waiting[connection])
         stages = [each for each in stages if not _told_its_end(each)]
         if listener in ready:
-            connection, _ = listener.accept()
-            started = _start(connection)
+            started = _accept(listener, spare)
             if started is not None:
                 stages.append(started)
 
 
-def _start(connection: socket.socket) -> _Stage | None:
-    """Read a start and fork; None where that was refused, or who asked is gone."""
+def _accept(listener: socket.socket, spare: list[int]) -> _Stage | None:
+    """The stage of the next connection; None where it is refused, or cannot be taken now.
+
+    `spare` holds a file that is open for nothing: where no other can be opened, a connection takes its place
+    for as long as it takes to refuse it.
+    """
+    reason = ""
+    try:
+        connection, _ = listener.accept()
+    except OSError as error:
+        reason = _cannot(error)
+        while spare:
+            os.close(spare.pop())
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            time.sleep(_PAUSE_SECONDS)  # who asks goes on waiting, and is looked at again
+            _keep_spare(spare)
+            return None
+    started = _start(connection, reason)
+    _keep_spare(spare)
+    return started
+
+
+def _keep_spare(spare: list[int]) -> None:
+    if not spare:
+        with contextlib.suppress(OSError):
+            spare.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def _cannot(error: OSError) -> str:
+    return f"the process to be forked cannot be: {error.strerror or error}"
+
+
+def _start(connection: socket.socket, reason: str = "") -> _Stage | None:
+    """Read a start and fork; None where that was refused, as for a `reason`, or who asked is gone."""
     connection.settimeout(_READ_SECONDS)
     try:
-        said, files = read_message(connection, files=2)
+        said, files = read_message(connection, files=_FILES)
     except (EOFError, OSError, ValueError):
         connection.close()
         return None
@@ -106,15 +148,19 @@ def _start(connection: socket.socket) -> _Stage | None:
         said["module"], tuple(said["arguments"]), said["environment"], Inherited.of(said["inherited"])
     )
     try:
-        reason = unfit(start)
-        if reason:
-            _tell(connection, {"refused": reason})
-            connection.close()
-            return None
-        process = Forked(fork_module(start, *files))
+        reason = reason or unfit(start)
+        if len(files) != _FILES:  # Linux leaves out those that a process has no room for
+            reason = reason or "the process to be forked has too many open files"
+        process = None if reason else Forked(fork_module(start, *files))
+    except OSError as error:
+        process, reason = None, _cannot(error)
     finally:
         for file in files:
             os.close(file)
+    if process is None:
+        _tell(connection, {"refused": reason})
+        connection.close()
+        return None
     _tell(connection, ProcessMark(socket.gethostname(), process.pid, born(process.pid) or "").as_dict())
     return _Stage(process, connection)
 
@@ -146,7 +192,6 @@ def _tell(connection: socket.socket, message: Mapping[str, Any]) -> None:
 def main() -> None:
     """Prepare, then serve."""
     listener = socket.socket(fileno=int(sys.argv[1]))
-    listener.setblocking(True)
     prepare()
     serve(listener, sys.stdin.fileno())
 

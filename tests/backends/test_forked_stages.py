@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from swamp_dist.backends import fork_server as fork_server_module
 from swamp_dist.backends import forked_stages
 from swamp_dist.backends.fork_server import read_message, send_message
 from swamp_dist.backends.forked_stages import SWITCH, NotForked, fork_server, may_fork, run_forked
@@ -113,6 +115,65 @@ def test_a_message_is_read_to_its_end_and_no_further() -> None:
         theirs.close()
         with pytest.raises(EOFError):
             read_message(ours)
+
+
+@pytest.fixture
+def asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], socket.socket]]:
+    """Gives the server's end of a connection that has sent a start; `asks.answer()` is what came back."""
+    monkeypatch.setattr(fork_server_module, "unfit", lambda start: "")
+    with contextlib.ExitStack() as stack:
+
+        def ask_anew() -> socket.socket:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            ours.settimeout(10)
+            values = {"environment": {}, "inherited": Inherited.own().as_dict()}
+            out = stack.enter_context((tmp_path / "out").open("ab"))
+            send_message(ours, {"module": "m", "arguments": [], **values}, out.fileno(), out.fileno())
+            ask_anew.answer = lambda: read_message(ours)[0]  # type: ignore[attr-defined]
+            return theirs
+
+        yield ask_anew
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_fork_that_fails_is_refused_with_the_reason(
+    asks: Any, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*_: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fork_server_module, "fork_module", fails)
+    files = len(os.listdir("/proc/self/fd"))
+    connection = asks()
+    assert fork_server_module._start(connection) is None
+    assert asks.answer() == {"refused": f"the process to be forked cannot be: {os.strerror(number)}"}
+    assert len(os.listdir("/proc/self/fd")) == files + 2  # our end, and our output
+
+
+def test_a_connection_that_cannot_be_taken_is_refused_with_the_reason(asks: Any) -> None:
+    """A connection takes the place of the spare file; while even that fails, the server goes on."""
+
+    class Listener:
+        failures = 1
+
+        def accept(self) -> tuple[socket.socket, str]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return asks(), ""
+
+    listener: Any = Listener()
+    spare = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        assert fork_server_module._accept(listener, spare) is None
+        assert asks.answer() == {"refused": "the process to be forked cannot be: Too many open files"}
+        listener.failures = 2
+        assert fork_server_module._accept(listener, spare) is None
+        assert (listener.failures, len(spare)) == (0, 1)
+    finally:
+        for file in spare:
+            os.close(file)
 
 
 def test_a_fork_is_what_a_new_process_is(server: str, tmp_path: Path) -> None:
