@@ -13,8 +13,9 @@ FIRST_SECONDS, NEXT_SECONDS = 4.0, 30.0
 
 
 @contextlib.contextmanager
-def told_while(logger: logging.Logger, what: str) -> Iterator[Callable[[], None]]:
-    """Say what goes on while the block lasts: after 4 s, then every 30 s; nothing where it is shorter.
+def told_while(logger: logging.Logger, what: str, again: float | None = None) -> Iterator[Callable[[], None]]:
+    """Say what goes on while the block lasts: after 4 s, then every `again` s (30); nothing where it
+    is shorter.
 
     Yields a function that ends the telling before the block does.
     """
@@ -24,7 +25,7 @@ def told_while(logger: logging.Logger, what: str) -> Iterator[Callable[[], None]
         wait = FIRST_SECONDS
         while not ended.wait(wait):
             logger.info("%s: %.0f s so far", what, time.monotonic() - began)
-            wait = NEXT_SECONDS
+            wait = again or NEXT_SECONDS
 
     teller = threading.Thread(target=tell, name="told_while", daemon=True)
     teller.start()

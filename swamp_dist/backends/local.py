@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ from swamp_dist.runs.processes import own_mark
 
 logger = logging.getLogger(__name__)
 
+_AGAIN_SECONDS = 5.0
+"""How often a start that takes long is told."""
 _AGREED = {ExitCode.USER_MISTAKE, ExitCode.HELD, ExitCode.REQUEUE}
 """Codes that all ranks of a stage end with together: the others get time to do the same."""
 
@@ -138,14 +141,16 @@ def _watch(
     seen: Sequence[int],
 ) -> int:
     """Wait for all ranks; after the first failure end the others. `seen`: signals passed on so far."""
-    began, told = time.monotonic(), False
+    began, tell_at = time.monotonic(), FIRST_SECONDS
     while not (failed := _failed(starts)):
         if all(r.poll() == 0 for r in starts):
             return ExitCode.DONE
-        if not told and time.monotonic() - began > FIRST_SECONDS:
-            told = True
-            if any(event["event"] == "starting" for event in folder.read_events()[-1:]):
-                report(f"starting ranks ({len(starts)}): they load their libraries and meet")
+        if (passed := time.monotonic() - began) > tell_at:
+            is_starting = any(event["event"] == "starting" for event in folder.read_events()[-1:])
+            tell_at = passed + _AGAIN_SECONDS if is_starting else math.inf
+            if is_starting:
+                so_far = f"{passed:.0f} s so far"
+                report(f"starting ranks ({len(starts)}): they load their libraries and meet: {so_far}")
         time.sleep(POLL_SECONDS)
     # A crash reaches its peers within milliseconds: wait a moment to find the one that began it.
     codes = set(failed.values())

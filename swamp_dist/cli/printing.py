@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
@@ -14,6 +15,7 @@ from swamp_dist.cli.settings_table import TABLE_WIDTH, settings_list, settings_t
 from swamp_dist.config import StageSettings
 from swamp_dist.console import block, open_console
 from swamp_dist.loading import Setting
+from swamp_dist.long_work import FIRST_SECONDS, told_while
 from swamp_dist.printable import log_lines_to, printable
 
 PIPE_WIDTH = 2000
@@ -77,6 +79,15 @@ def refuse(message: str) -> None:
         console.print(Panel(block(message), title="error", border_style="red", title_align="left"))
     else:  # a log or a pipe: no frame, no wrapping, so that paths stay whole
         say(f"error: {message}", error=True)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Tell on stderr that work goes on, where the block takes long."""
+    teller = logging.Logger("swamp_dist.working", logging.INFO)  # nothing else is told that was not before
+    teller.addHandler(logging.StreamHandler(sys.stderr))
+    with told_while(teller, printable(what, one_line=True), again=FIRST_SECONDS):
+        yield
 
 
 def log_to_console() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from swamp_dist.cli.app import app
-from swamp_dist.cli.printing import say, show
+from swamp_dist.cli.printing import say, show, working
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,19 +69,20 @@ def prototypes(
     from swamp_dist.train.named_weights import stage_file_of
 
     stage_file_of(Path(run))  # a wrong name is told before the libraries below are loaded
-    from swamp_dist.inference import load_model
-    from swamp_dist.prototypes.files import as_json as figures
-    from swamp_dist.prototypes.files import default_folder, write_figures, write_pictures
-    from swamp_dist.prototypes.study import study
+    with working(f"looking at the prototypes on {split}"):
+        from swamp_dist.inference import load_model
+        from swamp_dist.prototypes.files import as_json as figures
+        from swamp_dist.prototypes.files import default_folder, write_figures, write_pictures
+        from swamp_dist.prototypes.study import study
 
-    model = load_model(run)
-    found = study(model, split, shards, super_clusters)
-    folder = out or default_folder(Path(run), split, None if shards is None else found.manifest.name)
-    files = [*write_figures(found, folder), *write_pictures(found, folder, per_card, order)]
-    if tensorboard:
-        from swamp_dist.prototypes.tensorboard import write_tensorboard
+        model = load_model(run)
+        found = study(model, split, shards, super_clusters)
+        folder = out or default_folder(Path(run), split, None if shards is None else found.manifest.name)
+        files = [*write_figures(found, folder), *write_pictures(found, folder, per_card, order)]
+        if tensorboard:
+            from swamp_dist.prototypes.tensorboard import write_tensorboard
 
-        write_tensorboard(found, folder, files[-1].read_bytes())
+            write_tensorboard(found, folder, files[-1].read_bytes())
     if as_json:
         say(json.dumps(figures(found), indent=1, allow_nan=False))
         return

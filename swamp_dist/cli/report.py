@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from swamp_dist.cli.app import app
-from swamp_dist.cli.printing import say
+from swamp_dist.cli.printing import say, working
 from swamp_dist.cli.tables import Metrics
 from swamp_dist.errors import UserError
 
@@ -62,19 +62,20 @@ def report(
     It holds tables with intervals, curves, settings that differ, alarms, cost and provenance; and, where
     asked for, retrieval examples and prototypes.
     """
-    from swamp_dist.atomic_files import write_atomically
-    from swamp_dist.report.build import Asked, build_report
-    from swamp_dist.report.subject import open_subject
-
     if out is not None and out.is_dir():
         raise UserError(f"--out {out} is a folder: expected the page to write, for example {out / PAGE}")
     if split is not None and not (examples or prototypes or beside):
         raise UserError("--split says of what to show examples or prototypes: add --examples or --prototypes")
-    subject = open_subject(source, run_dir)
     folder = [] if run_dir is None else ["--run-dir", str(run_dir)]
     command = shlex.join(["swamp", "report", str(source), *folder])
-    asked = Asked(command, tuple(metrics or ()), examples, prototypes, split, beside)
-    made = build_report(subject, asked)
+    with working("building the report"):
+        from swamp_dist.atomic_files import write_atomically
+        from swamp_dist.report.build import Asked, build_report
+        from swamp_dist.report.subject import open_subject
+
+        subject = open_subject(source, run_dir)
+        asked = Asked(command, tuple(metrics or ()), examples, prototypes, split, beside)
+        made = build_report(subject, asked)
     file = out or subject.folder / PAGE
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, made.html)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swamp_dist.cli.app import app
-from swamp_dist.cli.printing import PIPE_WIDTH, print_table, say, show
+from swamp_dist.cli.printing import PIPE_WIDTH, print_table, say, show, working
 from swamp_dist.config import PipelineSettings, Settings, SweepSettings
 from swamp_dist.console import open_console
 from swamp_dist.errors import UserError
@@ -112,7 +112,8 @@ def compare(
     from swamp_dist.cli.compare_view import comparison_json, comparison_view
     from swamp_dist.pipelines.compare import compare_runs
 
-    found = compare_runs(runs, metrics or ())
+    with working("reading the runs"):
+        found = compare_runs(runs, metrics or ())
     if as_json:
         say(comparison_json(found))
     else:

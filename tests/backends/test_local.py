@@ -253,3 +253,18 @@ def test_what_a_pipeline_starts_tells_mistakes_without_a_trace(
     logging.getLogger("swamp_dist").propagate = True
     assert local.main(["stage.yaml", "run", "1"]) == ExitCode.USER_MISTAKE
     assert "a mistake" in caplog.text or "some/file: read-only" in caplog.text
+
+
+def test_a_slow_start_is_told_again_until_the_ranks_answer(
+    tmp_path: Path, task: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(local, "_AGAIN_SECONDS", 0.1)
+    answer = "import json\n(run / 'events.jsonl').open('a').write(json.dumps({'event': 'started'}) + '\\n')\n"
+    began = time.monotonic()
+    code, said = start(tmp_path / "run", task("time.sleep(0.5)\n" + answer + "time.sleep(2)\n"), ranks=1)
+    before_answer = time.monotonic() - began - 2
+    assert code == ExitCode.DONE
+    told = [line for line in said if line.startswith("starting ranks (1): ")]
+    assert all(line.endswith(" s so far") for line in told)
+    assert 2 <= len(told) <= before_answer / 0.1 + 1
