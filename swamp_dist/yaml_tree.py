@@ -173,6 +173,10 @@ def _document(
         node = loader.get_single_node()
         values = loader.construct_document(node) if node else {}
     except (yaml.YAMLError, TypeError, ValueError) as error:
+        if path.suffix not in (".yaml", ".yml"):  # its lines say nothing to whoever named it by mistake
+            raise UserError(
+                f"{path}: this is no job file.\nFix: name one: a job, pipeline, sweep or recipe ends in .yaml"
+            ) from None
         said = str(error).replace('"<unicode string>"', str(path))
         raise UserError(f"{path} is not valid YAML: {said}{tab_hint(text)}") from None
     if not isinstance(values, dict):

@@ -54,6 +54,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["status", "runs/on"], "runs/on does not exist: expected a run folder, a pipeline"),
         (["status", "runs/on"], "Fix: did you mean runs/one?"),
         (["status", "elsewhere"], "Fix: correct the path (what there is: swamp status)"),
+        (["table", "nowhere"], "nowhere does not exist: expected a pipeline file, or run folders."),
+        (["table", "nowhere"], "There are: runs/empty, runs/one, runs/three, runs/two"),
         (["report", "runs/one@6"], "swamp eval runs/one@6"),
         (["report", "runs/onne"], "Fix: did you mean runs/one?"),
         (["report", "runs/one", "--out", "runs"], "for example runs/report.html"),

@@ -21,10 +21,11 @@ class _Verbs(TyperGroup):
     """Turns what a user can mend into a message and an exit code; anything else keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        given = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
         except _UsageError as error:
-            error.message = with_hint(error.message, _typed(ctx))
+            error.message = with_hint(error.message, _typed(ctx), given)
             raise
         except UserError as error:
             refuse(str(error))

@@ -35,12 +35,13 @@ _VERBS: Mapping[str, str] = {
 _WITH_SETTINGS = frozenset({"run", "submit", "show", "pipeline", "smoke", "sweep"})
 
 
-def with_hint(message: str, verb: str) -> str:
+def with_hint(message: str, verb: str, given: Sequence[str] = ()) -> str:
     """What is told of a command line that is not understood, with what may have been meant.
 
     Args:
         message: the library's words.
         verb: of the command line; empty where there is none.
+        given: the words of the command line, from which a value is taken.
     """
     found = _VERB.match(message)
     if found is not None and found.group(1) in _VERBS:
@@ -48,9 +49,20 @@ def with_hint(message: str, verb: str) -> str:
     found = _OPTION.match(message)
     keys = _settings_called(found.group(1)) if found is not None and verb in _WITH_SETTINGS else []
     if keys:
-        named = " or ".join(f"{key}=..." for key in keys)
+        value = _value_of(found.group(1) if found is not None else "", given)
+        named = " or ".join(f"{key}={value}" for key in keys)
         return f"{message.rstrip('.')}. Settings are given as KEY=VALUE: {named}"
     return message
+
+
+def _value_of(option: str, given: Sequence[str]) -> str:
+    """What stands after an option, or `...`."""
+    for word, after in zip(given, [*given[1:], "-"], strict=True):
+        name, is_joined, value = word.partition("=")
+        if name.lstrip("-") == option and name.startswith("-"):
+            value = value if is_joined else after
+            return value if value and not value.startswith("--") and value != "-" else "..."
+    return "..."
 
 
 def _settings_called(option: str) -> Sequence[str]:

@@ -25,6 +25,7 @@ Metrics = Annotated[
         show_default=False,
     ),
 ]
+_MOST_NAMED = 8
 AsJson = Annotated[bool, typer.Option("--json", help="Print for programs to read.")]
 
 
@@ -73,6 +74,8 @@ def _built(
     from swamp_dist.pipelines import tables
 
     if len(sources) == 1 and not sources[0].is_dir():
+        if not sources[0].exists() and sources[0].suffix not in (".yaml", ".yml"):
+            raise UserError(_no_source(sources[0]))
         settings = _graph(sources[0])
         built = tables.pipeline_tables(settings, run_dir or Path("runs") / settings.name)
         return [with_metrics(each, metrics) for each in built] if metrics else built
@@ -81,6 +84,18 @@ def _built(
     usual = tables.runs_table(sources)
     known = any(name == sort or name.endswith(f"/{sort}") for name in usual.metrics)
     return [usual if known else tables.runs_table(sources, [*usual.metrics, sort])]
+
+
+def _no_source(path: Path) -> str:
+    """What is told of a path that is neither a pipeline file nor a folder, with the runs that there are."""
+    from swamp_dist.monitor.survey import is_run, no_runs
+    from swamp_dist.runs.graph import read_graph
+
+    there = sorted(Path("runs").iterdir()) if Path("runs").is_dir() else []
+    named = [str(each) for each in there if each.is_dir() and (is_run(each) or read_graph(each) is not None)]
+    more = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    listed = f"\nThere are: {', '.join(named[:_MOST_NAMED])}{more}" if named else ""
+    return no_runs(path, "a pipeline file, or run folders") + listed
 
 
 def _graph(file: Path) -> PipelineSettings:

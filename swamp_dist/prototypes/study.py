@@ -140,7 +140,10 @@ def study(
     Raises:
         UserError: a run without prototypes, no such split, or a model that makes no embeddings.
     """
-    learned = read_prototypes(model)
+    try:
+        learned = read_prototypes(model)
+    except UserError as error:
+        raise UserError(f"{error}{_split_problem(model, split, shards)}") from None
     manifest = model.open_shards(shards)
     manifest.split(split)
     texts = read_texts(manifest, split, model.fields)
@@ -163,6 +166,15 @@ def study(
         model, manifest, split, learned, embedded.keys, sides, texts, words_from, agreed,
         _class_figures(sides, count, classes), tuple(figures), tuple(found), tuple(names),
     )  # fmt: skip
+
+
+def _split_problem(model: TrainedModel, split: str, shards: Path | None) -> str:
+    """What is wrong with a split, to be told after another mistake; empty where nothing is."""
+    try:
+        model.open_shards(shards).split(split)
+    except UserError as error:
+        return f"\n{error}"
+    return ""
 
 
 def _assigned(items: Embedded, learned: Learned) -> Assigned:

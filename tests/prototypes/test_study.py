@@ -150,6 +150,7 @@ def test_what_cannot_be_looked_at_is_refused(pictures: Path, tmp_path: Path) -> 
     run = run_over(picture_set(tmp_path / "set", 8), tmp_path / "run", PICTURES, ("image", "text"), None)
     for arguments, told in (
         ((run, "--split", "test"), "trained without the SwAMP term"),
+        ((run, "--split", "tset"), "Did you mean 'test'"),  # of both mistakes
         ((pictures, "--split", "tset"), "Did you mean 'test'"),
         ((tmp_path / "nowhere", "--split", "test"), "expected a run folder"),
     ):
