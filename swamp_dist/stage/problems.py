@@ -32,7 +32,7 @@ from swamp_dist.train.input_parts import check_unit_parts
 from swamp_dist.train.loggers.opening import logger_problems
 from swamp_dist.train.named_weights import holds_weights, no_weights
 from swamp_dist.train.set_marks import check_set_marks
-from swamp_dist.train.weights_header import embedding_dim_problem, starting_points
+from swamp_dist.train.weights_header import embedding_dim_problem, kinds_problem, starting_points
 from swamp_dist.train.word_source import check_word_source
 
 _SUFFIX = ".safetensors"
@@ -205,5 +205,6 @@ def _starting_point_problems(
             check_set_marks(path, key, settings.model)
         except UserError as error:
             yield str(error)
-        if (problem := embedding_dim_problem(settings, key, source)) is not None:
+        problem = kinds_problem(settings, key, source) or embedding_dim_problem(settings, key, source)
+        if problem is not None:
             yield problem

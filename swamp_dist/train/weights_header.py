@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from swamp_dist.config import ModelSettings, ParSettings, StageSettings
+from swamp_dist.encoders import EncoderSettings
 from swamp_dist.errors import UserError
-from swamp_dist.file_names import weights_file
+from swamp_dist.file_names import STAGE_FILE, run_of, weights_file
+from swamp_dist.loading import load_dumped
 from swamp_dist.safetensors_header import read_header
 
 
@@ -88,6 +90,37 @@ def embedding_dim_problem(settings: StageSettings, key: str, source: Path) -> st
     )
 
 
+def kinds_problem(settings: StageSettings, key: str, source: Path) -> str | None:
+    """Which encoders the weights under `key` are of, where the stage.yaml beside them names other kinds than
+    `model` and the names of the tensors fit none of its networks; else None. Kinds of equal names may fit."""
+    beside = run_of(source) / STAGE_FILE
+    try:
+        trained = load_dumped(beside, StageSettings).model if beside.is_file() else None
+        shapes = read_header(weights_file(source)).shapes
+    except UserError:  # told elsewhere, or of another version
+        return None
+    wanted, differing = settings.model, []
+    for side, own, other in zip("ab", (wanted.a, wanted.b), _both(trained), strict=True):
+        if other is not None and other.kind != own.kind and own.output_dim(_of_side(shapes, side)) is None:
+            differing.append(f"model.{side} = {own.kind} here and {other.kind} there")
+    if not differing:
+        return None
+    return (
+        f"{key} = {source} are weights of other encoders: {' and '.join(differing)} ({beside}).\n"
+        "Fix: set the kinds to those of the stage that wrote the weights, or name other weights."
+    )
+
+
+def _both(model: ModelSettings | None) -> tuple[EncoderSettings | None, EncoderSettings | None]:
+    return (None, None) if model is None else (model.a, model.b)
+
+
+def _of_side(shapes: Mapping[str, tuple[int, ...]], side: str) -> dict[str, tuple[int, ...]]:
+    """Tensors of one encoder by their names in its network."""
+    prefix = f"{side}."
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+
+
 def starting_points(settings: StageSettings) -> Iterator[tuple[str, Path]]:
     """Key and path of the weights that a stage reads before it begins."""
     if settings.weights is not None:
@@ -115,9 +148,8 @@ def embedding_dim_of(source: Path, model: ModelSettings) -> int | None:
 def _dim_of_shapes(shapes: Mapping[str, tuple[int, ...]], model: ModelSettings) -> int | None:
     if (dim := _dim_of_queries(shapes.get("sets.queries"), model)) is not None:
         return dim
-    for prefix, encoder in (("a.", model.a), ("b.", model.b)):
-        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        if (dim := encoder.output_dim(own)) is not None:
+    for side, encoder in (("a", model.a), ("b", model.b)):
+        if (dim := encoder.output_dim(_of_side(shapes, side))) is not None:
             return dim
     return None
 

@@ -21,6 +21,7 @@ from swamp_dist.train.weights import load_weights, save_weights
 from swamp_dist.train.weights_header import (
     embedding_dim_of,
     embedding_dim_problem,
+    kinds_problem,
     with_embedding_dim,
 )
 from swamp_dist.train.word_source import check_word_source
@@ -151,3 +152,32 @@ def test_damage_is_told_in_the_same_words_wherever_a_header_is_read(tmp_path: Pa
 def test_null_without_weights_is_refused_with_the_settings() -> None:
     with pytest.raises(ValidationError, match="neither train.init_from nor weights is given"):
         stage(model_of("gated and mlp", None), None)
+
+
+@pytest.mark.parametrize("key", ["weights", "train.init_from"])
+def test_encoders_of_another_kind_are_named_with_those_of_the_weights(tmp_path: Path, key: str) -> None:
+    own = model_of("gated and mlp", 6)
+    folder = written(tmp_path / "run", own)
+    other = stage(own.model_copy(update={"b": own.a}), folder, key)
+    assert kinds_problem(other, key, folder) is None  # nothing beside them says what they are of
+    RunDir(folder).write_stage(stage(own, Path("elsewhere")))
+    told = kinds_problem(other, key, folder)
+    assert told is not None
+    assert told.startswith(
+        f"{key} = {folder} are weights of other encoders: model.b = gated here and mlp there"
+    )
+    assert kinds_problem(stage(own, folder, key), key, folder) is None
+
+
+def test_a_stage_with_encoders_of_another_kind_is_refused_before_ranks_start(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    own = tiny_stage(tiny_shards).model
+    folder = written(tmp_path / "run", own)
+    RunDir(folder).write_stage(tiny_stage(tiny_shards))
+    changed = tiny_stage(tiny_shards, train__init_from=str(folder))
+    changed = changed.model_copy(
+        update={"model": own.model_copy(update={"b": model_of("gated and mlp", 8).a})}
+    )
+    with pytest.raises(UserError, match=r"model\.b = gated here and mlp there"):
+        resolve(changed, RunDir(tmp_path / "refused"), 1)
