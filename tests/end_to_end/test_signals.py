@@ -87,6 +87,11 @@ def test_stop_saves_and_the_same_command_goes_on(
     os.kill(process.pid if to == "command" else rank_pids(process)[int(to[-1])], number)
     stopped = ended(process, console)
     refused(stopped, "asked to stop; committed at step", "the same command continues", code=75)
+    if to == "command":
+        assert (
+            f"({'Ctrl-C (SIGINT)' if number == signal.SIGINT else signal.Signals(number).name}"
+            in stopped.said
+        )
     assert not (run_dir / "result.json").exists()
     assert f"committed at step {commits(run_dir)[-1]}" in stopped.said
     assert events(run_dir)[-1] == "preempted"

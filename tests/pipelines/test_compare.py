@@ -80,14 +80,14 @@ def test_runs_of_one_setting_are_paired_by_seed() -> None:
 def test_compare_prints_settings_figures_and_curves() -> None:
     shown = swamp("compare", "runs/both/seed-0/finetuned-with", "runs/both/seed-0/finetuned-without")
     assert shown.exit_code == 0, shown.output
-    lines = [" ".join(line.split()) for line in shown.output.splitlines()]
+    lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
     at = lines.index("objective.swamp.weight")
     assert lines[at + 1 : at + 3] == ["finetuned-with 0.5", "finetuned-without 0.0"]
     assert "-2.00" in shown.output
     assert "one run each: a difference of two runs has no interval" in shown.output
     assert "validation pair/a_to_b/r_at_1, from 2 to 10" in lines
     assert "finetuned-with ▁█ 2 @1 -> 10 @5" in lines
-    described = json.loads(swamp("compare", "runs/both", "--json").output)
+    described = json.loads(swamp("compare", "runs/both", "--json").stdout)
     assert described["sides"][1]["settings"] == {"objective.swamp.weight": "0.0"}
     assert len(described["table"]["comparisons"]) == 6
 

@@ -93,7 +93,7 @@ def test_the_same_study_leaves_the_same_bytes(pictures: Path, tmp_path: Path) ->
 def test_files_hold_every_figure_and_every_item(pictures: Path, found: Study) -> None:
     done = swamp(pictures, "--split", "test", "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.output)
+    told = json.loads(done.stdout)
     folder = pictures / "prototypes" / "test"
     assert told == json.loads((folder / "prototypes.json").read_text())
     assert told["weights"]["step"] == 7
@@ -109,7 +109,7 @@ def test_files_hold_every_figure_and_every_item(pictures: Path, found: Study) ->
 
 def test_the_table_fits_eighty_columns(pictures: Path) -> None:
     done = swamp(pictures, "--split", "test")
-    table = done.output.split("shown:")[0].splitlines()
+    table = done.stdout.split("shown:")[0].splitlines()
     assert max(map(len, table)) <= 80
     assert all(line.split()[0].isdigit() and line.split()[-1] for line in table[1:])
     assert table[0].split() == ["ID", "a", "b", "agree", "purity", "keywords"]
