@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -67,7 +68,20 @@ def screen(title: str, problems: Sequence[Problem]) -> str:
     return "\n".join(lines)
 
 
-def tab_hint(text: str) -> str:
+def no_yaml(path: Path, error: str, text: str) -> str:
+    """What is told of a settings file that is no YAML.
+
+    Args:
+        error: the library's words.
+        text: content of the file.
+    """
+    if path.suffix not in (".yaml", ".yml"):  # its lines say nothing to whoever named it by mistake
+        return f"{path}: this is no job file.\nFix: name one: a job, pipeline, sweep or recipe ends in .yaml"
+    said = error.replace('"<unicode string>"', str(path))
+    return f"{path} is not valid YAML: {said}{_tab_hint(text)}"
+
+
+def _tab_hint(text: str) -> str:
     """The fix where a line is indented by a tab, as YAML allows none."""
     indents = (line[: len(line) - len(line.lstrip())] for line in text.splitlines())
     at = next((number for number, indent in enumerate(indents, 1) if "\t" in indent), 0)

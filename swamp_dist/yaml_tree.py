@@ -19,7 +19,7 @@ import yaml
 
 from swamp_dist.earlier_names import present_name, rename
 from swamp_dist.errors import UserError
-from swamp_dist.explaining import Problem, nearest, screen, shortened, tab_hint
+from swamp_dist.explaining import Problem, nearest, no_yaml, screen, shortened
 from swamp_dist.origins import ARGUMENT, FileText
 from swamp_dist.plain_files import read_plain_file
 from swamp_dist.printable import control_problem
@@ -173,12 +173,7 @@ def _document(
         node = loader.get_single_node()
         values = loader.construct_document(node) if node else {}
     except (yaml.YAMLError, TypeError, ValueError) as error:
-        if path.suffix not in (".yaml", ".yml"):  # its lines say nothing to whoever named it by mistake
-            raise UserError(
-                f"{path}: this is no job file.\nFix: name one: a job, pipeline, sweep or recipe ends in .yaml"
-            ) from None
-        said = str(error).replace('"<unicode string>"', str(path))
-        raise UserError(f"{path} is not valid YAML: {said}{tab_hint(text)}") from None
+        raise UserError(no_yaml(path, str(error), text)) from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return node, values
