@@ -13,7 +13,7 @@ import pytest
 from swamp_dist.evaluate.results import read_result
 from tests.end_to_end.command import ROOT, environment, write_job
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 REGISTRY = "swamp_dist/backends/registry.py"
 
 

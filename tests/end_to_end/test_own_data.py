@@ -29,6 +29,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=150)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_data_set_of_ones_own_is_built_and_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
