@@ -84,7 +84,7 @@ def compare_runs(folders: Sequence[Path], metrics: Sequence[str] = ()) -> RunCom
         Side(label, group, {key: values[group[0]].get(key, "-") for key in differing}, _curves(group[0]))
         for label, group in zip(labels, groups, strict=True)
     )
-    # Runs of several seeds, each a side of its own, are compared as if they had one.
+    # Single runs that differ in their seed alone are compared as if they had the same one.
     table, notes = _table(compared, {run: {_SEED: ""} for run in runs} if alone else values, metrics)
     if alone:
         seeds = ", ".join(f"{side.label}: {values[side.runs[0]][_SEED]}" for side in compared)

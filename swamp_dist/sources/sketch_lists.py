@@ -69,7 +69,7 @@ def _check_images(
     if twice:
         shown = "; ".join(list(twice.values())[:5])
         raise UserError(
-            f"{settings.lists}: {len(twice)} images are listed twice: {shown}.\n"
+            f"{settings.lists}: images are listed twice, {len(twice)} in all: {shown}.\n"
             "Fix: leave each image in one list under one class; one of an unseen class may not be trained on."
         )
 

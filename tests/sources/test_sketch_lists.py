@@ -105,7 +105,7 @@ def test_an_image_of_two_classes_or_two_lists_is_refused(opened: Open, tmp_path:
     edit(tmp_path, seen, "photo_ready/train ant/p1.jpg 0", "photo_ready/train cow/p1.jpg 0")
     with pytest.raises(
         UserError,
-        match=r"lists: 1 images are listed twice: photo_ready/train cow/p1.jpg under seen class "
+        match=r"lists: images are listed twice, 1 in all: photo_ready/train cow/p1.jpg under seen class "
         r"ant \(all_photo_filelist_train.txt\) and seen class cow \(all_photo_filelist_train.txt\)\.",
     ):
         opened()
