@@ -25,8 +25,18 @@ class GatedUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, input_dim) -> (B, embedding_dim), not yet of unit length."""
         if self._unit_parts is not None:
-            parts = torch.split(x, self._unit_parts, dim=1)
-            x = torch.cat([functional.normalize(part, dim=1, eps=1e-12) for part in parts], dim=1)
+            x = unit_parts(x, self._unit_parts)
         h = self.fc(x)
         out: Tensor = h * torch.sigmoid(self.gate(h))
         return out
+
+
+def unit_parts(x: Tensor, widths: list[int]) -> Tensor:
+    """(B, sum of widths) with every part of a row at unit length, zeros where it is zeros."""
+    parts = torch.split(x, widths, dim=1)
+    if x.requires_grad:
+        return torch.cat([functional.normalize(part, dim=1, eps=1e-12) for part in parts], dim=1)
+    out = torch.empty_like(x)  # features need no gradient: each part is written once, where it belongs
+    for part, place in zip(parts, torch.split(out, widths, dim=1), strict=True):
+        torch.div(part, torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_min_(1e-12), out=place)
+    return out
