@@ -22,8 +22,8 @@ FACTOR = "learning_rate_factor"
 def make_optimizer(settings: OptimizerSettings, model: DualEncoder) -> torch.optim.Optimizer:
     """The optimiser of a model's parameters, before DeepSpeed holds them.
 
-    The foreach and fused forms round differently from one torch build to the next, so the plain loop is what
-    is taken unless `fused` is asked for.
+    The foreach and fused forms round differently from one torch build to the next, so a CPU takes the plain
+    loop unless `fused` is asked for. A GPU takes torch's own default for Adam, which is foreach.
     """
     groups, decay = parameter_groups(model), settings.weight_decay
     if settings.kind == "sgd":

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity
 
-from swamp_dist.train.plain_optimizers import plain
+from swamp_dist.train import plain_optimizers
+from swamp_dist.train.plain_optimizers import BLOCK, plain
 
 KINDS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
     (torch.optim.Adam, {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8}),
@@ -46,6 +48,49 @@ def test_weights_and_state_are_those_of_torch_bit_by_bit(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("kind", "settings"), KINDS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_large_parameters_are_updated_in_blocks_bit_by_bit(
+    kind: type[torch.optim.Optimizer], settings: dict[str, Any], frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below, at and above a block, one that is not contiguous, one without gradient, and a float64."""
+    monkeypatch.setattr(plain_optimizers, "BLOCK", 64)
+
+    def run(kind: type[torch.optim.Optimizer]) -> Any:
+        draw = torch.Generator().manual_seed(0)
+        shapes = [(63,), (64,), (65,), (7, 50), (1,)]
+        weights = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+        weights.append(torch.nn.Parameter(torch.randn(20, 10, generator=draw).t()))
+        weights.append(torch.nn.Parameter(torch.randn(130, generator=draw, dtype=torch.float64)))
+        optimizer = kind(weights, **settings)
+        for step in range(4):
+            for number, weight in enumerate(weights):
+                gradient = torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
+                weight.grad = None if frozen and (number + step) % 3 == 0 else gradient
+            optimizer.step()
+        return [w.detach() for w in weights], optimizer.state_dict()
+
+    torch.testing.assert_close(run(plain(kind)), run(kind), rtol=0, atol=0)
+
+
+def test_a_step_without_any_gradient_changes_nothing() -> None:
+    weight = torch.nn.Parameter(torch.ones(BLOCK + 1))
+    plain(torch.optim.Adam)([weight]).step()
+    assert torch.equal(weight, torch.ones(BLOCK + 1))
+
+
+def test_no_tensor_of_an_update_is_larger_than_a_block() -> None:
+    """What makes it faster: torch makes two tensors of its own as large as what it is given."""
+    weight = torch.nn.Parameter(torch.ones(5 * BLOCK))
+    optimizer = plain(torch.optim.Adam)([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()  # makes the moments
+    with torch.profiler.profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as told:
+        optimizer.step()
+    largest = max(event.self_cpu_memory_usage / max(event.count, 1) for event in told.key_averages())
+    assert 4 * BLOCK <= largest <= 8 * BLOCK
+
+
 def test_it_is_one_class_per_optimiser_of_its_name_and_kind() -> None:
     ours = plain(torch.optim.Adam)
     assert ours is plain(torch.optim.Adam)
@@ -76,7 +121,8 @@ def test_a_rank_starts_without_torchs_compiler_and_without_mlflow() -> None:
 import json, os, sys, torch
 from swamp_dist.distributed import alone
 from swamp_dist.train.deepspeed_library import import_deepspeed
-from swamp_dist.train.plain_optimizers import plain
+from swamp_dist.train import plain_optimizers
+from swamp_dist.train.plain_optimizers import BLOCK, plain
 import_deepspeed(alone())
 threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
 weight = torch.nn.Parameter(torch.ones(2))
