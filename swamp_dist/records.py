@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -389,6 +389,10 @@ class JobState:
     """What its submission wrote on it, the folder that it works on: it tells whose job this is, since numbers
     are used again. Empty where nothing stands there, None where the scheduler does not keep it."""
 
+
+ProductLibrary: TypeAlias = Literal["blas", "onednn"]
+"""What multiplies the float32 matrices of a training on a CPU (`product_library`)."""
+PRODUCT_LIBRARIES: tuple[ProductLibrary, ...] = get_args(ProductLibrary)
 
 Level: TypeAlias = Literal["ok", "warning", "problem"]
 Place: TypeAlias = Literal["", "here", "scheduler", "nodes"]

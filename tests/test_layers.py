@@ -41,7 +41,7 @@ LAYERS = [
     {"loading", "environment", "starter"},
     {"rendezvous"},
     {"distributed"},
-    {"row_exchange"},
+    {"row_exchange", "product_library"},
     {"sources", "data", "model", "objective"},
     {"evaluate", "loss"},
     {"train", "runs"},

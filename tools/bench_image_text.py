@@ -44,6 +44,7 @@ from swamp_dist.model.dual_encoder import DualEncoder, build_dual_encoder
 from swamp_dist.objective.objective import build_objective
 from swamp_dist.objective.set_objective import SetObjective
 from swamp_dist.objective.term import StepObjective
+from swamp_dist.product_library import training_products
 from swamp_dist.records import BatchPlan, Inputs, InputSpec, Sets, Tokens, take_rows
 from swamp_dist.train.engine import Engine
 
@@ -123,8 +124,9 @@ def training_step(
     steps = iter(range(10**9))
 
     def step() -> None:
-        terms = objective(engine.embed_pairs(a, b), ids, ids, next(steps), world)
-        engine.backward(terms.total)
+        with training_products(engine.product_library):
+            terms = objective(engine.embed_pairs(a, b), ids, ids, next(steps), world)
+            engine.backward(terms.total)
         engine.step(2e-4)
 
     return step

@@ -38,6 +38,7 @@ from swamp_dist.data.writer import write_shards
 from swamp_dist.distributed import World, join, leave
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.objective.objective import build_objective
+from swamp_dist.product_library import training_products
 from swamp_dist.records import BatchPlan, Sample
 from swamp_dist.train.engine import Engine
 
@@ -116,12 +117,13 @@ def training_step(
     steps = iter(range(10**9))
 
     def step() -> None:
-        with parts("embed"):
-            given = engine.embed_pairs(a, b)
-        with parts("objective"):
-            terms = objective(given, ids, ids // each, next(steps), world)
-        with parts("engine.backward"):
-            engine.backward(terms.total)
+        with training_products(engine.product_library):
+            with parts("embed"):
+                given = engine.embed_pairs(a, b)
+            with parts("objective"):
+                terms = objective(given, ids, ids // each, next(steps), world)
+            with parts("engine.backward"):
+                engine.backward(terms.total)
         objective.measure(terms, world)
         with parts("engine.step"):
             engine.step(1e-4)

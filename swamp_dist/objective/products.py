@@ -27,6 +27,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from swamp_dist.product_library import exact_mode
+
 Precision = Literal["ieee", "tf32", "bf16"]
 """As `config.ObjectiveSettings.precision`."""
 UNIT_ROUNDOFF: Mapping[Precision, float] = {"ieee": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
@@ -38,17 +40,19 @@ _CUT = 13
 
 @contextlib.contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """No autocast and no TF32 inside: the exponents of the solve magnify rounding by 1 / epsilon."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
+    """No autocast and no TF32 inside: the exponents of the solve magnify rounding by 1 / epsilon.
+
+    On a CPU the library that the training has asked for stays (`product_library`).
+    """
+    gpu: Any = torch.backends.cuda.matmul
+    cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = gpu.fp32_precision, cpu.fp32_precision
+    gpu.fp32_precision, cpu.fp32_precision = "ieee", exact_mode()
     try:
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        gpu.fp32_precision, cpu.fp32_precision = before
 
 
 def cosine_bound(precision: Precision) -> float:

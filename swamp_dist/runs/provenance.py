@@ -25,6 +25,8 @@ AVERAGED = "averaged_with"
 """Of a result: sha256 of the weights whose scores were averaged with those of its own, by their source."""
 ENCODER_FILES = "encoder_files_sha256"
 """Of a result: as `encoder_files_sha256` gives them."""
+PRODUCT_LIBRARY = "product_library"
+"""Of a result: what made the float32 products of its training, on a CPU (`product_library`)."""
 SOLVE_PASSES = "solve_passes"
 """Of a result: the program that passed over the scores of its solves (`objective.solve.passes`)."""
 _LIBRARIES = ("swamp-dist", "torch", "deepspeed", "webdataset", "numpy", "pillow")

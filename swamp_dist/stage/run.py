@@ -24,7 +24,7 @@ from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.progress import WorkProgress
 from swamp_dist.records import Alarm, EvaluationResult, StageResult, StepReport
 from swamp_dist.runs.folder import RunDir
-from swamp_dist.runs.provenance import AVERAGED, SOLVE_PASSES, provenance
+from swamp_dist.runs.provenance import AVERAGED, PRODUCT_LIBRARY, SOLVE_PASSES, provenance
 from swamp_dist.stage.build import (
     build_engine,
     build_model,
@@ -110,6 +110,8 @@ def run_stage(
     facts = provenance(stage.settings, *hashes, began_with, world, time.time() - began)
     if trained and trained.passes is not None:
         facts[SOLVE_PASSES] = trained.passes
+    if trained and world.device.type == "cpu":
+        facts[PRODUCT_LIBRARY] = trained.product_library
     if others:
         facts[AVERAGED] = {str(each.weights): each.sha256 for each in others}
     selected = trained.selected_step if trained else None
@@ -137,6 +139,8 @@ class _Trained:
     """All that were raised."""
     passes: str | None
     """What passed over the scores of the solve; None without one."""
+    product_library: str
+    """As `Engine.product_library`."""
 
 
 def _verify_data(stage: ResolvedStage) -> None:
@@ -216,7 +220,8 @@ def _train(
     save = checked(check_owner, lambda: save_weights(run_dir.weights, tensors, header))
     sha256 = on_main(world, save)
     alarms = tuple(progress.alarms.alarms.values())
-    return _Trained(step, progress.step, sha256, began_with, alarms, objective.passes)
+    passes, library = objective.passes, engine.product_library
+    return _Trained(step, progress.step, sha256, began_with, alarms, passes, library)
 
 
 def _initial_model(

@@ -8,7 +8,7 @@ from typing import Any
 
 from swamp_dist.errors import UserError
 from swamp_dist.evaluate.results import alarm_from_json
-from swamp_dist.records import AlarmState
+from swamp_dist.records import PRODUCT_LIBRARIES, AlarmState, ProductLibrary
 from swamp_dist.train.checkpoint_folder import MANIFEST, Checkpoint
 
 GO_BACK = (
@@ -16,6 +16,8 @@ GO_BACK = (
     "before it."
 )
 """What helps where a checkpoint is whole and yet not understood: no fallback is taken by itself then."""
+LIBRARY = "product_library"
+"""Key of what made the float32 products of the training on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class CommitMeta:
     fingerprint: Mapping[str, object]
     """What the training computes."""
     zero_stage: int
+    product_library: ProductLibrary = "blas"
+    """As `Engine.product_library`; a commit of an earlier version names none, and knew no other."""
 
 
 def read_meta(found: Checkpoint) -> CommitMeta:
@@ -67,7 +71,8 @@ def read_meta(found: Checkpoint) -> CommitMeta:
         )
     meta = found.meta
     values = {**meta["progress"], "alarms": _alarms(meta["progress"].get("alarms", {}))}
-    return CommitMeta(Progress(**values), meta["fingerprint"], meta["zero_stage"])
+    library = meta.get(LIBRARY, "blas")
+    return CommitMeta(Progress(**values), meta["fingerprint"], meta["zero_stage"], library)
 
 
 def _problems(found: Checkpoint) -> Iterator[str]:
@@ -76,6 +81,8 @@ def _problems(found: Checkpoint) -> Iterator[str]:
         yield "fingerprint: expected the settings of a training by their keys"
     if not _is_one_of(meta.get("zero_stage"), (int,)):
         yield f"zero_stage: expected a number, found {_shown(meta.get('zero_stage'))}"
+    if meta.get(LIBRARY, "blas") not in PRODUCT_LIBRARIES:
+        yield f"{LIBRARY}: expected one of {', '.join(PRODUCT_LIBRARIES)}, found {_shown(meta[LIBRARY])}"
     progress = meta.get("progress")
     if not isinstance(progress, dict):
         yield f"progress: expected step, best_value and others, found {_shown(progress)}"

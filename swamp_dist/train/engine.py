@@ -20,6 +20,7 @@ from swamp_dist.distributed import World, gather_objects, lost_peers, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.logits import LARGEST_LOG_SCALE
+from swamp_dist.product_library import choose_library
 from swamp_dist.records import Inputs, PairEmbeddings, PairSets, Reversals, Sets
 from swamp_dist.train.commit_meta import GO_BACK
 from swamp_dist.train.deepspeed_library import holds_code, import_deepspeed, listed, tensors_only
@@ -82,6 +83,9 @@ class Engine:
         check_micro_batch(settings.micro_batch, local_pairs, world)
         deepspeed = import_deepspeed(world)
         model = model.to(world.device)
+        parameters = sum(
+            parameter.numel() for parameter in model.parameters()
+        )  # before ZeRO-3 takes them apart
         config = engine_config(settings, optimizer, local_pairs, world.size)
         engine, *_ = deepspeed.initialize(
             model=model,
@@ -99,6 +103,8 @@ class Engine:
             engine.enable_backward_allreduce = False
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.world = world
+        self.product_library = choose_library(local_pairs * world.size, parameters, world.device)
+        """What makes the float32 products of a step on a CPU; a resumed training takes what it began with."""
         self.micro_batch = settings.micro_batch
         """Pairs to encode at a time; None = all pairs of the rank."""
 

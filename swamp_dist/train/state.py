@@ -19,9 +19,10 @@ from swamp_dist.config import StageSettings, TrainSettings
 from swamp_dist.distributed import World, on_main
 from swamp_dist.errors import UserError
 from swamp_dist.objective.term import StepObjective
+from swamp_dist.product_library import resume_library
 from swamp_dist.train.checkpoint import commit, prepare_checkpoints
 from swamp_dist.train.checkpoint_folder import BrokenError, Checkpoint, read_checkpoint, step_folders
-from swamp_dist.train.commit_meta import GO_BACK, CommitMeta, Progress, read_meta
+from swamp_dist.train.commit_meta import GO_BACK, LIBRARY, CommitMeta, Progress, read_meta
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.fingerprint import EPOCHS, accept_longer, check_fingerprint, default_marks
 from swamp_dist.train.newest_checkpoint import newest_checkpoint
@@ -71,6 +72,8 @@ def resume(state: TrainState) -> Progress:
     saved = accept_longer(meta.fingerprint, state.fingerprint)
     check_fingerprint(saved, state.fingerprint, default_marks(state.settings))
     _load_engine(found, meta, state)
+    engine = state.engine
+    engine.product_library = resume_library(engine.product_library, meta.product_library, state.world.device)
     _load_objective(found, state)
     logger.info("continuing from %s", found.folder)
     return meta.progress
@@ -115,6 +118,7 @@ def save_checkpoint(state: TrainState, progress: Progress) -> None:
         "progress": asdict(progress),
         "fingerprint": state.fingerprint,
         "zero_stage": state.settings.engine.zero_stage,
+        LIBRARY: state.engine.product_library,
         **({"weights": dict(state.described)} if state.described else {}),
     }
     keep = state.training.checkpoint.keep

@@ -13,6 +13,7 @@ from swamp_dist.distributed import World, gather, gather_objects, mean_over_rank
 from swamp_dist.errors import UserError
 from swamp_dist.objective.signs import RATIO, WATCHED
 from swamp_dist.objective.term import StepObjective
+from swamp_dist.product_library import training_products
 from swamp_dist.records import LossTerms, PairBatch, PairEmbeddings, PairSets, Reversals
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.gradient_cache import encode
@@ -77,17 +78,18 @@ def train_step(
         UserError: the loss of some rank is not finite; raised on all ranks before the update.
     """
     began = time.perf_counter()
-    # 1. Embed my pairs; the rows of A travel while B is computed.
-    key = step_random_key(seed, batch.step, world.rank)
-    encoded = encode(engine, batch, key, lambda rows: objective.start_columns(rows, world), reversals)
-    # 2. The losses of my pairs, among those of all ranks.
-    items = batch.ids if batch.items is None else batch.items
-    sides = encoded.embeddings
-    terms = objective(sides, items, batch.entries, batch.step, world, encoded.all_a, batch.labels)
-    # 3. Send their means to the host, while the backward pass runs.
-    watched = _watched(terms, objective)
-    reduced = _OnHost(_reduced(terms, list(watched.values()), stop_requested, world))
-    encoded.backward(terms.total)
+    with training_products(engine.product_library):
+        # 1. Embed my pairs; the rows of A travel while B is computed.
+        key = step_random_key(seed, batch.step, world.rank)
+        encoded = encode(engine, batch, key, lambda rows: objective.start_columns(rows, world), reversals)
+        # 2. The losses of my pairs, among those of all ranks.
+        items = batch.ids if batch.items is None else batch.items
+        sides = encoded.embeddings
+        terms = objective(sides, items, batch.entries, batch.step, world, encoded.all_a, batch.labels)
+        # 3. Send their means to the host, while the backward pass runs.
+        watched = _watched(terms, objective)
+        reduced = _OnHost(_reduced(terms, list(watched.values()), stop_requested, world))
+        encoded.backward(terms.total)
     terms = objective.measure(terms, world)
     # 4. Update, unless some rank's loss is not finite.
     *means, num_bad, stops = reduced.read()

@@ -29,6 +29,7 @@ class _Played:
 
     def __init__(self) -> None:
         self.loaded: list[Path] = []
+        self.product_library = "onednn"
 
     def load(self, folder: Path) -> None:
         self.loaded.append(folder)
@@ -142,6 +143,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "alarms": (of_progress(alarms={"alarms": {"gap": {"name": 7}}}), r"progress\.alarms: expected counts"),
     "a list": (lambda content: content["meta"].update(progress=[1]), r"progress: expected .* found \[1\]"),
     "no fingerprint": (lambda content: content["meta"].pop("fingerprint"), "fingerprint: expected"),
+    "a library": (
+        lambda content: content["meta"].update(product_library="cublas"),
+        "product_library: expected one of blas, onednn, found 'cublas'",
+    ),
     "words": (lambda content: content["meta"].update(zero_stage="\x1b[31m"), r"zero_stage: .*'\\x1b\[31m'"),
 }
 
@@ -205,3 +210,10 @@ def test_an_objective_of_another_training_is_named(tmp_path: Path) -> None:
     recompute(tmp_path / "step-8", lambda content: None)
     with pytest.raises(UserError, match=r"objective\.safetensors: not the queue and potentials"):
         resume(state_over(tmp_path))
+
+
+def test_a_commit_of_an_earlier_version_goes_on_with_the_products_that_it_knew(tmp_path: Path) -> None:
+    put(tmp_path, 4, 2)
+    state = state_over(tmp_path)
+    resume(state)
+    assert state.engine.product_library == "blas"

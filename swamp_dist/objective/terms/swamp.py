@@ -33,6 +33,7 @@ from swamp_dist.objective.targets import (
     target_figures,
 )
 from swamp_dist.objective.term import Term, TermInputs
+from swamp_dist.product_library import products_by
 from swamp_dist.records import BatchPlan
 
 TAGS: Mapping[str, str] = {
@@ -164,10 +165,20 @@ class SwampTerm:
     ) -> SinkhornSolution:
         """Solve the queue's valid rows that count (eq. 5); where split, each rank its own or a contiguous
         share of all. `mine_scores` are those (b, K) of the batch."""
-        swamp, sinkhorn = self.settings, self.settings.sinkhorn
         weights = None if counting is None else self._weights(counting, world)
-        solution = solve(
-            self._scores(prototypes, mine_scores, world),
+        scores = self._scores(prototypes, mine_scores, world)
+        with products_by("blas"):  # matrices times vectors
+            solution = self._solve(scores, weights, world)
+        if self.settings.sinkhorn.warm_start:
+            self._log_v = solution.log_v
+        return solution
+
+    def _solve(
+        self, scores: Tensor | StreamedScores, weights: RowWeights | None, world: World
+    ) -> SinkhornSolution:
+        swamp, sinkhorn = self.settings, self.settings.sinkhorn
+        return solve(
+            scores,
             len(self.queue),
             swamp.epsilon,
             world=world if self.is_split else None,
@@ -184,9 +195,6 @@ class SwampTerm:
             literal=swamp.temperature if sinkhorn.start == "literal" else None,
             is_compiled=self.passes == "numba",
         )
-        if sinkhorn.warm_start:
-            self._log_v = solution.log_v
-        return solution
 
     def _scores(
         self, prototypes: Tensor, mine_scores: tuple[Tensor, Tensor], world: World
