@@ -23,7 +23,7 @@ from swamp_dist.data.loading_memory import kept_of, lanes_read, resident_shards
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
-from swamp_dist.data.worker_end import end_with
+from swamp_dist.data.worker_end import context_that_kills, end_with
 from swamp_dist.errors import UserError
 from swamp_dist.records import BatchPlan, Inputs, PairBatch, map_tensors
 
@@ -114,6 +114,7 @@ class PairStream:
             prefetch_factor=self._prefetch,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_begin_worker,
+            multiprocessing_context=context_that_kills(),  # they ignore the SIGTERM by which Python ends them
             # its own: the loader draws a seed, and training's random state must not move
             generator=torch.Generator(),
         )
