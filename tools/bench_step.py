@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,13 +48,25 @@ Result = TypeVar("Result")
 
 def take_turns(programs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
     """Median seconds of each program, as `timed`; they run in turn, after one unmeasured round."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    return median_of_turns(
+        {name: partial(seconds_of, program) for name, program in programs.items()}, repetitions
+    )
+
+
+def median_of_turns(runs: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:
+    """Median of what each run tells; they take turns, and a first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repetition in range(repetitions + 1):
-        for name, program in programs.items():
-            spent, _ = timed(program)
+        for name, run in runs.items():
+            spent = run()
             if repetition > 0:
                 seconds[name].append(spent)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def seconds_of(program: Callable[[], object]) -> float:
+    """Seconds of a program, as `timed`."""
+    return timed(program)[0]
 
 
 def timed(program: Callable[[], Result]) -> tuple[float, Result]:

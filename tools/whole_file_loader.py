@@ -6,6 +6,7 @@ every clip is a torch.max and a normalisation, captions and word vectors are Pyt
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 SECONDS, RATES, CHANNELS, CAPTIONS, W, DIM = 390, (1.0, 1.5), 2048, 110, 20, 300
 TOKEN = re.compile(r"[\w']+")
+_VECTORS, _CAPTIONS = "vectors.npy", "captions.json"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,7 @@ class Raw:
 def make_raw(folder: Path, videos: int, vocabulary: int) -> Raw:
     """Non-negative unit rows in float16, captions of 1 to 12 words by Zipf's law, one in ten unknown."""
     random = np.random.default_rng(0)
-    table = random.standard_normal((vocabulary, DIM)).astype(np.float32)
-    vectors = {f"word{i}": row for i, row in enumerate(table)}
+    np.save(folder / _VECTORS, random.standard_normal((vocabulary, DIM)).astype(np.float32))
     captions = {}
     for number in range(videos):
         key = f"v{number:05d}"
@@ -49,7 +50,14 @@ def make_raw(folder: Path, videos: int, vocabulary: int) -> Raw:
             "end": ends.astype(float).tolist(),
             "text": said,
         }
-    return Raw(folder, captions, vectors)
+    (folder / _CAPTIONS).write_text(json.dumps(captions))
+    return open_raw(folder)
+
+
+def open_raw(folder: Path) -> Raw:
+    """What `make_raw` made, in any process."""
+    vectors = {f"word{i}": row for i, row in enumerate(np.load(folder / _VECTORS))}
+    return Raw(folder, json.loads((folder / _CAPTIONS).read_text()), vectors)
 
 
 def _caption(random: np.random.Generator, vocabulary: int) -> str:
