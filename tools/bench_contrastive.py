@@ -5,18 +5,20 @@
     python tools/bench_contrastive.py --precision tf32 --precision bf16  # beside ieee, on the device at hand
 
 Plain torch makes the matrix of all similarities once and leaves the gradient to autograd. Medians over
-repetitions in which the programs take turns; one rank, so nothing is sent. A CPU emulates tf32 and bf16,
-which takes longer than ieee (`objective/products.py`).
+repetitions in which the programs take turns, each in its own process (`own_process.py`); one rank, so nothing
+is sent. A CPU emulates tf32 and bf16, which takes longer than ieee (`objective/products.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from bench_step import print_machine, take_turns
+from bench_step import print_machine
+from own_process import Program, own_processes, take_turns_apart
 from torch import Tensor
 from torch.nn import functional
 
@@ -77,23 +79,41 @@ def ours(
     return lambda a, b: objective(PairEmbeddings(a, b, None), ids, ids, 0, world).total
 
 
-def bench(form: str, pairs: int, dim: int, chosen: argparse.Namespace, world: World) -> None:
-    settings, plain = FORMS[form]
-    losses = {
-        "plain torch": plain,
-        form: ours(settings, pairs, dim, world),
-        f"{form}, chunk 512": ours(settings | {"chunk": 512}, pairs, dim, world),
-    }
-    losses |= {f"{form}, {each}": ours(settings, pairs, dim, world, each) for each in chosen.precision or ()}
+def build(form: str, changes: dict[str, Any] | None, precision: str, pairs: int, dim: int) -> Program:
+    """Forward and backward of the term, changed so, or in plain torch without changes; the loss."""
+    world, (settings, loss) = join(), FORMS[form]
+    if changes is not None:
+        loss = ours(settings | changes, pairs, dim, world, precision)
     random = torch.Generator().manual_seed(0)
     rows = functional.normalize(torch.randn(2, pairs, dim, generator=random), dim=2).to(world.device)
     sides = rows[0].requires_grad_(), rows[1].requires_grad_()
 
-    def program(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(loss(*sides), sides)
+    def step() -> Tensor:
+        found = loss(*sides)
+        torch.autograd.grad(found, sides)
+        return found.detach()
 
-    found = take_turns({name: program(loss) for name, loss in losses.items()}, chosen.repetitions)
-    values = {name: float(loss(*sides).detach()) for name, loss in losses.items()}
+    return step
+
+
+def value(program: Program) -> float:
+    """The loss."""
+    found = program()
+    assert isinstance(found, Tensor)
+    return float(found)
+
+
+def bench(form: str, pairs: int, dim: int, chosen: argparse.Namespace) -> None:
+    variants: dict[str, tuple[dict[str, Any] | None, str]] = {
+        "plain torch": (None, "ieee"),
+        form: ({}, "ieee"),
+        f"{form}, chunk 512": ({"chunk": 512}, "ieee"),
+    }
+    variants |= {f"{form}, {precision}": ({}, precision) for precision in chosen.precision or ()}
+    builds = {name: partial(build, form, *variant, pairs, dim) for name, variant in variants.items()}
+    with own_processes(builds) as programs:
+        found = take_turns_apart(programs, chosen.repetitions)
+        values = {name: program.ask(value) for name, program in programs.items()}
     print(f"\n{form}: {pairs:,} pairs, D = {dim}")
     for name, seconds in found.items():
         ratio = seconds / found["plain torch"]
@@ -110,12 +130,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=["tf32", "bf16"], action="append", help="besides ieee")
     parser.add_argument("--repetitions", type=int, default=5)
     chosen = parser.parse_args()
-    world = join()
-    print_machine(world)
+    print_machine(join())
+    leave()
     for form in chosen.form or FORMS:
         for pairs in chosen.pairs or (2048, 4096):
-            bench(form, pairs, chosen.dim, chosen, world)
-    leave()
+            bench(form, pairs, chosen.dim, chosen)
 
 
 if __name__ == "__main__":
