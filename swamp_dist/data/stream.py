@@ -23,7 +23,7 @@ from swamp_dist.data.loading_memory import kept_of, lanes_read, resident_shards
 from swamp_dist.data.manifest import Manifest
 from swamp_dist.data.pairs import PairMaker, pair_maker
 from swamp_dist.data.reader import EntryReader, open_reader
-from swamp_dist.data.worker_end import context_that_kills, end_with
+from swamp_dist.data.worker_end import context_that_kills, end_after, end_with
 from swamp_dist.errors import UserError
 from swamp_dist.records import BatchPlan, Inputs, PairBatch, map_tensors
 
@@ -286,8 +286,9 @@ class _Steps(Dataset[Any]):
 def _begin_worker(_worker: int) -> None:
     """End with the training process. The scheduler signals every process of a job, which are left to it."""
     parent = multiprocessing.parent_process()
-    # A process that a fork server started has that one above it; torch looks after it every five seconds.
     if parent is not None and parent.pid == os.getppid():
         end_with(parent.pid)
+    elif parent is not None:  # a fork server started this one, and lives on with it
+        end_after(parent)
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

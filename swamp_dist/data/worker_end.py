@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -28,6 +29,16 @@ def end_with(parent: int) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before we asked
         os._exit(1)
+
+
+def end_after(parent: BaseProcess) -> None:
+    """End this process as soon as another one has ended, which need not be the one above it."""
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, name="end with the parent", daemon=True).start()
 
 
 def context_that_kills() -> BaseContext:

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from tests.data.shard_sets import build
@@ -13,6 +15,7 @@ from tests.data.shard_sets import build
 PROGRAM = """
 import multiprocessing
 import sys
+import time
 from pathlib import Path
 
 from swamp_dist.config import DataSettings
@@ -30,6 +33,7 @@ def read(folder, fails):
         stream._steps.load = lambda step: step / 0
     batches = iter(stream.batches(0, 10**9))
     print([next(batches).step for _ in range(3)])
+    return [child.pid for child in multiprocessing.active_children()]
 
 
 if __name__ == "__main__":
@@ -40,11 +44,15 @@ if __name__ == "__main__":
         child.start()
         child.join()
         sys.exit(child.exitcode)
-    read(folder, how == "fails")
+    loaders = read(folder, how == "fails")
+    if how == "waits":
+        print(*loaders, flush=True)
+        time.sleep(100)
 """
 
 
-def _run(tmp_path, method, how):
+@contextlib.contextmanager
+def _started(tmp_path, method, how):
     build(tmp_path / "set")
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
@@ -52,11 +60,17 @@ def _run(tmp_path, method, how):
     pipe = subprocess.PIPE
     program = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
-        said, complained = program.communicate(timeout=40)
+        yield program
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
-    return program.returncode, said, complained
+        program.communicate()
+
+
+def _run(tmp_path, method, how):
+    with _started(tmp_path, method, how) as program:
+        said, complained = program.communicate(timeout=40)
+        return program.returncode, said, complained
 
 
 @pytest.mark.parametrize(
@@ -71,3 +85,22 @@ def test_a_program_ends_whose_error_keeps_its_iterator(tmp_path):
     assert code == 1
     assert "ZeroDivisionError" in complained
     assert "killed by signal" not in complained
+
+
+def test_loader_processes_of_a_fork_server_end_where_their_program_is_killed(tmp_path):
+    with _started(tmp_path, "forkserver", "waits") as program:
+        assert program.stdout.readline() == "[0, 1, 2]\n"
+        loaders = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
+        assert len(loaders) == 2
+        program.kill()
+        end = time.monotonic() + 10
+        while any(_runs(loader) for loader in loaders):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def _runs(process):
+    """Whether it does; where nobody reaps orphans they stay as zombies."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
