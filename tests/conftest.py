@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.numba_faults import broken_numba, looks_again, without_numba  # noqa: F401  (fixtures)
+
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the suite tests the CPU path; GPU tests say so themselves
 # Ray starts its workers at priority 15: beside another test, ranks in them would run into their time limits.
 os.environ.setdefault("RAY_worker_niceness", "0")

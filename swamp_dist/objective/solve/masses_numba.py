@@ -15,19 +15,18 @@ Shape letters: M problems solved together, n rows, K prototypes, C chunks of row
 from __future__ import annotations
 
 import itertools
-import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from swamp_dist.compiled import CompiledFunctions
+
+_functions = CompiledFunctions(globals(), "compiled passes of the solve")
 CHUNK_ROWS = 256
 """Rows whose sums are added up first: 32 times eight."""
 _TOGETHER = 8
@@ -75,7 +74,7 @@ def column_sums(
         *(_NONE if x is None else x.numpy() for x in (absorbed, w, factors)),
         partial.numpy(),
     )
-    _run(lambda first, past: _call("_pass", *arguments, first, past), problems * partial.shape[1])
+    _run(lambda first, past: _functions.call("_pass", *arguments, first, past), problems * partial.shape[1])
     return partial.sum(dim=1)
 
 
@@ -83,7 +82,7 @@ def centre(log2_w: Tensor) -> tuple[Tensor, Tensor]:
     """log2_w (M, K) less the middle of each row's range, and 2 to the power of it, at most 2^126."""
     log2_w = log2_w.contiguous()
     centred, w = torch.empty_like(log2_w), torch.empty_like(log2_w)
-    _call("_centre", log2_w.numpy(), centred.numpy(), w.numpy())
+    _functions.call("_centre", log2_w.numpy(), centred.numpy(), w.numpy())
     return centred, w
 
 
@@ -92,7 +91,7 @@ def plan(scores: Tensor, log2_v: Tensor, scale: float, lowest: float, out: Tenso
     `lowest` below the largest of their row."""
     arguments = scores.contiguous().numpy(), _f(scale), _f(lowest), log2_v.numpy(), out.numpy()
     chunks = len(scores) * -(-scores.shape[1] // CHUNK_ROWS)
-    _run(lambda first, past: _call("_plan", *arguments, first, past), chunks)
+    _run(lambda first, past: _functions.call("_plan", *arguments, first, past), chunks)
 
 
 def _run(function: Callable[[int, int], None], chunks: int) -> None:
@@ -111,51 +110,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="solve")
 
 
-def _call(name: str, *arguments: Any) -> None:
-    """A compiled function of this module. Where its code cannot be kept, nothing of it has run."""
-    try:
-        globals()[name](*arguments)
-    except OSError as error:
-        _keep_no_code(error)
-        globals()[name](*arguments)
-
-
-_uncached: dict[str, Callable[[], Any]] = {}
-"""What makes each compiled function anew without a folder for its code; empty once that was done."""
-_making = threading.Lock()
-
-
-def _keep_no_code(error: OSError) -> None:
-    """Exchange all compiled functions, which call each other, for such as each process compiles."""
-    with _making:
-        if _uncached:
-            logger.warning(
-                "compiled passes of the solve cannot be kept (%s): each process compiles its own", error
-            )
-        while _uncached:
-            name, make = _uncached.popitem()
-            globals()[name] = make()
-
-
-def _compiled(fastmath: set[str]) -> Any:
-    """numba's decorator; without a folder for compiled code that may be written, each process compiles."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        how = {"fastmath": fastmath, "nogil": True, "error_model": "numpy"}
-        try:
-            kept = numba.njit(cache=True, **how)(function)
-        except RuntimeError:
-            return numba.njit(**how)(function)
-        _uncached[function.__name__] = lambda: numba.njit(**how)(function)
-        return kept
-
-    return decorate
-
-
 # Compiled functions: arrays of float32 and numbers come untyped.
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _exp2(x):  # type: ignore[no-untyped-def]
     """2^x for x in -126..126, to 1.5 units in the last place: the nearest whole number n by a shift to the
     exponent, and the polynomial of degree 5 with the least relative error on -0.5..0.5, 7.5e-8."""
@@ -170,19 +128,19 @@ def _exp2(x):  # type: ignore[no-untyped-def]
     return p * _i(_i(shifted - _i(33)) << _i(23)).view(_f)
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _direct_row(scores, scale, out):  # type: ignore[no-untyped-def]
     for k in range(out.shape[0]):
         out[k] = _exp2(scores[k] * scale)
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _ordered(bits):  # type: ignore[no-untyped-def]
     """Bits of a float as a number in the order of floats, and back."""
     return _i(bits ^ _i(_i(bits >> _i(31)) & _i(0x7FFFFFFF)))
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _absorbed_row(scores, scale, lowest, log2_v, out):  # type: ignore[no-untyped-def]
     """2^(scale * s_k + log2 v_k - top), top the largest exponent.
 
@@ -200,7 +158,7 @@ def _absorbed_row(scores, scale, lowest, log2_v, out):  # type: ignore[no-untype
         out[k] = _exp2(lowest if exponent < lowest else exponent)
 
 
-@_compiled(_SUMS)
+@_functions.compiled(_SUMS)
 def _dot(row, w):  # type: ignore[no-untyped-def]
     total = _f(0)
     for k in range(w.shape[0]):
@@ -208,7 +166,7 @@ def _dot(row, w):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled(_SUMS)
+@_functions.compiled(_SUMS)
 def _total(row):  # type: ignore[no-untyped-def]
     total = _f(0)
     for k in range(row.shape[0]):
@@ -216,7 +174,7 @@ def _total(row):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled(_SUMS)
+@_functions.compiled(_SUMS)
 def _add_eight(g, f, sums):  # type: ignore[no-untyped-def]
     """Eight rows times their factors to the column sums, which are read and written once for them."""
     f0, f1, f2, f3, f4, f5, f6, f7 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
@@ -226,13 +184,13 @@ def _add_eight(g, f, sums):  # type: ignore[no-untyped-def]
         sums[k] += low + ((g4[k] * f4 + g5[k] * f5) + (g6[k] * f6 + g7[k] * f7))
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _add_one(row, factor, sums):  # type: ignore[no-untyped-def]
     for k in range(sums.shape[0]):
         sums[k] += row[k] * factor
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _make_rows(scores, rows, scale, lowest, absorbed):  # type: ignore[no-untyped-def]
     for i in range(rows.shape[0]):
         if absorbed.shape[0] == 0:
@@ -241,7 +199,7 @@ def _make_rows(scores, rows, scale, lowest, absorbed):  # type: ignore[no-untype
             _absorbed_row(scores[i], scale, lowest, absorbed, rows[i])
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _pass(scores, kernel, makes, scale, lowest, absorbed, w, factors, partial, first, past):  # type: ignore[no-untyped-def]
     """Chunks `first` to `past`, counted over the rows of all problems in turn."""
     f, nothing = np.ones(_TOGETHER, _f), np.empty(0, _f)
@@ -271,7 +229,7 @@ def _pass(scores, kernel, makes, scale, lowest, absorbed, w, factors, partial, f
                     _add_one(g[j], f[j], sums)
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _plan(scores, scale, lowest, log2_v, out, first, past):  # type: ignore[no-untyped-def]
     """Chunks `first` to `past` as in `_pass`: each row over its sum."""
     rows = out.shape[1]
@@ -286,7 +244,7 @@ def _plan(scores, scale, lowest, log2_v, out, first, past):  # type: ignore[no-u
                 row[k] *= share
 
 
-@_compiled(_EXACT)
+@_functions.compiled(_EXACT)
 def _centre(log2_w, centred, w):  # type: ignore[no-untyped-def]
     for side in range(log2_w.shape[0]):
         low, high = log2_w[side].min(), log2_w[side].max()

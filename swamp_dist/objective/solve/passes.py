@@ -9,12 +9,11 @@ and its commits say which: a resumed run has the bits of one that never stopped.
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Literal, get_args
 
 import torch
 
-from swamp_dist.objective.solve.masses import compiled_passes
+from swamp_dist.compiled import numba_fault
 
 Passes = Literal["torch", "numba", "triton"]
 
@@ -22,6 +21,7 @@ logger = logging.getLogger(__name__)
 WORTH = 2**18
 """Rows times prototypes of a rank from which on a CPU takes numba: below, calls are most of an iteration, and
 loading numba takes longer than many solves."""
+_NUMBA = "swamp_dist.objective.solve.masses_numba"
 _CODES: tuple[Passes, ...] = get_args(Passes)
 
 
@@ -33,7 +33,7 @@ def choose_passes(rows: int, prototypes: int, device: torch.device, dtype: torch
         return "triton"
     if rows * prototypes < WORTH:
         return "torch"
-    fault = _numba_fault()
+    fault = numba_fault(_NUMBA)
     if fault:
         logger.info("the solve runs in plain torch, at about half the speed: numba %s", fault)
         return "torch"
@@ -55,7 +55,7 @@ def resume_passes(chosen: Passes, code: torch.Tensor | None) -> Passes:
     saved = _CODES[number]
     if "triton" in (chosen, saved):
         return chosen
-    if saved == "numba" and (fault := _numba_fault()):
+    if saved == "numba" and (fault := numba_fault(_NUMBA)):
         logger.warning(
             "the training began with the passes of numba, which %s: it goes on in plain torch, so losses may "
             "differ by rounding",
@@ -68,20 +68,3 @@ def resume_passes(chosen: Passes, code: torch.Tensor | None) -> Passes:
 def passes_code(passes: Passes) -> torch.Tensor:
     """What a commit keeps: 0-d."""
     return torch.tensor(_CODES.index(passes))
-
-
-@cache
-def _numba_fault() -> str:
-    """Why this process has no numba, as the end of a sentence; empty where it can be imported.
-
-    It is imported, and not only looked for: one that is there may refuse the numpy beside it, or lack a
-    library of its own.
-    """
-    try:
-        compiled_passes()
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
-            return "is not installed (pip install 'swamp-dist[fast]')"
-        said = str(error).strip().splitlines()[:1]
-        return f"cannot be imported ({': '.join([type(error).__name__, *said])})"
-    return ""

@@ -212,23 +212,6 @@ def test_a_kernel_in_pieces_is_refused() -> None:
         solve(scores, 20, 0.05, iterations=2, bound=1.0, work=work, is_compiled=True)
 
 
-def test_compiled_code_needs_no_folder_to_be_kept_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    njit, asked = masses_numba.numba.njit, []
-
-    def refuse(cache: bool = False, **how: Any) -> Any:
-        def decorate(function: Any) -> Any:
-            asked.append(cache)
-            if cache:
-                raise RuntimeError("cannot cache function: no locator available")
-            return njit(**how)(function)
-
-        return decorate
-
-    monkeypatch.setattr(masses_numba.numba, "njit", refuse)
-    assert masses_numba._compiled({"contract"})(lambda x: x + 1)(2) == 3
-    assert asked == [True, False]
-
-
 _FULL_DISK = """
 import logging, resource, torch
 from swamp_dist.objective.solve import masses_numba
