@@ -14,7 +14,7 @@ import pytest
 from swamp_dist.compiled import CompiledFunctions, numba_fault
 from tests.numba_faults import FAULT
 
-MODULES = ["swamp_dist.objective.solve.masses_numba"]
+MODULES = ["swamp_dist.objective.solve.masses_numba", "swamp_dist.data.clips_numba"]
 TWO = """
 from swamp_dist.compiled import CompiledFunctions
 

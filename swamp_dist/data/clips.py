@@ -1,6 +1,7 @@
 """Clips of a long video: which captions a pair takes, how it grows, and its features' maximum over time.
 
-The rules are those of the published HowTo100M loader (Miech et al. 2019). Pure functions of arrays.
+The rules are those of the published HowTo100M loader (Miech et al. 2019). Pure functions of arrays;
+`clips_numba` has `cut_clips` and `pool_pairs` as compiled code, with the same bits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,39 @@ class Clip(NamedTuple):
     start: float
     end: float
     """Seconds."""
+
+
+class Cut(NamedTuple):
+    """The clips of the pairs of one video, each clip once, with their words."""
+
+    words: np.ndarray
+    """(pairs, W) the first W words of every pair, padded with 0."""
+    seconds: np.ndarray
+    """(clips, 2) float64 start and end of every clip."""
+    place: np.ndarray
+    """(pairs,) int64: the clip of every pair."""
+
+
+def cut_clips(
+    ids: np.ndarray,
+    times: np.ndarray,
+    counts: np.ndarray,
+    drawn: np.ndarray,
+    min_seconds: float,
+    min_words: int,
+) -> Cut:
+    """The clips of one video's pairs; each is grown once, however many pairs begin with its caption.
+
+    Args:
+        ids: (n, W) integers: the first W known words of every caption, padded with 0.
+        times, counts, min_seconds, min_words: as in `grow`, the first two as arrays of float64 and int64.
+        drawn: (pairs,) int64: the caption that each pair begins with.
+    """
+    distinct, place = np.unique(drawn, return_inverse=True)  # with replacement some come twice
+    seconds, tokens = times.tolist(), counts.tolist()
+    clips = [grow(seconds, tokens, i, min_seconds, min_words) for i in distinct.tolist()]
+    spans = np.array([(clip.start, clip.end) for clip in clips], dtype=np.float64).reshape(-1, 2)
+    return Cut(clip_words(ids, clips)[place], spans, place)
 
 
 def grow(
@@ -90,17 +124,29 @@ def count_tokens(caption: str) -> int:
     return len(_TOKEN.findall(caption))
 
 
-def row_bounds(clips: Sequence[Clip], rate: float) -> np.ndarray:
+def row_bounds(seconds: np.ndarray, rate: float) -> np.ndarray:
     """(clips, 2) int64 first and one past the last feature row: int(start * rate), int(end * rate) + 1.
 
     Args:
-        clips: with times of at least 0.
+        seconds: (clips, 2) float64 start and end, at least 0.
         rate: feature rows per second.
     """
-    seconds = np.array([(clip.start, clip.end) for clip in clips], dtype=np.float64).reshape(-1, 2)
     rows = (seconds * rate).astype(np.int64)  # cuts towards zero, as int() does
     rows[:, 1] += 1
     return rows
+
+
+def pool_pairs(rows: np.ndarray, bounds: np.ndarray, place: np.ndarray, out: np.ndarray, first: int) -> None:
+    """Write the maxima of every pair's clip into C columns of `out`, from `first` on.
+
+    Args:
+        rows: (T, C) features, as in `pool_max`.
+        bounds: (clips, 2) of every clip, as in `pool_max`.
+        place: (pairs,) int64: the clip of every pair.
+        out: (pairs, at least first + C) of the dtype of `rows`, C-contiguous.
+        first: a column.
+    """
+    np.take(pool_max(rows, bounds), place, axis=0, out=out[:, first : first + rows.shape[1]], mode="clip")
 
 
 def pool_max(rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from swamp_dist.compiled import numba_fault
 from swamp_dist.config import ClipSettings, DataSettings
-from swamp_dist.data.clips import (
-    Clip,
-    caption_choice,
-    clip_words,
-    count_tokens,
-    grow,
-    pool_max,
-    row_bounds,
-)
+from swamp_dist.data import clips as plain_clips
+from swamp_dist.data.clips import caption_choice, count_tokens, row_bounds
 from swamp_dist.data.entry import Entry
 from swamp_dist.data.field_inputs import NO_TOKENIZERS, FieldInputs, Tokenizers, field_inputs
 from swamp_dist.data.inputs import check_clips, word_field
@@ -26,6 +24,9 @@ from swamp_dist.data.pair_inputs import Pairs, drawn_inputs
 from swamp_dist.data.partner_pairs import open_partners
 from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.words import WordTable, open_words
+
+logger = logging.getLogger(__name__)
+_NUMBA = "swamp_dist.data.clips_numba"
 
 
 class PairMaker(Protocol):
@@ -64,7 +65,20 @@ def pair_maker(
     words = open_words(manifest)
     check_clips(manifest, data.a, data.b, data.clips)
     assert words is not None
-    return ClipPairs(word_field(data.a, data.b, data.clips), data.clips, seed, words)
+    maker = ClipPairs(word_field(data.a, data.b, data.clips), data.clips, seed, words, _has_numba())
+    if maker.is_compiled:  # here, and not in each of the loader processes that are forked later
+        text, part = (manifest.field(name) for name in (maker.text, next(iter(data.clips.parts))))
+        importlib.import_module(_NUMBA).compile_now(np.dtype(text.dtype), np.dtype(part.dtype))
+    return maker
+
+
+@cache
+def _has_numba() -> bool:
+    """Whether clips can be cut by compiled code; one line of the log where they cannot."""
+    fault = numba_fault(_NUMBA)
+    if fault:
+        logger.info("clips are cut by numpy, at about two thirds of the speed: numba %s", fault)
+    return not fault
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,8 @@ class ClipPairs:
     clips: ClipSettings
     seed: int
     words: WordTable
+    is_compiled: bool = False
+    """Clips are cut by `clips_numba`, with the same bits; `pair_maker` finds whether they can be."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -124,33 +140,37 @@ class ClipPairs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(pairs,) captions that one video's pairs begin with, and their word ids (pairs, W); fills `pooled`
         (pairs, widths) with their features."""
-        ids, first = entry.arrays[self.text], 0
+        ids, first, program = entry.arrays[self.text], 0, self._program
         drawn = caption_choice(self.seed, epoch, entry.key, len(ids), len(pooled), self.clips.replace)
-        distinct, place = np.unique(drawn, return_inverse=True)  # with replacement some come twice
-        grown = self._grown(entry, distinct, reader)
+        times, tokens = self._times(entry, len(ids), reader), self._tokens(entry, len(ids), reader)
+        least = self.clips.min_seconds, self.clips.min_words
+        cut = program.cut_clips(ids, times, tokens, drawn, *least)
         for part, rate in self.clips.parts.items():
-            rows = pool_max(entry.arrays[part], row_bounds(grown, rate))
-            np.take(rows, place, axis=0, out=pooled[:, first : first + rows.shape[1]], mode="clip")
+            rows = entry.arrays[part]
+            program.pool_pairs(rows, row_bounds(cut.seconds, rate), cut.place, pooled, first)
             first += rows.shape[1]
-        return drawn, clip_words(ids, grown)[place]
+        return drawn, cut.words
 
-    def _grown(self, entry: Entry, captions: np.ndarray, reader: EntryReader) -> list[Clip]:
-        times, count = entry.arrays[self.clips.times], len(entry.arrays[self.text])
+    @property
+    def _program(self) -> ModuleType:
+        return importlib.import_module(_NUMBA) if self.is_compiled else plain_clips
+
+    def _times(self, entry: Entry, count: int, reader: EntryReader) -> np.ndarray:
+        """(count, 2) float64 start and end of every caption."""
+        times = entry.arrays[self.clips.times]
         if len(times) != count or not (times >= 0).all():
             raise reader.misfit(
                 entry.index,
                 f"field {self.clips.times!r}: expected a start and an end, at least 0, for each of {count} "
                 f"captions, found {times.shape}, smallest {times.min()}",
             )
-        seconds, tokens = times.astype(np.float64).tolist(), self._tokens(entry, count, reader)
-        least = self.clips.min_seconds, self.clips.min_words
-        return [grow(seconds, tokens, i, *least) for i in captions.tolist()]
+        return times.astype(np.float64, order="C")
 
-    def _tokens(self, entry: Entry, count: int, reader: EntryReader) -> list[int]:
-        """Tokens of every caption; the original captions are only looked at where `min_words` asks for
-        them."""
+    def _tokens(self, entry: Entry, count: int, reader: EntryReader) -> np.ndarray:
+        """(count,) tokens of every caption; the original captions are only looked at where `min_words` asks
+        for them."""
         if self.clips.min_words == 0:
-            return [0] * count
+            return np.zeros(count, dtype=np.int64)
         captions = entry.text.get("captions", "").split("\n")
         if len(captions) != count:
             raise reader.misfit(
@@ -158,4 +178,4 @@ class ClipPairs:
                 f"data.clips.min_words counts the words of `captions` in entry.json: expected {count} lines, "
                 f"found {len(captions)}",
             )
-        return [count_tokens(caption) for caption in captions]
+        return np.array([count_tokens(caption) for caption in captions], dtype=np.int64)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swamp_dist.data.clips import Clip, caption_choice, clip_words, count_tokens, grow, pool_max, row_bounds
+from swamp_dist.data.clips import (
+    Clip,
+    caption_choice,
+    clip_words,
+    count_tokens,
+    cut_clips,
+    grow,
+    pool_max,
+    pool_pairs,
+    row_bounds,
+)
 
 
 def grown_slowly(times, texts, i, min_seconds, min_words):
@@ -87,7 +97,7 @@ def test_words_in_the_middle_of_padding_are_found():
 @settings(max_examples=200, deadline=None)
 @given(st.floats(0, 5000), st.floats(0, 5000), st.sampled_from([1.0, 1.5]))
 def test_rows_are_cut_towards_zero(start, end, rate):
-    bounds = row_bounds([Clip((0,), start, end)], rate)
+    bounds = row_bounds(np.array([[start, end]]), rate)
     assert bounds.tolist() == [[int(start * rate), int(end * rate) + 1]]
 
 
@@ -127,6 +137,19 @@ def test_pooling_leaves_its_input_alone_and_takes_float32():
     assert pool_max(rows, bounds).tolist() == expected
     assert pool_max(rows.astype(np.float32), bounds).tolist() == expected
     assert rows.tolist() == [[-1.0, 2.0], [-3.0, 0.5]]
+
+
+def test_a_clip_that_several_pairs_take_is_cut_once_and_pooled_for_each():
+    times = np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0], [7.0, 9.0]])
+    ids = np.array([[1, 0, 0], [2, 3, 0], [4, 0, 0], [5, 6, 7]], dtype=np.int32)
+    cut = cut_clips(ids, times, np.ones(4, np.int64), np.array([2, 3, 2, 1]), 3.0, 0)
+    assert cut.words.tolist() == [[4, 2, 3], [5, 6, 7], [4, 2, 3], [2, 3, 1]]
+    assert cut.seconds[cut.place].tolist() == [[2.0, 6.0], [4.0, 9.0], [2.0, 6.0], [0.0, 4.0]]
+    assert len(cut.seconds) == 3
+    rows = np.array([[1, 9], [2, 8], [3, 7]], dtype=np.float16)
+    out = np.zeros((3, 4), dtype=np.float16)
+    pool_pairs(rows, np.array([[0, 2], [1, 3]]), np.array([1, 0, 1]), out, 1)
+    assert out.tolist() == [[0, 3, 8, 0], [0, 2, 9, 0], [0, 3, 8, 0]]
 
 
 def test_captions_are_drawn_with_replacement_by_seed_epoch_and_key():

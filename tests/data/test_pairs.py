@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+import pickle
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +14,13 @@ import pytest
 import torch
 
 from swamp_dist.config import ClipSettings, DataSettings
+from swamp_dist.data import pairs
 from swamp_dist.data.clips import caption_choice
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.inputs import input_specs
 from swamp_dist.data.lanes import plan_batches
+from swamp_dist.data.pairs import pair_maker
+from swamp_dist.data.reader import open_reader
 from swamp_dist.data.stream import open_stream
 from swamp_dist.data.writer import write_shards
 from swamp_dist.errors import UserError
@@ -32,6 +40,7 @@ from tests.data.video_sets import (
     vectors,
     video,
 )
+from tests.numba_faults import FAULT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # a hint about few cores
 SEED, PAIRS, ENTRIES, CLIPS = 3, 5, 8, ClipSettings()
@@ -228,3 +237,90 @@ def test_words_are_counted_on_as_many_captions_as_there_are(tmp_path):
     with pytest.raises(ShardError, match="min_words counts the words of `captions`.*found 31"):
         next(_stream(manifest, ClipSettings(min_words=1)).batches(0, 1))
     assert len(list(_stream(manifest).batches(0, 1))) == 1
+
+
+# -- compiled code ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asks_again() -> Iterator[None]:
+    pairs._has_numba.cache_clear()
+    yield
+    pairs._has_numba.cache_clear()
+
+
+def _videos(folder, dtype):
+    samples = [video(i) for i in range(21)]
+    samples = [
+        replace(x, fields=x.fields | {name: x.fields[name].astype(dtype) for name in WIDTHS}) for x in samples
+    ]
+    return add_words(write_shards({"train": samples}, folder, "x", {}, 5, 0, FIELDS), ("text",))
+
+
+def _made(manifest, clips):
+    maker = pair_maker(manifest, DataSettings(shards=manifest.folder, clips=clips), SEED)
+    reader = open_reader(manifest, "train", maker.fields)
+    made = [maker.make(reader, np.arange(21), epoch, 9) for epoch in range(3)]
+    reader.close()
+    return maker, [(x.items.tobytes(), *map(_bytes, (*x.a, x.b))) for x in made]
+
+
+def _bytes(rows):
+    return rows.dtype, rows.shape, rows.numpy().tobytes()
+
+
+CLIPS_OF_ALL_KINDS = [CLIPS, ClipSettings(min_seconds=0, min_words=12), ClipSettings(min_words=8)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.usefixtures("asks_again")
+def test_compiled_code_makes_the_same_pairs_bit_by_bit(tmp_path, dtype, request, caplog):
+    manifest = _videos(tmp_path / "set", dtype)
+    with caplog.at_level(logging.INFO):
+        makers, compiled = zip(*(_made(manifest, clips) for clips in CLIPS_OF_ALL_KINDS), strict=True)
+        assert all(maker.is_compiled for maker in makers)
+        assert caplog.messages == []
+        request.getfixturevalue("without_numba")
+        pairs._has_numba.cache_clear()
+        makers, plain = zip(*(_made(manifest, clips) for clips in CLIPS_OF_ALL_KINDS), strict=True)
+    assert not any(maker.is_compiled for maker in makers)
+    assert plain == compiled
+    (line,) = caplog.messages  # for all sets of a process
+    assert line == (
+        "clips are cut by numpy, at about two thirds of the speed: numba is not installed "
+        "(pip install 'swamp-dist[fast]')"
+    )
+
+
+@pytest.mark.usefixtures("asks_again", "broken_numba")
+def test_a_numba_that_cannot_be_imported_is_told_with_its_reason(tmp_path, caplog):
+    manifest = build_videos(tmp_path / "set")
+    with caplog.at_level(logging.INFO, "swamp_dist.data.pairs"):
+        assert len(list(_stream(manifest).batches(0, 1))) == 1
+    assert [line.partition(": ")[2] for line in caplog.messages] == [f"numba {FAULT}"]
+
+
+@pytest.mark.usefixtures("asks_again", "looks_again")
+def test_sets_without_clips_do_not_import_numba(tmp_path):
+    next(_stream(build_pooled(tmp_path / "pooled"), clips=None).batches(0, 1))
+    assert "numba" not in sys.modules
+    next(_stream(build_videos(tmp_path / "videos")).batches(0, 1))
+    assert "numba" in sys.modules
+
+
+@pytest.mark.usefixtures("looks_again")
+def test_a_maker_is_compiled_where_it_is_made_and_a_pickled_one_makes_the_same(tmp_path):
+    """Loader processes are forked from this one, or get a pickled copy."""
+    manifest = build_videos(tmp_path / "set")
+    maker = pair_maker(manifest, DataSettings(shards=manifest.folder, clips=CLIPS), SEED)
+    program = importlib.import_module("swamp_dist.data.clips_numba")
+    functions = program._cut, program._pool
+    known = [list(each.signatures) for each in functions]
+    assert all(known)
+    reader = open_reader(manifest, "train", maker.fields)
+    copies = maker, pickle.loads(pickle.dumps(maker))
+    first, second = (copy.make(reader, np.arange(8), 0, PAIRS) for copy in copies)
+    assert copies[1].is_compiled
+    assert _bytes(first.b) == _bytes(second.b)
+    assert _bytes(first.a.ids) == _bytes(second.a.ids)
+    assert [list(each.signatures) for each in functions] == known
