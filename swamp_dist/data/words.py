@@ -124,7 +124,8 @@ class WordTable:
         distinct = np.flatnonzero(used)
         place = np.empty(len(self.rows), dtype=np.int64)  # only rows in use are written and read
         place[distinct] = np.arange(len(distinct))
-        return Words(torch.from_numpy(place[ids]), torch.from_numpy(self.rows[distinct]))
+        vectors = self.rows.view(np.ndarray).take(distinct, axis=0)  # half the time of an index
+        return Words(torch.from_numpy(place[ids]), torch.from_numpy(vectors))
 
 
 _MEND = "The file is damaged or not of this shard set. Copy it again or build the set again."
