@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 _Answer = TypeVar("_Answer")
+_BUFFER = 2**20
+"""Bytes that are written at once. The page cache keeps a file in pieces as large as the writes that brought
+it there; from those of 16 kB, in which a tar is written, it is read at a third of the speed."""
 
 
 class HashedFile:
@@ -23,7 +26,7 @@ class HashedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("xb")
+        self._file: BinaryIO = path.open("xb", buffering=_BUFFER)
         self._sha256 = hashlib.sha256()
         self.bytes = 0
 

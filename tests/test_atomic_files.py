@@ -10,7 +10,14 @@ from typing import NoReturn
 
 import pytest
 
-from swamp_dist.atomic_files import Sink, open_atomically, replace_atomically, write_atomically, write_through
+from swamp_dist.atomic_files import (
+    HashedFile,
+    Sink,
+    open_atomically,
+    replace_atomically,
+    write_atomically,
+    write_through,
+)
 
 KILLED = """
 import os, signal, sys
@@ -128,3 +135,13 @@ def test_what_a_library_raises_for_itself_is_passed_on(tmp_path: Path) -> None:
         write_through(tmp_path / "file", write)
     with pytest.raises(FileNotFoundError):
         write_through(tmp_path / "gone" / "file", write)
+
+
+def test_small_writes_reach_the_file_in_large_pieces(tmp_path: Path) -> None:
+    path, sizes = tmp_path / "file", set()
+    with HashedFile(path) as file:
+        for _ in range(200):
+            file.write(bytes(16_384))
+            sizes.add(path.stat().st_size)
+    assert sizes == {0, 2**20, 2 * 2**20, 3 * 2**20}
+    assert path.stat().st_size == file.bytes == 200 * 16_384
