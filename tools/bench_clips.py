@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
     torch.set_num_threads(1)
     data = DataSettings(shards=manifest.folder, clips=ClipSettings())
     split, maker = manifest.split("train"), pair_maker(manifest, data, 0)
+    plain = replace(maker, is_compiled=False)
     reader = open_reader(manifest, "train", maker.fields)
     seconds: dict[str, list[float]] = {}
     for repetition in range(repetitions + 1):
@@ -88,6 +90,11 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
         took["ours, normalised here"] += took["ours"]
         _timed(took, "ours, the same output", lambda w=words: w.vectors[w.ids])
         took["ours, the same output"] += took["ours, normalised here"]
+        by_numpy = _timed(
+            took, "ours, without numba", lambda i=indices, e=repetition: plain.make(reader, i, e, PAIRS)
+        )
+        if not torch.equal(by_numpy.b, pooled) or not torch.equal(by_numpy.a.ids, words.ids):
+            raise SystemExit("compiled code and numpy differ")
         drawn = list(_drawn(split.keys(indices), repetition))
         loaded = {}
         for name, normalize in (("baseline", True), ("baseline without normalising", False)):
