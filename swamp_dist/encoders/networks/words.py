@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+from functools import cache
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 
+from swamp_dist.compiled import numba_fault
 from swamp_dist.encoders.networks.gated import GatedUnit
 from swamp_dist.records import Words
+
+logger = logging.getLogger(__name__)
+WORTH = 2**22
+"""Values to look at from which on a CPU takes numba: with fewer, torch needs at most some milliseconds."""
+_NUMBA = "swamp_dist.encoders.networks.words_numba"
+_MAX = 2
+"""embedding_bag's number for the mode that keeps the largest."""
 
 
 class WordsNetwork(nn.Module):
@@ -37,17 +50,35 @@ def largest_rows(rows: Tensor, ids: Tensor) -> Tensor:
     """max over w of rows[ids[:, w]], for each column alone: (n, S), (b, W) int64 -> (b, S).
 
     Never holds (b, W, S): what is kept for the backward pass is where each maximum came from. The gradient
-    goes there whole, to the earliest place among equals. Deterministic on a GPU too: there the backward pass
-    of an index sorts, where that of gather or of embedding_bag adds up in the order of arrival.
+    goes there whole, to the earliest place among equals. Its sums have one order: the backward pass of an
+    index sorts on a GPU, where that of gather adds in the order of arrival; a CPU of several threads has it
+    the other way round.
     """
-    starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
     with torch.no_grad():
-        chosen = torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
-    columns = torch.arange(rows.shape[1], device=rows.device)
+        chosen = _places(rows, ids)
     # Backward adds one row per place; in bfloat16 on a CPU a frequent word's sum would stop growing.
     wide = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+    if rows.device.type == "cpu":
+        return wide.gather(0, chosen)
+    columns = torch.arange(rows.shape[1], device=rows.device)
     return wide.flatten()[chosen * rows.shape[1] + columns]
 
 
-_MAX = 2
-"""embedding_bag's number for the mode that keeps the largest."""
+def _places(rows: Tensor, ids: Tensor) -> Tensor:
+    """(b, S) int64: the row with the largest value of each column; the same in both ways."""
+    is_plain = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.is_contiguous()
+    if is_plain and ids.numel() * rows.shape[1] >= WORTH and _has_numba():
+        compiled: ModuleType = importlib.import_module(_NUMBA)
+        places: Tensor = compiled.largest_places(rows, ids)
+        return places
+    starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+    return torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
+
+
+@cache
+def _has_numba() -> bool:
+    """Whether maxima can be found by compiled code; one line of the log where they cannot."""
+    fault = numba_fault(_NUMBA)
+    if fault:
+        logger.info("maxima over words are found by torch, at a tenth of the speed: numba %s", fault)
+    return not fault

@@ -58,6 +58,21 @@ def test_the_largest_over_words_is_never_held_dense() -> None:
     assert 0 < max(event.cpu_memory_usage for event in profile.events()) < dense / 2
 
 
+def test_two_threads_add_the_gradient_up_as_one_does() -> None:
+    """A run that goes on has the bits of one that never stopped, on as many threads as a rank may have."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 512, generator=draw, requires_grad=True)
+    ids, upstream = torch.randint(0, 40, (2048, 3), generator=draw), torch.randn(2048, 512, generator=draw)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2, 2):
+            torch.set_num_threads(threads)
+            found.append(_gradient(largest_rows(rows, ids), rows, upstream))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: its additions have no order of their own"
