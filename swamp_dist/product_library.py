@@ -26,9 +26,10 @@ import torch
 from swamp_dist.records import ProductLibrary
 
 logger = logging.getLogger(__name__)
-WORTH = 2**26
-"""Pairs of a global batch times parameters of the model from which on `onednn` is taken: some thirty calls of
-a step cost ten microseconds more each, and half of its 6 * 2^26 operations are milliseconds."""
+WORTH = 2**32
+"""Pairs of a global batch times parameters of the model from which on `onednn` is taken: the 6 * 2^32
+operations of such a step take MKL a quarter of a second of one core. Smaller trainings keep the rounding that
+they have had, and tiny ones would lose: a product costs some ten microseconds more."""
 _ROUNDS = ("amx_tile", "amx_bf16", "amx_fp16", "avx10_2")
 """Instructions with which oneDNN may round operands."""
 _SHAPES = ((1, 64, 130), (130, 1, 64), (64, 130, 1), (3, 17, 130), (130, 3, 17), (300, 512, 200))

@@ -46,7 +46,7 @@ from swamp_dist.data.stream import open_stream
 from swamp_dist.distributed import join, leave
 from swamp_dist.model.dual_encoder import build_dual_encoder
 from swamp_dist.objective.objective import build_objective
-from swamp_dist.records import PairBatch
+from swamp_dist.records import PairBatch, ProductLibrary
 from swamp_dist.train.engine import Engine
 from swamp_dist.train.step import train_step
 
@@ -84,11 +84,13 @@ def ours(
     optimizer: Changes = NO_CHANGES,
     engine: Changes = NO_CHANGES,
     objective: Changes = NO_CHANGES,
+    library: ProductLibrary | None = None,
 ) -> Program:
     """The same by the package.
 
     Args:
         optimizer, engine, objective: settings of a variant, beside those of the comparison.
+        library: what multiplies float32 matrices; None: what a training takes on this CPU.
     """
     world, manifest = join(), load_manifest(folder / SHARDS)
     plan = plan_batches(size.videos, size.pairs, size.videos, 1, len(manifest.split("train")))
@@ -107,6 +109,7 @@ def ours(
     dual = build_dual_encoder(model, *input_specs(manifest, data), None, normalize_prototypes=True, seed=1)
     updates = OptimizerSettings.model_validate({"lr": RATE, **optimizer})
     trained = Engine(dual, updates, EngineSettings.model_validate({**engine}), plan.pairs, world)
+    trained.product_library = library or trained.product_library
     loss = build_objective(terms, plan, size.dim, world.device)
     batches = iter(open_stream(manifest, "train", data, plan, seed=1, rank=0).batches(0, 10**9))
     if size.is_fixed:
@@ -132,6 +135,7 @@ PROGRAMS: dict[str, Callable[[Path, Size], Program]] = {
     "published loop": published,
     "ours": ours,
     "ours, fused Adam": partial(ours, optimizer={"fused": True}),
+    "ours, BLAS": partial(ours, library="blas"),
 }
 """What is compared, by name: made in its own process, given the folder of the data."""
 
