@@ -93,7 +93,7 @@ setup(
             "hypothesis",  # property tests of solver, order and ranking
             "nltk>=3.9",  # oracle of the rules that cut captions into words; needs no data file
             "scikit-learn",  # oracle of what is told of prototypes and classes
-            "numba>=0.62,<1",  # the compiled passes of the solve and code for clips, held to torch and numpy
+            "numba>=0.62,<1",  # compiled passes, clips and words are held to torch and numpy
             "pot",  # optimal transport oracle for the Sinkhorn tests
             # Its interpreter runs the GPU's Sinkhorn pass; CUDA builds of torch 2.13 bring this version.
             "triton==3.7.1; platform_system == 'Linux'",
@@ -106,7 +106,7 @@ setup(
             # compiler is asked for, nothing of it belongs to one version of torch, and a source install is no
             # other than a wheel. C by ctypes would take a wheel for each platform and its own choice of
             # vector widths. Without it the passes are plain torch. Also compiles how clips are cut from whole
-            # videos, with the bits of numpy.
+            # videos, with the bits of numpy, and which word of a caption is the largest, as torch finds it.
             "numba>=0.62,<1",
         ],
         "parquet": [
