@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from swamp_dist import product_library
-from swamp_dist.config import StageSettings
-from swamp_dist.distributed import World
+from swamp_dist.config import ObjectiveSettings, StageSettings
+from swamp_dist.distributed import World, alone
+from swamp_dist.objective.objective import build_objective
 from swamp_dist.objective.products import full_precision
+from swamp_dist.objective.terms import swamp
 from swamp_dist.product_library import (
     WORTH,
     choose_library,
@@ -28,12 +30,12 @@ from swamp_dist.product_library import (
     resume_library,
     training_products,
 )
-from swamp_dist.records import ProductLibrary
+from swamp_dist.records import BatchPlan, PairEmbeddings, ProductLibrary
 from swamp_dist.runs.folder import RunDir
 from swamp_dist.stage.run import run_stage
 from swamp_dist.train.loop import Preempted
 from tests.ranks import run_on_ranks
-from tests.train.tiny import tiny_stage
+from tests.train.tiny import StopAfter, tiny_stage
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ZEN: Mapping[str, Any] = {"cpu_name": "AMD EPYC 9654", "avx2": True, "avx512_f": True, "avx512_bf16": True}
@@ -154,6 +156,25 @@ def test_full_precision_keeps_onednn_only_where_it_is_exact(on_cpu: Any, is_exac
         assert MODES.fp32_precision == "bf16"
 
 
+def test_the_solve_stays_with_blas_in_a_step_by_onednn(on_cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It multiplies matrices by vectors, which takes oneDNN several times as long."""
+    on_cpu(ZEN)
+    modes: list[str] = []
+    solve = swamp.solve
+    monkeypatch.setattr(
+        swamp, "solve", lambda *x, **y: [modes.append(MODES.fp32_precision), solve(*x, **y)][1]
+    )
+    terms = {"weight": 1.0, "prototypes": 3, "queue": {"size": 8, "start_when_filled": 0}}
+    plan = BatchPlan(4, 1, 4, 1)
+    objective = build_objective(ObjectiveSettings.model_validate({"swamp": terms}), plan, 5, CPU)
+    rows = torch.nn.functional.normalize(torch.randn(11, 5), dim=1)
+    ids = torch.arange(4)
+    with products_by("onednn"):
+        objective(PairEmbeddings(rows[:4], rows[4:8], rows[8:]), ids, ids, 0, alone())
+        assert MODES.fp32_precision == "bf16"
+    assert modes == ["ieee"]
+
+
 def test_products_of_rounded_operands_are_told_apart() -> None:
     """The products that are looked at need every bit of float32."""
     product = torch.Tensor.__matmul__
@@ -190,21 +211,12 @@ def test_onednn_is_within_the_bound_of_float32_sums(n: int, k: int, m: int, turn
 # -- a training ---------------------------------------------------------------------------------------
 
 
-class _StopAfter:
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
 def _train(world: World, stage: StageSettings, folder: Path, worth: int, stop: int, later: int) -> None:
     """A stage with a stop, whose worth of oneDNN is `worth` before and `later` after it."""
     product_library.WORTH = worth
     if stop:
         with pytest.raises(Preempted):
-            run_stage(stage, RunDir(folder), world, _StopAfter(stop))
+            run_stage(stage, RunDir(folder), world, StopAfter(stop))
     product_library.WORTH = later
     run_stage(stage, RunDir(folder), world)
 

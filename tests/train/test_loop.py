@@ -15,20 +15,9 @@ from swamp_dist.runs.folder import RunDir
 from swamp_dist.stage.run import run_stage
 from swamp_dist.train.loop import Preempted
 from tests.ranks import run_on_ranks
-from tests.train.tiny import tiny_stage
+from tests.train.tiny import StopAfter, tiny_stage
 
 STEPS = 32  # 4 epochs of floor(200 / 24) steps
-
-
-class _StopAfter:
-    """Asks to stop during the n-th step, as a signal to this rank would."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
 
 
 def _run(
@@ -37,7 +26,7 @@ def _run(
     """Run a stage to its end through interruptions at the given steps."""
     for stop in stops:
         with pytest.raises(Preempted):
-            run_stage(settings, RunDir(folder), world, _StopAfter(stop if world.rank == only_rank else -1))
+            run_stage(settings, RunDir(folder), world, StopAfter(stop if world.rank == only_rank else -1))
     return run_stage(settings, RunDir(folder), world)
 
 
@@ -118,7 +107,7 @@ def test_world_sizes_agree(tiny_shards: Path, tmp_path: Path) -> None:
 
 def _resume_with(world: World, first: StageSettings, second: StageSettings, folder: Path) -> str:
     with pytest.raises(Preempted):
-        run_stage(first, RunDir(folder), world, _StopAfter(3))
+        run_stage(first, RunDir(folder), world, StopAfter(3))
     with pytest.raises(UserError) as caught:
         run_stage(second, RunDir(folder), world)
     return str(caught.value)

@@ -32,6 +32,17 @@ TINY: dict[str, Any] = {
 }
 
 
+class StopAfter:
+    """Asks to stop during the n-th step, as a signal to this rank would."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
 def tiny_stage(shards: Path, **changes: Any) -> StageSettings:
     """The tiny stage with dotted changes, for example train__epochs=2."""
     tree = _merged(TINY, {"data": {"shards": str(shards)}})
