@@ -18,8 +18,7 @@ from swamp_dist.train.alarms import StoppedByAlarm
 from swamp_dist.train.loop import Preempted
 from tests.end_to_end.command import swamp, write_job
 from tests.ranks import run_on_ranks
-from tests.train.test_loop import _StopAfter
-from tests.train.tiny import tiny_stage
+from tests.train.tiny import StopAfter, tiny_stage
 
 QUICK = {"grace_steps": 8, "count": 3}
 STUCK = 1e-12
@@ -37,7 +36,7 @@ def run(world: World, settings: list[StageSettings], folders: list[Path], stop: 
     for each, folder in zip(settings, folders, strict=True):
         if stop is not None:
             with pytest.raises(Preempted):
-                run_stage(each, RunDir(folder), world, _StopAfter(stop))
+                run_stage(each, RunDir(folder), world, StopAfter(stop))
         run_stage(each, RunDir(folder), world)
 
 

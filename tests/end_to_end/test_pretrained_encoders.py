@@ -28,7 +28,8 @@ from tests.data.image_sets import build_raw
 from tests.encoders.tiny_text_models import save_text_model
 from tests.end_to_end.command import refused, sha256, swamp
 from tests.ranks import run_on_ranks
-from tests.train.test_loop import _run, _StopAfter
+from tests.train.test_loop import _run
+from tests.train.tiny import StopAfter
 
 MISSING = library_problem("timm", "timm") or library_problem("transformers", "hf_text")
 pytestmark = [
@@ -255,7 +256,7 @@ def test_a_run_goes_on_at_another_layout(
 
 def _stop(world: World, settings: StageSettings, folder: Path) -> None:
     with pytest.raises(Preempted):
-        run_stage(settings, RunDir(folder), world, _StopAfter(3))
+        run_stage(settings, RunDir(folder), world, StopAfter(3))
 
 
 @pytest.mark.slow

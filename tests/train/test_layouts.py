@@ -11,7 +11,7 @@ from swamp_dist.config import StageSettings
 from swamp_dist.distributed import World
 from tests.ranks import run_on_ranks
 from tests.train.test_loop import _assert_same_run, _losses, _run
-from tests.train.tiny import tiny_stage
+from tests.train.tiny import StopAfter, tiny_stage
 
 
 def _stage(shards: Path, layout: str, dropout: float = 0.0) -> StageSettings:
@@ -30,11 +30,10 @@ def _parts(world: World, parts: list[StageSettings], folder: Path, stop: int) ->
     from swamp_dist.runs.folder import RunDir
     from swamp_dist.stage.run import run_stage
     from swamp_dist.train.loop import Preempted
-    from tests.train.test_loop import _StopAfter
 
     first, second = parts
     with pytest.raises(Preempted):
-        run_stage(first, RunDir(folder), world, _StopAfter(stop if world.rank == 1 else -1))
+        run_stage(first, RunDir(folder), world, StopAfter(stop if world.rank == 1 else -1))
     run_stage(second, RunDir(folder), world)
 
 
