@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,16 @@ settings.load_profile("swamp")
 
 
 @pytest.fixture(autouse=True)
-def _package_log_reaches_caplog() -> Iterator[None]:
-    """`configure_logging` takes the package's logger over; give it back after each test."""
+def _package_log_reaches_caplog() -> None:
+    """Every test starts with the package's logger as a new process has it.
+
+    `configure_logging` and `log_to_console` change it for the rest of the process; a test before, or a
+    fixture of a whole file, may have called them.
+    """
     logger = logging.getLogger("swamp_dist")
-    before = logger.propagate, list(logger.handlers)
-    yield
-    logger.propagate, logger.handlers = before[0], before[1]
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+    logger.handlers.clear()
 
 
 @pytest.fixture(scope="session")
