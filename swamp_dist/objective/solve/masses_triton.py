@@ -152,23 +152,17 @@ def _one_read(  # type: ignore[no-untyped-def]
         first = scores + side * side_stride + tl.cast(row, tl.int64) * row_stride
         if BY_FOUR:
             first = tl.multiple_of(first, 16)
-        at = first + columns
-        if WEIGHTED:
-            weight = tl.load(weights + row)
-            counts = tl.zeros([WIDTH], dtype=tl.float32) < weight
-            exponents = tl.load(at, mask=inside & counts, other=0.0) * scale
-        else:
-            exponents = tl.load(at, mask=inside, other=0.0) * scale
-        if not DIRECT:
-            exponents = tl.where(inside, exponents + absorbed, float("-inf"))
-            exponents -= tl.max(exponents, axis=0)
-            # A comparison with nan is false: nan stays, and all ranks see it.
-            exponents = tl.where(exponents < lowest, lowest, exponents)
-        kernel = tl.exp2(exponents)
-        if WEIGHTED:
-            sums += kernel / tl.sum(kernel * side_w, axis=0) * weight
-        else:
-            sums += kernel / tl.sum(kernel * side_w, axis=0)
+        weight = tl.load(weights + row) if WEIGHTED else 1.0
+        if weight != 0:  # skipped whole: a branch keeps fewer addresses than a mask of the loads
+            exponents = tl.load(first + columns, mask=inside, other=0.0) * scale
+            if not DIRECT:
+                exponents = tl.where(inside, exponents + absorbed, float("-inf"))
+                exponents -= tl.max(exponents, axis=0)
+                # A comparison with nan is false: nan stays, and all ranks see it.
+                exponents = tl.where(exponents < lowest, lowest, exponents)
+            kernel = tl.exp2(exponents)
+            share = kernel / tl.sum(kernel * side_w, axis=0)
+            sums += share * weight if WEIGHTED else share
     out = partial + (side * programs + program) * prototypes
     tl.store(out + columns, sums, mask=inside)
 
