@@ -44,6 +44,8 @@ from swamp_dist.records import BatchPlan, Sample
 from swamp_dist.train.engine import Engine
 
 Result = TypeVar("Result")
+LOG_EVERY = 10
+"""Steps, as a stage's default: what the log alone shows is computed on these."""
 
 
 def take_turns(programs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
@@ -130,16 +132,18 @@ def training_step(
     steps = iter(range(10**9))
 
     def step() -> None:
+        number = next(steps)
+        is_logged = (number + 1) % LOG_EVERY == 0
         with training_products(engine.product_library):
             with parts("embed"):
                 given = engine.embed_pairs(a, b)
             with parts("objective"):
-                terms = objective(given, ids, ids // each, next(steps), world)
+                terms = objective(given, ids, ids // each, number, world, is_logged=is_logged)
             with parts("engine.backward"):
                 engine.backward(terms.total)
         objective.measure(terms, world)
         with parts("engine.step"):
-            engine.step(1e-4)
+            engine.step(1e-4, measures_norm=is_logged)
 
     return step
 

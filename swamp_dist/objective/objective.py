@@ -53,7 +53,7 @@ class Objective:
 
     @property
     def last_usage(self) -> Tensor | None:
-        """`prototype_usage` of the last step; None before the SwAMP term counts."""
+        """`prototype_usage` of the last step that was logged; None before the SwAMP term counts."""
         return None if self.swamp is None else self.swamp.last_usage
 
     @property
@@ -77,6 +77,7 @@ class Objective:
         world: World,
         pending_a: Pending | None = None,
         labels: Tensor | None = None,
+        is_logged: bool = True,
     ) -> LossTerms:
         """Loss of this rank's pairs; its mean over ranks is the loss of the global batch.
 
@@ -88,6 +89,7 @@ class Objective:
             world: all ranks, equal b on each.
             pending_a: what `start_columns` gave for the rows of a, if it was called before.
             labels: (b,) class of each pair; needed where the classes say which pairs are positives.
+            is_logged: whether figures are wanted that the log alone shows; alike on all ranks.
 
         Raises:
             ValueError: the objective was built for another rank or number of ranks.
@@ -95,7 +97,7 @@ class Objective:
         if self.swamp is not None:
             self.swamp.check_world(world)
         with full_precision(embeddings.a.device.type):
-            inputs = self._inputs(embeddings, ids, entries, step, world, pending_a, labels)
+            inputs = self._inputs(embeddings, ids, entries, step, world, pending_a, labels, is_logged)
             # SwAMP goes first where its targets weigh the negatives of the contrastive term.
             first = self._ask_swamp(inputs) if self.settings.contrastive.weighs_negatives else None
             inputs = inputs if first is None else replace(inputs, targets=first.targets)
@@ -121,6 +123,7 @@ class Objective:
         world: World,
         pending_a: Pending | None,
         labels: Tensor | None,
+        is_logged: bool,
     ) -> TermInputs:
         """Gather what the terms compare. All gathers are on their way while my scores are computed."""
         mine = _at_least_float32(embeddings)
@@ -135,7 +138,7 @@ class Objective:
         own = _wait(pending_own)
         return TermInputs(
             self.plan, mine, scores, columns, all_ids, entries, step, world, own, labels,
-            self.class_vectors, self._is_ring, precision=self.settings.precision,
+            self.class_vectors, self._is_ring, precision=self.settings.precision, is_logged=is_logged,
         )  # fmt: skip
 
     def _ask_swamp(self, inputs: TermInputs) -> Term:

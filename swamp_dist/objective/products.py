@@ -46,13 +46,17 @@ def full_precision(device_type: str) -> Iterator[None]:
     """
     gpu: Any = torch.backends.cuda.matmul
     cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = gpu.fp32_precision, cpu.fp32_precision
-    gpu.fp32_precision, cpu.fp32_precision = "ieee", exact_mode()
+    before, wanted = (gpu.fp32_precision, cpu.fp32_precision), ("ieee", exact_mode())
+    # Entering these takes as long as a product of a small step, so it is left out where nothing changes.
+    is_autocast = torch.is_autocast_enabled(device_type)
+    if before != wanted:
+        gpu.fp32_precision, cpu.fp32_precision = wanted
     try:
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(device_type, enabled=False) if is_autocast else contextlib.nullcontext():
             yield
     finally:
-        gpu.fp32_precision, cpu.fp32_precision = before
+        if before != wanted:
+            gpu.fp32_precision, cpu.fp32_precision = before
 
 
 def cosine_bound(precision: Precision) -> float:

@@ -44,6 +44,7 @@ class SetObjective:
         world: World,
         pending_a: Pending | None = None,
         labels: Tensor | None = None,
+        is_logged: bool = True,
     ) -> LossTerms:
         """Loss of this rank's pairs; its mean over ranks is the loss of the global batch.
 
@@ -55,6 +56,7 @@ class SetObjective:
             world: all ranks, equal b on each.
             pending_a: None.
             labels: (b,) class of each pair; needed where the classes say which pairs are positives.
+            is_logged: not asked: its figures are found on the way.
         """
         settings, count = self.settings.contrastive, len(sets.a)
         matches = self._matches(entries, labels, world)

@@ -242,7 +242,9 @@ def _solve_collectives(swamp: SwampSettings, placement: Placement, iterations: i
     asks_maxima = not swamp.sinkhorn.warm_start and not stays_in_range(swamp)
     calls = solve_collectives(iterations, asks_maxima, swamp.epsilon) if placement.is_split else 0
     masses = Collective("all_reduce", "column masses", 2 * swamp.prototypes * FLOAT)
-    return [masses] * calls + [Collective("all_reduce", "prototype use", swamp.prototypes * INT)]
+    return [masses] * calls + [
+        Collective("all_reduce", "prototype use (logged steps)", swamp.prototypes * INT)
+    ]
 
 
 def _search_collectives(pairs: int, world_size: int, side: int) -> list[Collective]:

@@ -5,10 +5,12 @@ Shape letters: b pairs on this rank, B in the global batch, D embedding size, K 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from swamp_dist.distributed import World
@@ -41,6 +43,7 @@ class StepObjective(Protocol):
         world: World,
         pending_a: Pending | None = None,
         labels: Tensor | None = None,
+        is_logged: bool = True,
         /,
     ) -> LossTerms:
         """Loss of this rank's pairs, of which `given` is what the model gave for them."""
@@ -90,6 +93,8 @@ class TermInputs:
     """Swapped targets of my pairs, where they weigh negatives and SwAMP counts in this step."""
     precision: Precision = "ieee"
     """Of products that compare the batch."""
+    is_logged: bool = True
+    """Whether figures are wanted that take time and that the log alone shows; alike on all ranks."""
 
     @property
     def first_row(self) -> int:
@@ -117,9 +122,10 @@ class TermInputs:
             raise ValueError("a term needs the a of all ranks: `placement.gathered_sides` says who does")
         return self.columns[0]
 
+    @cached_property
     def own(self) -> Tensor:
-        """Similarity (b,) of each of my pairs' a and b, with gradient."""
-        return (self.mine.a * self.mine.b).sum(dim=1)
+        """Similarity (b,) of each of my pairs' a and b, without gradient."""
+        return (self.mine.a.detach() * self.mine.b.detach()).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Term:
     """0-d with gradient, a mean over my rows; None where the term does not count in this step, alike on all
     ranks."""
     figures: Mapping[str, Tensor] = field(default_factory=dict)
-    """0-d tensors without gradient by metric tag."""
+    """0-d tensors without gradient by metric tag; where the step is not logged, maybe some of them."""
     targets: SoftTargets | None = None
     """Of my pairs, of the SwAMP term where it counts."""
 
@@ -143,11 +149,17 @@ def weighted_total(terms: Mapping[str, Term], mine: PairEmbeddings) -> Tensor:
     Before a term counts, everything still gets a gradient, of zero: the engine reduces the same parameters on
     every step.
     """
-    total = mine.a.new_zeros(())
+    parts = list[Tensor]()
     for term in terms.values():
         if term.loss is not None:
-            total = total + term.weight * term.loss
+            parts.append(term.weight * term.loss)
         elif term.weight > 0:
-            total = total + 0.0 * sum(x.sum() for x in mine if x is not None)
-    heads = (mine.words, mine.domains)  # of one whose term is off, too
-    return total + 0.0 * sum(x.sum() for x in heads if x is not None) if mine.words is not None else total
+            parts.append(_nothing(mine))
+    if mine.words is not None:  # heads of a term that is off, too
+        parts.append(_nothing((mine.words, mine.domains)))
+    return reduce(torch.add, parts) if parts else mine.a.new_zeros(())
+
+
+def _nothing(tensors: Iterable[Tensor | None]) -> Tensor:
+    """0 with a gradient of zero for all of them; nan where one holds nan."""
+    return 0.0 * reduce(torch.add, (x.sum() for x in tensors if x is not None))

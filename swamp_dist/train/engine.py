@@ -97,7 +97,7 @@ class Engine:
         self._engine = engine
         self._stage = settings.zero_stage
         self._logits = model.logits if model.logits is not None and model.logits.learned else None
-        self._norm: Tensor | float = float("nan")
+        self._norm: Tensor | None = None
         self._averages = world.size > 1 or settings.zero_stage > 0
         if not self._averages:  # one rank's mean is its own gradient: a tenth to a quarter of a small step
             engine.enable_backward_allreduce = False
@@ -173,12 +173,18 @@ class Engine:
             with self._engine.coalesce_grad_reduction():
                 yield
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float, *, measures_norm: bool = True) -> None:
         """Clip the global gradient norm, then one step at `learning_rate` times the factor of each group; a
-        learned logit scale stays below its bound."""
+        learned logit scale stays below its bound.
+
+        Args:
+            learning_rate: of this step.
+            measures_norm: whether `gradient_norm` is asked for after it; a part of a small step.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get(FACTOR, 1.0)  # earlier versions' checkpoints know none
-        if self._stage == 0:  # DeepSpeed keeps no norm here; gradients are whole and averaged already
+        self._norm = None
+        if self._stage == 0 and measures_norm:  # DeepSpeed keeps none; gradients are whole, and averaged
             gradients = [p.grad for p in self._trained if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
@@ -188,8 +194,16 @@ class Engine:
                 held.detach().clamp_(max=LARGEST_LOG_SCALE)
 
     def gradient_norm(self) -> float:
-        """Global gradient norm of the last update, before clipping."""
-        return float(self._norm if self._stage == 0 else self._engine.get_global_grad_norm())
+        """Global gradient norm of the last update, before clipping.
+
+        Raises:
+            ValueError: that step did not measure it, at ZeRO stage 0.
+        """
+        if self._stage > 0:
+            return float(self._engine.get_global_grad_norm())
+        if self._norm is None:
+            raise ValueError("the last step did not measure the norm of the gradient (measures_norm)")
+        return float(self._norm)
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model on the CPU in float32, on rank 0; {} elsewhere. All ranks call it."""

@@ -101,6 +101,7 @@ def train(run: TrainRun, progress: Progress) -> Progress:
             keys_of=run.keys_of,
             world=state.world,
             reversals=reversals(state.settings.objective, batch.step, run.stream.steps_per_epoch),
+            is_logged=_is_logged(run, batch.step + 1),
         )
         progress = replace(progress, step=batch.step + 1)
         # 2. Log it.
@@ -150,6 +151,12 @@ def _commit(run: TrainRun, progress: Progress) -> None:
     saving_since = time.perf_counter()
     save_checkpoint(run.state, progress)
     run.on_commit(progress, time.perf_counter() - saving_since)
+
+
+def _is_logged(run: TrainRun, step: int) -> bool:
+    """Whether metrics or histograms are written after so many steps."""
+    training = run.state.training
+    return step == run.total_steps or 0 in (step % training.log_every, step % training.histogram_every)
 
 
 def _log(run: TrainRun, step: int, result: StepResult, rate: float, data_seconds: float) -> None:

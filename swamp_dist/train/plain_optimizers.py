@@ -51,7 +51,8 @@ def _collect_in_blocks(collect: Any) -> Any:
 
     def collect_in_blocks(self: Any, group: dict[str, Any], *lists: list[Tensor]) -> Any:
         found = collect(self, group, *lists)
-        if not (group["fused"] or group["foreach"] or group["amsgrad"]):
+        is_loop = not (group["fused"] or group["foreach"] or group["amsgrad"])
+        if is_loop and any(parameter.numel() > BLOCK for parameter in lists[0]):
             *values, _, steps = lists
             rows = [block for row in zip(*values, steps, strict=True) for block in _blocks(*row)]
             for number, column in enumerate((*values, steps)):

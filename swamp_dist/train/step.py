@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def train_step(
     keys_of: Callable[[Tensor], list[str]],
     world: World,
     reversals: Reversals | None = None,
+    is_logged: bool = True,
 ) -> StepResult:
     """Update the model by one global batch. All ranks call it.
 
@@ -73,6 +75,8 @@ def train_step(
         keys_of: sample keys of (b,) entry ids, for the error message.
         world: all ranks.
         reversals: how the gradients of the model's heads are reversed; None where it has none.
+        is_logged: whether `diagnostics` and the engine's `gradient_norm` are asked for after the step; what
+            they alone show is not computed else. Alike on all ranks.
 
     Raises:
         UserError: the loss of some rank is not finite; raised on all ranks before the update.
@@ -85,17 +89,19 @@ def train_step(
         # 2. The losses of my pairs, among those of all ranks.
         items = batch.ids if batch.items is None else batch.items
         sides = encoded.embeddings
-        terms = objective(sides, items, batch.entries, batch.step, world, encoded.all_a, batch.labels)
+        terms = objective(
+            sides, items, batch.entries, batch.step, world, encoded.all_a, batch.labels, is_logged
+        )
         # 3. Send their means to the host, while the backward pass runs.
         watched = _watched(terms, objective)
         reduced = _OnHost(_reduced(terms, list(watched.values()), stop_requested, world))
         encoded.backward(terms.total)
     terms = objective.measure(terms, world)
     # 4. Update, unless some rank's loss is not finite.
-    *means, num_bad, stops = reduced.read()
-    if num_bad:
+    *means, stops = reduced.read()
+    if not math.isfinite(means[0]):  # a mean is finite only where all its numbers are
         raise UserError(_not_finite(batch, encoded.embeddings, keys_of, world))
-    engine.step(learning_rate)
+    engine.step(learning_rate, measures_norm=is_logged)
     names = ["loss/total", *(f"loss/{name}" for name in terms.terms)]
     return StepResult(
         losses=dict(zip(names, means, strict=False)),
@@ -123,14 +129,12 @@ def _watched(terms: LossTerms, objective: StepObjective) -> dict[str, Tensor]:
 
 
 def _reduced(terms: LossTerms, watched: list[Tensor], stop_requested: bool, world: World) -> Tensor:
-    """The total, every term and what is watched as means over ranks, then counts of non-finite totals and of
-    stopping ranks: one collective."""
+    """The total, every term and what is watched as means over ranks, then the share of stopping ranks: one
+    collective."""
     total = terms.total.detach()
     rest = [value.detach().to(total) for value in (*terms.terms.values(), *watched)]
-    values = torch.stack([total, *rest]) / world.size
-    bad = (~torch.isfinite(values[0])).to(values.dtype)
-    flags = torch.stack([bad, torch.zeros_like(bad) + float(stop_requested)])
-    return sum_over_ranks(torch.cat([values, flags]), world)
+    stops = torch.full_like(total, float(stop_requested))
+    return sum_over_ranks(torch.stack([total, *rest, stops]) / world.size, world)
 
 
 def _not_finite(

@@ -14,6 +14,7 @@ from swamp_dist.errors import UserError
 from swamp_dist.objective.objective import Objective, build_objective
 from swamp_dist.records import BatchPlan, LossTerms, PairEmbeddings
 from tests.ranks import run_on_ranks
+from tests.traffic import Traffic
 
 DIM, PROTOTYPES, ENTRIES = 6, 7, 12
 SWAMP: dict[str, Any] = {
@@ -108,6 +109,35 @@ def test_the_figures_say_what_they_claim() -> None:
     distinct = int((objective.last_usage > 0).sum())
     assert figures["swamp/used_prototypes"] == pytest.approx(distinct / PROTOTYPES)
     assert 0 < figures["swamp/target_entropy"] < figures["swamp/target_entropy_max"]
+
+
+def _logged_and_not(world: World) -> list[tuple[Any, ...]]:
+    """Of steps that are logged, and of steps that are not: all that the training goes on with, collectives
+    of the third step, figures and usage."""
+    found = []
+    for is_logged in (True, False):
+        objective = _build(world.size)
+        for step in range(3):
+            embeddings, ids, entries = _batch(step, world)
+            with Traffic() as sent:
+                terms = objective(embeddings, ids, entries, step, world, is_logged=is_logged)
+        terms.total.backward()
+        gradients = [x.grad for x in embeddings if x is not None]
+        goes_on = [terms.total, *terms.terms.values(), *gradients, *objective.state(world).values()]
+        found.append((goes_on, sent.calls, set(terms.diagnostics), objective.last_usage))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_step_that_is_not_logged_learns_the_same_and_says_less(size: int) -> None:
+    for logged, silent in run_on_ranks(_logged_and_not, size):
+        assert len(logged[0]) == len(silent[0]) > 4
+        assert all(torch.equal(x, y) for x, y in zip(logged[0], silent[0], strict=True))
+        usage = [("all_reduce", 8 * PROTOTYPES)] if size > 1 else []
+        assert logged[1] == silent[1] + usage
+        assert {name for name in logged[2] if name.startswith(("swamp/", "queue/"))}
+        assert silent[2] == {name for name in logged[2] if name.startswith("similarity/")}
+        assert (logged[3] is None, silent[3] is None) == (False, True)
 
 
 # -- what is switched off does no work -------------------------------------------------------------

@@ -78,6 +78,31 @@ def test_bf16_stays_in_its_band(reference) -> None:  # type: ignore[no-untyped-d
     assert all(value.dtype == torch.float32 for value in weights.values())
 
 
+def _norms(world: World, stage: int) -> tuple[float, str]:
+    """Of a step that measures it, and what one says that does not."""
+    model = ModelSettings(embedding_dim=4, a=MlpSettings(hidden=(4,)), b=MlpSettings(hidden=(4,)))
+    encoder = build_dual_encoder(model, (3,), (3,), None, normalize_prototypes=True, seed=0)
+    engine = Engine(encoder, OptimizerSettings(), EngineSettings(zero_stage=stage), 2, world)  # type: ignore[arg-type]
+    found, said = [], ""
+    for measures_norm in (True, False):
+        engine.backward(engine.embed_pairs(torch.ones(2, 3), torch.ones(2, 3)).a.sum())  # type: ignore[union-attr]
+        engine.step(0.0, measures_norm=measures_norm)
+        try:
+            found.append(engine.gradient_norm())
+        except ValueError as error:
+            said = str(error)
+    assert len(set(found)) == 1
+    return found[0], said
+
+
+def test_a_norm_that_was_not_measured_is_not_made_up() -> None:
+    norm, said = run_on_ranks(_norms, 1, 0)[0]
+    assert norm > 0
+    assert "measures_norm" in said
+    zero_stage, nothing = run_on_ranks(_norms, 1, 1)[0]  # DeepSpeed measures it in each step
+    assert (zero_stage, nothing) == (pytest.approx(norm, rel=1e-5), "")
+
+
 def _saved_files(world: World, folder: Path, stage: int) -> list[str]:
     model = ModelSettings(embedding_dim=4, a=MlpSettings(hidden=(4,)), b=MlpSettings(hidden=(4,)))
     encoder = build_dual_encoder(model, (3,), (3,), None, normalize_prototypes=True, seed=0)

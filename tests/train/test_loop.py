@@ -15,6 +15,7 @@ from swamp_dist.runs.folder import RunDir
 from swamp_dist.stage.run import run_stage
 from swamp_dist.train.loop import Preempted
 from tests.ranks import run_on_ranks
+from tests.train.test_metrics import events_of
 from tests.train.tiny import StopAfter, tiny_stage
 
 STEPS = 32  # 4 epochs of floor(200 / 24) steps
@@ -94,6 +95,39 @@ def _assert_same_run(whole: Path, parts: Path) -> None:
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, parts)]
     assert results[0]["evaluations"] == results[1]["evaluations"]
     assert results[0]["selected_step"] == results[1]["selected_step"]
+
+
+def test_what_is_logged_does_not_depend_on_how_often(tiny_shards: Path, tmp_path: Path) -> None:
+    often = tiny_stage(tiny_shards, train__histogram_every=1)
+    seldom = tiny_stage(tiny_shards, train__log_every=6, train__histogram_every=5)
+    for settings, name in ((often, "often"), (seldom, "seldom")):
+        run_on_ranks(_run, 1, settings, tmp_path / name, [11])
+    expected, found = _figures(tmp_path / "often"), _figures(tmp_path / "seldom")
+    assert list(expected) == list(range(1, STEPS + 1))
+    assert list(found) == [6, 12, 18, 24, 30, STEPS]
+    assert {"optim/grad_norm", "swamp/used_prototypes", "swamp/target_entropy"} <= set(found[6])
+    assert found == {step: expected[step] for step in found}
+    expected_use, use = (_prototype_use(tmp_path / name) for name in ("often", "seldom"))
+    assert list(use) == [5, 10, 15, 20, 25, 30, STEPS]
+    assert use == {step: expected_use[step] for step in use}
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("often", "seldom")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def _figures(folder: Path) -> dict[int, dict[str, float]]:
+    """By logged step, all but what a clock tells."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "loss/total" in row]
+    untimed = [{name: row[name] for name in row if not name.startswith(("perf/", "time"))} for row in rows]
+    return {int(row["step"]): row for row in untimed}
+
+
+def _prototype_use(folder: Path) -> dict[int, list[float]]:
+    """By step, how many prototypes are used how often."""
+    return {
+        event.step: list(event.histogram_value.bucket) + list(event.histogram_value.bucket_limit)
+        for event in events_of(folder).Histograms("swamp/prototype_use")
+    }
 
 
 def test_world_sizes_agree(tiny_shards: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ NoNegatives = Callable[[slice], Tensor]
 told."""
 _ROWS_AT_ONCE = 32
 """Rows whose largest value a CPU finds first, so that few are searched for where it is."""
+_FEW = 2**16
+"""Values up to which the columns of a block are searched by one call, which then takes less than several."""
 
 
 class Best(NamedTuple):
@@ -78,12 +80,10 @@ def hardest_negative(
 def _fetch(a: Tensor, b: Tensor, of_b: Tensor, of_a: Tensor, world: World) -> tuple[Tensor, Tensor]:
     """Rows (b, D) of the a at positions `of_b` and of the b at `of_a`, (b,) each, in one exchange."""
     count = len(a)
-
-    def places(index: Tensor, first: int) -> Tensor:
-        """Positions among the rows of all ranks, where each holds its a and then its b."""
-        return index + index // count * count + first
-
-    wanted = torch.cat((places(of_b, 0), places(of_a, count)))
+    # Positions among the pairs of all ranks, then among their rows: each holds its a and after them its b.
+    pairs = torch.cat((of_b, of_a))
+    wanted = pairs if world.size == 1 else pairs + pairs // count * count
+    wanted[count:] += count
     fetched = fetch_rows(torch.cat((a, b)), wanted, world)
     return fetched[:count], fetched[count:]
 
@@ -108,7 +108,8 @@ def search(
         precision: of the product; the values that are found are off by its rounding.
     """
     count, first_row = len(rows), world.rank * len(rows)
-    of_rows, of_columns = _nothing(rows, count), _nothing(rows, count * world.size)
+    of_rows: Best | None = None
+    of_columns: dict[int, Best] = {}  # by the first column of a block
     for start, block in columns:
         here = slice(start, start + len(block))
         scores = multiply(rows, block.t(), precision)
@@ -116,17 +117,16 @@ def search(
         if no_negatives is not None:
             scores.masked_fill_(no_negatives(here), -torch.inf)
         value, index = scores.max(dim=1)  # the first of equals
-        of_rows = _better(of_rows, Best(value, index + start))
+        found = Best(value, index + start)
+        of_rows = found if of_rows is None else _better(of_rows, found)
         value, index = _first_of_columns(scores)
-        of_columns.value[here], of_columns.position[here] = value, index + first_row
-    mine = slice(first_row, first_row + count)
-    reduced = best_over_ranks(*of_columns, world)
-    return _or_itself(of_rows, first_row), _or_itself(Best(reduced[0][mine], reduced[1][mine]), first_row)
-
-
-def _nothing(like: Tensor, count: int) -> Best:
-    index = torch.zeros(count, dtype=torch.int64, device=like.device)
-    return Best(like.new_full((count,), -torch.inf), index)
+        of_columns[start] = Best(value, index + first_row)
+    assert of_rows is not None
+    parts = [of_columns[start] for start in sorted(of_columns)]
+    whole = parts[0] if len(parts) == 1 else Best(*(torch.cat(x) for x in zip(*parts, strict=True)))
+    of_mine = Best(*(x[first_row : first_row + count] for x in best_over_ranks(*whole, world)))
+    own = torch.arange(first_row, first_row + count, device=rows.device)
+    return _or_itself(of_rows, own), _or_itself(of_mine, own)
 
 
 def _better(known: Best, found: Best) -> Best:
@@ -138,19 +138,18 @@ def _better(known: Best, found: Best) -> Best:
     return Best(*(torch.where(takes, new, old) for new, old in zip(found, known, strict=True)))
 
 
-def _or_itself(best: Best, first_row: int) -> Best:
-    """Pairs without a negative have their own index."""
-    own = torch.arange(first_row, first_row + len(best.position), device=best.position.device)
+def _or_itself(best: Best, own: Tensor) -> Best:
+    """Pairs without a negative have their `own` index."""
     return Best(best.value, torch.where(best.value == -torch.inf, own, best.position))
 
 
 def _first_of_columns(scores: Tensor) -> tuple[Tensor, Tensor]:
     """`scores.max(dim=0)` of (b, C): the first of equals.
 
-    A CPU reads badly along columns. It takes a fifth of the time to find which rows hold a column's maximum,
-    and then where among them.
+    A CPU reads badly along columns. Of large blocks it takes a fifth of the time to find which rows hold a
+    column's maximum, and then where among them.
     """
-    if scores.is_cuda or len(scores) <= _ROWS_AT_ONCE:
+    if scores.is_cuda or len(scores) <= _ROWS_AT_ONCE or scores.numel() <= _FEW:
         largest = scores.max(dim=0)
         return largest.values, largest.indices
     tops = torch.stack([rows.amax(dim=0) for rows in torch.split(scores, _ROWS_AT_ONCE)])

@@ -65,7 +65,7 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
     # 2. A sum is named; never a local one.
     loss = inputs.plan.pairs * found.loss if settings.reduction == "sum" else found.loss
     figures = {
-        "similarity/positive": inputs.own().detach().mean(),
+        "similarity/positive": inputs.own.mean(),
         "similarity/negative": found.negative,
         "similarity/hardest_negative": found.hardest,
     }
@@ -206,6 +206,6 @@ def _with_the_hardest(
     found = hardest_negative(a, b, hardest, settings.margin, world)
     if positives is None:
         count = len(b) * (world.size * len(b) - 1)
-        return Compared(found.loss, (similarities - inputs.own().detach().sum()) / count, found.hardest)
+        return Compared(found.loss, (similarities - inputs.own.sum()) / count, found.hardest)
     negative = similarities * world.size / positives.num_negatives().clamp(min=1)
     return Compared(found.loss, negative, found.hardest)

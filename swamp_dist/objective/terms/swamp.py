@@ -34,7 +34,7 @@ from swamp_dist.objective.targets import (
 )
 from swamp_dist.objective.term import Term, TermInputs
 from swamp_dist.product_library import products_by
-from swamp_dist.records import BatchPlan
+from swamp_dist.records import BatchPlan, SoftTargets
 
 TAGS: Mapping[str, str] = {
     "loss/swamp": "Swapped-assignment term before its weight (lambda), mean over ranks.",
@@ -81,7 +81,7 @@ class SwampTerm:
         self.is_split = is_split
         """True where each rank solves a share of the rows, False where each solves all."""
         self.last_usage: Tensor | None = None
-        """`prototype_usage` of the last step; None before the term counts."""
+        """`prototype_usage` of the last step that was logged; None before the term counts."""
         self.ratio = GradientRatio(settings)
         """The weight, and how strongly the term pulls with it."""
         self._start_rows = start_rows
@@ -100,10 +100,8 @@ class SwampTerm:
             raise ValueError("the SwAMP term counts, but the model was built without prototypes")
         # 1. Put the batch into the queue.
         self._push(inputs)
-        figures = queue_figures(self.queue, inputs.step)
         counting = self.queue.counting(inputs.plan.pairs) if swamp.queue.unique_items else None
-        if counting is not None:
-            figures["queue/unique"] = counting.to(self.queue.a.dtype).mean()
+        figures = self._queue_figures(counting, inputs.step) if inputs.is_logged else {}
         if not self._starts(counting, inputs):
             self.ratio.forget()
             return Term(swamp.weight, None, figures)
@@ -119,13 +117,25 @@ class SwampTerm:
         loss = soft_cross_entropy(a, b, targets, swamp.temperature)
         weight = self.ratio.weight(loss)
         # 5. What tells a collapse early.
-        choices = torch.stack((targets.a, targets.b)).argmax(dim=2)
-        self.last_usage = prototype_usage(choices, swamp.prototypes, inputs.world)
-        used = (self.last_usage > 0).sum() / min(swamp.prototypes, 2 * inputs.plan.pairs)
-        if (floor := loss_floor(swamp)) is not None:
-            figures["swamp/loss_floor"] = loss.new_full((), floor)
-        figures |= target_figures(targets, choices) | {"swamp/used_prototypes": used, "swamp/weight": weight}
+        if inputs.is_logged:
+            figures |= self._figures(targets, inputs) | {"swamp/weight": weight}
         return Term(weight, loss, figures, targets)
+
+    def _queue_figures(self, counting: Tensor | None, step: int) -> dict[str, Tensor]:
+        figures = queue_figures(self.queue, step)
+        if counting is not None:
+            figures["queue/unique"] = counting.to(self.queue.a.dtype).mean()
+        return figures
+
+    def _figures(self, targets: SoftTargets, inputs: TermInputs) -> dict[str, Tensor]:
+        """Of the targets, and how they use the prototypes. A small all-reduce."""
+        choices = torch.stack((targets.a, targets.b)).argmax(dim=2)
+        self.last_usage = prototype_usage(choices, self.settings.prototypes, inputs.world)
+        used = (self.last_usage > 0).sum() / min(self.settings.prototypes, 2 * inputs.plan.pairs)
+        figures = target_figures(targets, choices) | {"swamp/used_prototypes": used}
+        if (floor := loss_floor(self.settings)) is not None:
+            figures["swamp/loss_floor"] = targets.a.new_full((), floor)
+        return figures
 
     def check_world(self, world: World) -> None:
         """Raise ValueError where a sharded queue was built for another rank or number of ranks."""

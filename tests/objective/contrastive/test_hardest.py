@@ -161,8 +161,12 @@ def test_ties_nan_and_excluded_pairs_are_those_of_loops(batch: Batch, chunk: int
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("few", [0, 2**16], ids=["in parts", "at once"])
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
-def test_maxima_of_columns_are_the_first_of_equals(rows: int) -> None:
+def test_maxima_of_columns_are_the_first_of_equals(
+    rows: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardest, "_FEW", few)
     random = torch.Generator().manual_seed(rows)
     scores = torch.randint(0, 3, (rows, 40), generator=random).float()
     scores[torch.rand(rows, 40, generator=random) < 0.01] = torch.nan
