@@ -72,8 +72,9 @@ class SetObjective:
         figures = {
             "similarity/positive": scores.detach().diagonal()[first : first + count].mean(),
             "similarity/negative": found.negative,
-            "similarity/hardest_negative": found.hardest,
         }
+        if found.hardest is not None:
+            figures["similarity/hardest_negative"] = found.hardest
         return LossTerms(settings.weight * loss, {"contrastive": loss}, figures)
 
     def _matches(self, entries: Tensor, labels: Tensor | None, world: World) -> Tensor | None:

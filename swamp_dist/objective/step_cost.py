@@ -141,7 +141,7 @@ def _comparison_collectives(
         found.append(Collective("all_reduce", "pseudo-positives of each column", pairs * FLOAT))
     if contrastive.form == "hardest":
         return found + lap
-    hardest = [Collective("all_reduce", "hardest of each column", pairs * FLOAT)]
+    hardest = [Collective("all_reduce", "hardest of each column (logged steps)", pairs * FLOAT)]
     if contrastive.form == "infonce":
         is_joined = contrastive.multiple_positives == "mil_nce"
         size = (1 + is_joined) * pairs * FLOAT

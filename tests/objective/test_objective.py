@@ -1,4 +1,5 @@
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -111,32 +112,43 @@ def test_the_figures_say_what_they_claim() -> None:
     assert 0 < figures["swamp/target_entropy"] < figures["swamp/target_entropy_max"]
 
 
-def _logged_and_not(world: World) -> list[tuple[Any, ...]]:
-    """Of steps that are logged, and of steps that are not: all that the training goes on with, collectives
-    of the third step, figures and usage."""
-    found = []
-    for is_logged in (True, False):
-        objective = _build(world.size)
-        for step in range(3):
-            embeddings, ids, entries = _batch(step, world)
-            with Traffic() as sent:
-                terms = objective(embeddings, ids, entries, step, world, is_logged=is_logged)
-        terms.total.backward()
-        gradients = [x.grad for x in embeddings if x is not None]
-        goes_on = [terms.total, *terms.terms.values(), *gradients, *objective.state(world).values()]
-        found.append((goes_on, sent.calls, set(terms.diagnostics), objective.last_usage))
-    return found
+SOFT = {"kind": "within_modality", "weight": 0.3, "temperature": 0.4}
+COMPARED: list[dict[str, Any]] = [
+    {"form": "all"},
+    {"form": "infonce", "targets": SOFT},
+    {"form": "sigmoid", "positives": "entry"},
+]
+
+
+def _logged_and_not(world: World) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """For each form, of steps that are logged and of steps that are not: all that the training goes on with,
+    collectives of the third step, figures and usage."""
+    return [(_steps(world, form, is_logged=True), _steps(world, form, is_logged=False)) for form in COMPARED]
+
+
+def _steps(world: World, form: dict[str, Any], *, is_logged: bool) -> tuple[Any, ...]:
+    objective = _build(world.size, pairs_per_entry=2, contrastive=form)
+    for step in range(3):
+        embeddings, ids, entries = _batch(step, world, pairs_per_entry=2)
+        with Traffic() as sent:
+            terms = objective(embeddings, ids, entries, step, world, is_logged=is_logged)
+    terms.total.backward()
+    gradients = [x.grad for x in embeddings if x is not None]
+    goes_on = [terms.total, *terms.terms.values(), *gradients, *objective.state(world).values()]
+    return goes_on, sent.calls, set(terms.diagnostics), objective.last_usage
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_step_that_is_not_logged_learns_the_same_and_says_less(size: int) -> None:
-    for logged, silent in run_on_ranks(_logged_and_not, size):
+    hardest, usage = ("all_reduce", 8 * ENTRIES), ("all_reduce", 8 * PROTOTYPES)
+    for logged, silent in (both for forms in run_on_ranks(_logged_and_not, size) for both in forms):
         assert len(logged[0]) == len(silent[0]) > 4
         assert all(torch.equal(x, y) for x, y in zip(logged[0], silent[0], strict=True))
-        usage = [("all_reduce", 8 * PROTOTYPES)] if size > 1 else []
-        assert logged[1] == silent[1] + usage
-        assert {name for name in logged[2] if name.startswith(("swamp/", "queue/"))}
-        assert silent[2] == {name for name in logged[2] if name.startswith("similarity/")}
+        left_out = Counter([hardest, usage] if size > 1 else [])
+        assert Counter(logged[1]) - Counter(silent[1]) == left_out
+        assert silent[2] < logged[2]
+        assert {"similarity/hardest_negative", "swamp/agreement", "queue/fill"} <= logged[2] - silent[2]
+        assert {"similarity/positive", "similarity/negative"} <= silent[2]  # alarms look at these
         assert (logged[3] is None, silent[3] is None) == (False, True)
 
 

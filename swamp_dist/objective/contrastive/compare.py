@@ -52,6 +52,8 @@ class Comparison:
     """Soft targets, of InfoNCE; None where a pair's partner has its target whole."""
     precision: Precision = "ieee"
     """Of the product and of both for its gradient."""
+    is_logged: bool = True
+    """Whether figures are wanted that the log alone shows; alike on all ranks."""
 
 
 class Leaves(NamedTuple):
@@ -76,10 +78,10 @@ class Compared(NamedTuple):
     """0-d, with gradient."""
     negative: Tensor
     """0-d: mean similarity of pairs that do not match."""
-    hardest: Tensor
-    """0-d: mean over rows and columns of the largest of them."""
+    hardest: Tensor | None
+    """0-d: mean over rows and columns of the largest of them; None where the step is not logged."""
     target_entropy: Tensor | None = None
-    """0-d: mean entropy of soft targets over rows and columns; None where there are none."""
+    """0-d: mean entropy of soft targets over rows and columns; None where there are none, or no log."""
 
 
 def compare(leaves: Leaves, how: Comparison) -> Compared:
@@ -93,6 +95,8 @@ def compare(leaves: Leaves, how: Comparison) -> Compared:
     loss = _Compare.apply(*leaves, how, found)  # type: ignore[no-untyped-call]
     (run,) = found
     negatives = run.sums.negatives * how.world.size / run.num_negatives.clamp(min=1)
+    if not how.is_logged:
+        return Compared(loss, negatives, None)
     hardest = (run.rows.hardest.mean() + run.hardest.wait().mean()) / 2
     entropy = None if how.targets is None else run.sums.target_entropy / (2 * len(leaves.b))
     return Compared(loss, negatives, torch.where(run.num_negatives > 0, hardest, 0), entropy)
@@ -146,9 +150,9 @@ class _Run:
         for part in pieces(self.source.lap(), self.how.chunk):
             scores = self._scores(part)
             for tile in self._tiles(scores, part.start):
-                note_negatives(tile, self.sums)
+                note_negatives(tile, self.sums, keeps_hardest=self.how.is_logged)
                 form.scan(tile)
-                if tile.targets is not None:
+                if tile.targets is not None and self.how.is_logged:
                     self.sums.target_entropy += torch.special.entr(tile.targets).sum()
             self._kept = scores if len(part.rows) == self.count else None
         self._start_hardest()
@@ -167,7 +171,7 @@ class _Run:
         form, scores = self.how.form, self._scores(part) if self._kept is None else self._kept
         for tile in self._tiles(scores, part.start):
             if not form.is_normalised:
-                note_negatives(tile, self.sums)
+                note_negatives(tile, self.sums, keeps_hardest=self.how.is_logged)
             form.pull(tile, self.sums)
         if is_last and not form.is_normalised:  # the products below do not wait for it
             self._start_hardest()
@@ -190,7 +194,8 @@ class _Run:
         return multiply(self.leaves.b, part.rows.t(), self.how.precision)
 
     def _start_hardest(self) -> None:
-        self.hardest = start_max_over_ranks(self.columns.hardest, self.how.world)
+        if self.how.is_logged:
+            self.hardest = start_max_over_ranks(self.columns.hardest, self.how.world)
 
     def _tiles(self, scores: Tensor, start: int) -> Iterator[Tile]:
         """The scores of the columns from `start` on by rows: on a CPU as many as its cache holds."""

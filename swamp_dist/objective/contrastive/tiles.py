@@ -19,7 +19,7 @@ class Side(NamedTuple):
     own: Tensor
     """x_ii: similarity of a pair's a and b."""
     hardest: Tensor
-    """Largest similarity with a pair that does not match."""
+    """Largest similarity with a pair that does not match; of a logged step."""
     on_own: Tensor
     """dL/dx_ii, where a form subtracts it; in units of `Form.unit`."""
     log_sum: Tensor
@@ -75,7 +75,7 @@ class Sums:
     negatives: Tensor
     """Sum of the similarities of pairs that do not match."""
     target_entropy: Tensor
-    """Sum over my anchors, as rows and as columns, of the entropy of soft targets."""
+    """Sum over my anchors, as rows and as columns, of the entropy of soft targets; of a logged step."""
 
 
 def new_sums(like: Tensor) -> Sums:
@@ -101,21 +101,24 @@ class Form(Protocol):
         has is added to its sides and to `sums`."""
 
 
-def note_negatives(tile: Tile, sums: Sums) -> None:
-    """Keep the largest similarity of each row and column with a pair that does not match, and add up all.
+def note_negatives(tile: Tile, sums: Sums, *, keeps_hardest: bool = True) -> None:
+    """Add up the similarities of pairs that do not match, and keep the largest of each row and column where
+    it is asked for: two more passes over the tile.
 
     A NaN stays, since neither `amax` nor `maximum` passes over one.
     """
     if tile.matches is not None:
         sums.negatives += tile.scores.masked_fill(tile.matches, 0).sum()
-        _keep_largest(tile, tile.scores.masked_fill(tile.matches, -torch.inf))
+        if keeps_hardest:
+            _keep_largest(tile, tile.scores.masked_fill(tile.matches, -torch.inf))
         return
     partners = tile.partners
     kept = partners.clone()
     partners.zero_()
     sums.negatives += tile.scores.sum()
-    partners.fill_(-torch.inf)
-    _keep_largest(tile, tile.scores)
+    if keeps_hardest:
+        partners.fill_(-torch.inf)
+        _keep_largest(tile, tile.scores)
     partners.copy_(kept)
 
 

@@ -67,8 +67,9 @@ def term(settings: ContrastiveSettings, inputs: TermInputs) -> Term:
     figures = {
         "similarity/positive": inputs.own.mean(),
         "similarity/negative": found.negative,
-        "similarity/hardest_negative": found.hardest,
     }
+    if found.hardest is not None:
+        figures["similarity/hardest_negative"] = found.hardest
     figures |= (
         _logit_figures(settings, inputs) | _positive_figures(settings, positives, loss) | weight_figures
     )
@@ -117,6 +118,7 @@ def _with_all(
         inputs.is_ring,
         targets,
         inputs.precision,
+        inputs.is_logged,
     )
     a = inputs.mine.a if inputs.is_ring else inputs.gathered_a()
     return compare(Leaves(b, a, own, scale, bias), how)
