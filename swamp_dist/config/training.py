@@ -127,7 +127,7 @@ class TrainSettings(Settings):
     checkpoint: Annotated[CheckpointSettings, SAME_RESULT] = CheckpointSettings()
     alarms: Annotated[AlarmSettings, SAME_RESULT] = AlarmSettings()
     log_every: Annotated[Count, SAME_RESULT] = 10
-    """Steps between logged metrics."""
+    """Steps between logged metrics; what they alone show is computed on these, so 1 makes steps longer."""
     histogram_every: Annotated[Count, SAME_RESULT] = 200
     """Steps between histograms of prototype use; the last step has one too."""
     loggers: Annotated[tuple[LoggerName, ...], SAME_RESULT] = ("tensorboard",)
