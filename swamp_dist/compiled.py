@@ -18,11 +18,12 @@ logger = logging.getLogger(__name__)
 
 @cache
 def numba_fault(module: str) -> str:
-    """Why this process cannot import a module of compiled functions, as the end of a sentence about numba;
+    """Why this process cannot take a module of compiled functions, as the end of a sentence about numba;
     empty where it can.
 
     It is imported, and numba not only looked for: one that is there may refuse the numpy beside it, or lack a
-    library of its own.
+    library of its own. One that is told not to compile would run their loops as Python, a thousand times as
+    long.
     """
     try:
         importlib.import_module(module)
@@ -31,7 +32,9 @@ def numba_fault(module: str) -> str:
             return "is not installed (pip install 'swamp-dist[fast]')"
         said = str(error).strip().splitlines()[:1]
         return f"cannot be imported ({': '.join([type(error).__name__, *said])})"
-    return ""
+    import numba
+
+    return "compiles nothing, since NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else ""
 
 
 class CompiledFunctions:

@@ -14,7 +14,11 @@ import pytest
 from swamp_dist.compiled import CompiledFunctions, numba_fault
 from tests.numba_faults import FAULT
 
-MODULES = ["swamp_dist.objective.solve.masses_numba", "swamp_dist.data.clips_numba"]
+MODULES = [
+    "swamp_dist.objective.solve.masses_numba",
+    "swamp_dist.data.clips_numba",
+    "swamp_dist.encoders.networks.words_numba",
+]
 TWO = """
 from swamp_dist.compiled import CompiledFunctions
 
@@ -62,6 +66,15 @@ def test_a_missing_numba_is_told(module: str) -> None:
 @pytest.mark.usefixtures("broken_numba")
 def test_a_numba_that_cannot_be_imported_is_told_with_its_reason(module: str) -> None:
     assert numba_fault(module) == FAULT
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.usefixtures("looks_again")
+def test_a_numba_that_is_told_not_to_compile_is_not_taken(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert numba_fault(module) == "compiles nothing, since NUMBA_DISABLE_JIT is set"
 
 
 def test_a_module_that_lacks_something_else_does_not_blame_numba(
