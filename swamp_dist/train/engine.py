@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: the only module that knows how the model is held and stepped.
+"""The DeepSpeed engine: with the `engine_*` modules all that knows how the model is held and stepped.
 
 Everything else sees an `Engine` that maps inputs to embeddings, a loss to an update, and weights to
 one state dict, whatever the ZeRO stage.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from swamp_dist.config import EngineSettings, OptimizerSettings
-from swamp_dist.distributed import World, gather_objects, lost_peers, on_main
+from swamp_dist.distributed import World, lost_peers
 from swamp_dist.errors import UserError
 from swamp_dist.model.dual_encoder import DualEncoder
 from swamp_dist.model.logits import LARGEST_LOG_SCALE
@@ -31,17 +31,10 @@ from swamp_dist.train.engine_parameters import (
     copies_of,
     cpu_weights,
     fill_gradients,
-    flat_views,
-    make_moments,
     make_optimizer,
 )
-from swamp_dist.train.resharding import (
-    SURPRISES,
-    Pieces,
-    SavedEngine,
-    open_saved,
-    partition_views,
-)
+from swamp_dist.train.engine_resharding import HeldEngine, load_resharded
+from swamp_dist.train.resharding import SURPRISES
 
 
 def engine_config(
@@ -252,65 +245,5 @@ class Engine:
         Raises:
             UserError: on all ranks, before anything is changed, if the files cannot be understood.
         """
-        parameters = dict(self._engine.module.named_parameters())
-        frozen = {name for name, p in parameters.items() if not p.requires_grad}
-        saved = self._open_saved(folder, stage, world_size, frozen)
-        shapes = {name: torch.Size(getattr(p, "ds_shape", p.shape)) for name, p in parameters.items()}
-        tensors = self._engine.module.state_dict()
-        buffers = {name: value for name, value in tensors.items() if name not in parameters}
-        on_main(
-            self.world, lambda: saved.check(shapes, {name: value.shape for name, value in buffers.items()})
-        )
-        trained = {name: p for name, p in parameters.items() if name not in frozen}
-        pieces = self._new_pieces(saved, trained)
-        starts = self._starts(pieces)
-        for name, parameter in trained.items():
-            whole = saved.parameter(name)
-            self._set_weight(parameter, whole.value)
-            if name in pieces:
-                pieces[name].fill(whole, starts[name])
-        for name, value in saved.frozen.items():
-            self._set_weight(parameters[name], value)
-        for name, buffer in buffers.items():
-            buffer.copy_(saved.buffers[name])
-        self._engine.global_steps, self._engine.global_samples = saved.global_steps, saved.global_samples
-
-    def _open_saved(self, folder: Path, stage: int, world_size: int, frozen: Collection[str]) -> SavedEngine:
-        """The checkpoint's files, open on every rank, or the first rank's error on all."""
-        saved, failure = None, None
-        try:
-            with tensors_only():
-                saved = open_saved(folder / "engine", stage, world_size, frozen)
-        except (UserError, OSError) as error:
-            failure = str(error)
-        except pickle.UnpicklingError as error:
-            failure = holds_code(folder, error)
-        failures = [found for found in gather_objects(failure, self.world) if found is not None]
-        if saved is None or failures:
-            raise UserError(failures[0])
-        return saved
-
-    def _new_pieces(self, saved: SavedEngine, parameters: dict[str, torch.nn.Parameter]) -> Pieces:
-        """This rank's pieces of the running engine, its moments made as a first step would."""
-        optimizer = self._engine.optimizer
-        if self._stage == 0:
-            make_moments(optimizer, list(parameters.values()), saved.step)
-            return {name: flat_views(p, optimizer.state[p]) for name, p in parameters.items()}
-        held = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
-        make_moments(optimizer.optimizer, getattr(optimizer, held), saved.step)
-        return partition_views(self._stage, optimizer.state_dict(), saved.shapes, self.world.size)
-
-    def _starts(self, pieces: Pieces) -> dict[str, int]:
-        """Where this rank's piece of each parameter begins: after those of the ranks before it."""
-        sizes = {name: piece.value.numel() for name, piece in pieces.items()}
-        earlier = gather_objects(sizes, self.world)[: self.world.rank] if self._stage > 0 else []
-        return {name: sum(rank.get(name, 0) for rank in earlier) for name in sizes}
-
-    def _set_weight(self, parameter: torch.nn.Parameter, value: Tensor) -> None:
-        """The weight that the model computes with; ZeRO's float32 master copy is set beside it."""
-        if self._stage < 3:
-            parameter.data.copy_(value)
-            return
-        with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            if self.world.is_main:
-                parameter.data.copy_(value)
+        held = HeldEngine(self._deepspeed, self._engine, self._stage, self.world)
+        load_resharded(held, folder, stage, world_size)
