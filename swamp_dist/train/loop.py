@@ -21,6 +21,7 @@ from swamp_dist.records import Alarm, EvaluationResult, StepReport
 from swamp_dist.train.alarms import StoppedByAlarm, after_step, alarm_line, in_grace
 from swamp_dist.train.commit_meta import Progress
 from swamp_dist.train.metrics import MetricsWriter
+from swamp_dist.train.pace import Pace
 from swamp_dist.train.schedule import learning_rate
 from swamp_dist.train.state import TrainState, keep_best, save_checkpoint
 from swamp_dist.train.step import StepResult, diagnostics, train_step
@@ -78,6 +79,7 @@ def train(run: TrainRun, progress: Progress) -> Progress:
             progress.stale,
         )
         return progress
+    pace = Pace(run.stream.plan.pairs)
     waiting_since = time.perf_counter()
     for batch in run.stream.batches(progress.step, run.total_steps):
         data_seconds = time.perf_counter() - waiting_since
@@ -103,10 +105,11 @@ def train(run: TrainRun, progress: Progress) -> Progress:
             reversals=reversals(state.settings.objective, batch.step, run.stream.steps_per_epoch),
             is_logged=_is_logged(run, batch.step + 1),
         )
+        pace.add(result.seconds, data_seconds)
         progress = replace(progress, step=batch.step + 1)
         # 2. Log it.
         with _writing_after(progress.step):
-            _log(run, progress.step, result, rate, data_seconds)
+            _log(run, progress.step, result, rate, pace)
         # 3. See whether it still learns.
         with _writing_after(progress.step):
             progress = _watch(run, progress, result)
@@ -159,7 +162,7 @@ def _is_logged(run: TrainRun, step: int) -> bool:
     return step == run.total_steps or 0 in (step % training.log_every, step % training.histogram_every)
 
 
-def _log(run: TrainRun, step: int, result: StepResult, rate: float, data_seconds: float) -> None:
+def _log(run: TrainRun, step: int, result: StepResult, rate: float, pace: Pace) -> None:
     """Metrics every `log_every` steps, histograms every `histogram_every`, both at the end of the run too;
     the console decides for itself."""
     state, report = run.state, None
@@ -167,8 +170,7 @@ def _log(run: TrainRun, step: int, result: StepResult, rate: float, data_seconds
     if step % state.training.log_every == 0 or is_last:
         figures = dict(result.losses) | diagnostics(result.terms, state.world)
         figures |= {"optim/lr": rate, "optim/grad_norm": state.engine.gradient_norm()}
-        figures |= {"perf/step_seconds": result.seconds, "perf/data_seconds": data_seconds}
-        figures["perf/pairs_per_second"] = run.stream.plan.pairs / (result.seconds + data_seconds)
+        figures |= pace.figures()
         shares = run.stream.shares_drawn(step)
         figures |= {f"data/share/{name}": share for name, share in shares.items()}
         report = StepReport(step, figures)

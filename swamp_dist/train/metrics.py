@@ -35,9 +35,9 @@ TAGS: Mapping[str, str] = {
     "optim/lr": "Learning rate of the update.",
     "optim/grad_norm": "Global gradient norm before clipping.",
     "data/share/<name>": "Share of all entries drawn so far that a set of the blend gave.",
-    "perf/step_seconds": "Seconds of the training step, data excluded.",
-    "perf/data_seconds": "Seconds spent waiting for the batch.",
-    "perf/pairs_per_second": "Pairs trained on per second, over all ranks.",
+    "perf/step_seconds": "Seconds of a training step, data excluded: mean since the last logged step.",
+    "perf/data_seconds": "Seconds spent waiting for its batch: mean since the last logged step.",
+    "perf/pairs_per_second": "Pairs trained on per second since the last logged step, over all ranks.",
     "retrieval/<split>/<relevance>/<direction>/<metric>": "A retrieval figure; recalls and mAP in percent.",
     "evaluation/<split>/<relevance>/<direction>/<metric>": "The same of the selected weights, at the end.",
 }
