@@ -72,7 +72,7 @@ def _time(cost: WholeCost, cluster: SizedCluster, steps: int) -> str:
 
 
 def step_seconds(metrics: Path) -> float | None:
-    """Seconds per step, data included, in the newest logged step of a run; None before there is one."""
+    """Seconds per step, data included, as a run has logged them last; None before it has."""
     return next(
         (seconds for row in reversed(last_rows(metrics)) if (seconds := row_seconds(row)) is not None), None
     )
