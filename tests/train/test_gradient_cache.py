@@ -64,10 +64,10 @@ def _first_gradients(engine: Engine) -> Iterator[dict[str, Tensor]]:
     found: dict[str, Tensor] = {}
     update = engine.step
 
-    def spied(rate: float) -> None:
+    def spied(rate: float, **how: bool) -> None:
         if not found:
             found.update(_gradients(engine))
-        update(rate)
+        update(rate, **how)
 
     engine.step = spied  # type: ignore[method-assign]
     yield found
