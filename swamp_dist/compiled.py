@@ -22,8 +22,8 @@ def numba_fault(module: str) -> str:
     empty where it can.
 
     It is imported, and numba not only looked for: one that is there may refuse the numpy beside it, or lack a
-    library of its own. One that is told not to compile would run their loops as Python, a thousand times as
-    long.
+    library of its own. One that is told not to compile would run their loops as Python, ten thousand times
+    as long.
     """
     try:
         importlib.import_module(module)
@@ -35,6 +35,16 @@ def numba_fault(module: str) -> str:
     import numba
 
     return "compiles nothing, since NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else ""
+
+
+@cache
+def has_numba(module: str, otherwise: str) -> bool:
+    """Whether this process can take a module of compiled functions; where it cannot, one line of the log says
+    what is done `otherwise`, and why."""
+    fault = numba_fault(module)
+    if fault:
+        logger.info("%s: numba %s", otherwise, fault)
+    return not fault
 
 
 class CompiledFunctions:

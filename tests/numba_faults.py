@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swamp_dist.compiled import numba_fault
+from swamp_dist.compiled import has_numba, numba_fault
 
 FAULT = "cannot be imported (ImportError: Numba needs NumPy 2.3 or less. Got NumPy 2.4.)"
 
@@ -19,9 +19,11 @@ def looks_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     compiled = [name for name in sys.modules if name.startswith("swamp_dist.") and name.endswith("_numba")]
     for name in compiled + [each for each in sys.modules if each.partition(".")[0] == "numba"]:
         monkeypatch.delitem(sys.modules, name)
-    numba_fault.cache_clear()
+    for cached in (numba_fault, has_numba):
+        cached.cache_clear()
     yield
-    numba_fault.cache_clear()
+    for cached in (numba_fault, has_numba):
+        cached.cache_clear()
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def bench_loading(raw: Raw, manifest: Manifest, repetitions: int) -> float:
                 seconds.setdefault(name, []).append(value)
     rates = {name: entries * PAIRS / statistics.median(values) for name, values in seconds.items()}
     print(
-        f"\nLoading, {PAIRS} pairs per video, {entries} videos per batch, a core, warm page cache, CPU time"
+        f"\nLoading, {PAIRS} pairs per video, {entries} videos per batch, one core, warm page cache, CPU time"
     )
     for name, rate in rates.items():
         print(f"  {name:30s} {rate:10,.0f} pairs/s   {rate / rates['baseline']:6.1f} x")
@@ -234,10 +234,9 @@ def sizing(manifest: Manifest, build_rate: float, pairs_rate: float) -> None:
         f"  shards: {total / 1e12:.2f} TB, {-(-VIDEOS // 250):,} of 250 videos ({250 * entry / 1e9:.2f} GB)"
     )
     print(f"  index: {VIDEOS * (index - 128) / record.entries / 1e6:.0f} MB, mapped")
-    print(f"  build: {build_rate / 1e6:.0f} MB/s a core: {total / build_rate / 3600:.1f} core hours")
-    print(
-        f"  an epoch at {pairs_rate:,.0f} pairs/s a core: {VIDEOS * PAIRS / pairs_rate / 3600:.1f} core hours"
-    )
+    print(f"  build: {build_rate / 1e6:.0f} MB/s per core: {total / build_rate / 3600:.1f} core hours")
+    epoch = VIDEOS * PAIRS / pairs_rate / 3600
+    print(f"  an epoch at {pairs_rate:,.0f} pairs/s per core: {epoch:.1f} core hours")
     for gpus, milliseconds in ((1, 100), (8, 50), (32, 50)):
         videos = 32 * max(1, gpus // 8) / gpus / (milliseconds / 1e3)
         print(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from swamp_dist.compiled import numba_fault
+from swamp_dist.compiled import has_numba
 from swamp_dist.config import ClipSettings, DataSettings
 from swamp_dist.data import clips as plain_clips
 from swamp_dist.data.clips import caption_choice, count_tokens, row_bounds
@@ -25,7 +23,6 @@ from swamp_dist.data.partner_pairs import open_partners
 from swamp_dist.data.reader import EntryReader
 from swamp_dist.data.words import WordTable, open_words
 
-logger = logging.getLogger(__name__)
 _NUMBA = "swamp_dist.data.clips_numba"
 
 
@@ -65,20 +62,12 @@ def pair_maker(
     words = open_words(manifest)
     check_clips(manifest, data.a, data.b, data.clips)
     assert words is not None
-    maker = ClipPairs(word_field(data.a, data.b, data.clips), data.clips, seed, words, _has_numba())
+    is_compiled = has_numba(_NUMBA, "clips are cut by numpy, at about two thirds of the speed")
+    maker = ClipPairs(word_field(data.a, data.b, data.clips), data.clips, seed, words, is_compiled)
     if maker.is_compiled:  # here, and not in each of the loader processes that are forked later
         text, part = (manifest.field(name) for name in (maker.text, next(iter(data.clips.parts))))
         importlib.import_module(_NUMBA).compile_now(np.dtype(text.dtype), np.dtype(part.dtype))
     return maker
-
-
-@cache
-def _has_numba() -> bool:
-    """Whether clips can be cut by compiled code; one line of the log where they cannot."""
-    fault = numba_fault(_NUMBA)
-    if fault:
-        logger.info("clips are cut by numpy, at about two thirds of the speed: numba %s", fault)
-    return not fault
 
 
 @dataclass(frozen=True)

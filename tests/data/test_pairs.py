@@ -6,7 +6,6 @@ import importlib
 import logging
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from swamp_dist.config import ClipSettings, DataSettings
-from swamp_dist.data import pairs
 from swamp_dist.data.clips import caption_choice
 from swamp_dist.data.entry import ShardError
 from swamp_dist.data.inputs import input_specs
@@ -242,13 +240,6 @@ def test_words_are_counted_on_as_many_captions_as_there_are(tmp_path):
 # -- compiled code ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def asks_again() -> Iterator[None]:
-    pairs._has_numba.cache_clear()
-    yield
-    pairs._has_numba.cache_clear()
-
-
 def _videos(folder, dtype):
     samples = [video(i) for i in range(21)]
     samples = [
@@ -273,7 +264,6 @@ CLIPS_OF_ALL_KINDS = [CLIPS, ClipSettings(min_seconds=0, min_words=12), ClipSett
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.usefixtures("asks_again")
 def test_compiled_code_makes_the_same_pairs_bit_by_bit(tmp_path, dtype, request, caplog):
     manifest = _videos(tmp_path / "set", dtype)
     with caplog.at_level(logging.INFO):
@@ -281,7 +271,6 @@ def test_compiled_code_makes_the_same_pairs_bit_by_bit(tmp_path, dtype, request,
         assert all(maker.is_compiled for maker in makers)
         assert caplog.messages == []
         request.getfixturevalue("without_numba")
-        pairs._has_numba.cache_clear()
         makers, plain = zip(*(_made(manifest, clips) for clips in CLIPS_OF_ALL_KINDS), strict=True)
     assert not any(maker.is_compiled for maker in makers)
     assert plain == compiled
@@ -292,15 +281,15 @@ def test_compiled_code_makes_the_same_pairs_bit_by_bit(tmp_path, dtype, request,
     )
 
 
-@pytest.mark.usefixtures("asks_again", "broken_numba")
+@pytest.mark.usefixtures("broken_numba")
 def test_a_numba_that_cannot_be_imported_is_told_with_its_reason(tmp_path, caplog):
     manifest = build_videos(tmp_path / "set")
-    with caplog.at_level(logging.INFO, "swamp_dist.data.pairs"):
+    with caplog.at_level(logging.INFO, "swamp_dist.compiled"):
         assert len(list(_stream(manifest).batches(0, 1))) == 1
     assert [line.partition(": ")[2] for line in caplog.messages] == [f"numba {FAULT}"]
 
 
-@pytest.mark.usefixtures("asks_again", "looks_again")
+@pytest.mark.usefixtures("looks_again")
 def test_sets_without_clips_do_not_import_numba(tmp_path):
     next(_stream(build_pooled(tmp_path / "pooled"), clips=None).batches(0, 1))
     assert "numba" not in sys.modules

@@ -24,7 +24,7 @@ from swamp_dist.train.engine import Engine
 from swamp_dist.train.loop import Preempted
 from swamp_dist.train.resharding import ParameterState, open_saved
 from tests.ranks import run_on_ranks
-from tests.train.tiny import tiny_stage
+from tests.train.tiny import StopAfter, tiny_stage
 
 Layout = tuple[int, int]
 """World size and ZeRO stage."""
@@ -158,15 +158,6 @@ def test_weights_and_moments_arrive_bit_by_bit_between_all_layouts(tmp_path: Pat
 # -- runs: the curve goes on -----------------------------------------------------------------------
 
 
-class _StopAt:
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
 def _settings(shards: Path, stage: int, precision: str = "fp32") -> StageSettings:
     """Without dropout, whose masks are keyed by rank; the mean loss at epsilon 0.05."""
     settings = tiny_stage(
@@ -184,7 +175,7 @@ def _run(world: World, settings: StageSettings, folder: Path) -> None:
 
 def _begin(world: World, settings: StageSettings, folder: Path) -> None:
     with pytest.raises(Preempted):
-        run_stage(settings, RunDir(folder), world, _StopAt(STOP))
+        run_stage(settings, RunDir(folder), world, StopAfter(STOP))
 
 
 def _curve(folder: Path) -> torch.Tensor:

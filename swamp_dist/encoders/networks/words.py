@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from functools import cache
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from swamp_dist.compiled import numba_fault
+from swamp_dist.compiled import has_numba
 from swamp_dist.encoders.networks.gated import GatedUnit
 from swamp_dist.records import Words
 
-logger = logging.getLogger(__name__)
 WORTH = 2**22
 """Values to look at from which on a CPU takes numba: with fewer, torch needs at most some milliseconds."""
 _NUMBA = "swamp_dist.encoders.networks.words_numba"
+_OTHERWISE = "maxima over words are found by torch, at a tenth of the speed"
 _MAX = 2
 """embedding_bag's number for the mode that keeps the largest."""
 
@@ -67,18 +65,9 @@ def largest_rows(rows: Tensor, ids: Tensor) -> Tensor:
 def _places(rows: Tensor, ids: Tensor) -> Tensor:
     """(b, S) int64: the row with the largest value of each column; the same in both ways."""
     is_plain = rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.is_contiguous()
-    if is_plain and ids.numel() * rows.shape[1] >= WORTH and _has_numba():
+    if is_plain and ids.numel() * rows.shape[1] >= WORTH and has_numba(_NUMBA, _OTHERWISE):
         compiled: ModuleType = importlib.import_module(_NUMBA)
         places: Tensor = compiled.largest_places(rows, ids)
         return places
     starts = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
     return torch.embedding_bag(rows, ids.flatten(), starts, False, _MAX)[3]
-
-
-@cache
-def _has_numba() -> bool:
-    """Whether maxima can be found by compiled code; one line of the log where they cannot."""
-    fault = numba_fault(_NUMBA)
-    if fault:
-        logger.info("maxima over words are found by torch, at a tenth of the speed: numba %s", fault)
-    return not fault

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import torch
 
-from swamp_dist.compiled import numba_fault
+from swamp_dist.compiled import has_numba, numba_fault
 
 Passes = Literal["torch", "numba", "triton"]
 
@@ -33,11 +33,7 @@ def choose_passes(rows: int, prototypes: int, device: torch.device, dtype: torch
         return "triton"
     if rows * prototypes < WORTH:
         return "torch"
-    fault = numba_fault(_NUMBA)
-    if fault:
-        logger.info("the solve runs in plain torch, at about half the speed: numba %s", fault)
-        return "torch"
-    return "numba"
+    return "numba" if has_numba(_NUMBA, "the solve runs in plain torch, at about half the speed") else "torch"
 
 
 def resume_passes(chosen: Passes, code: torch.Tensor | None) -> Passes:

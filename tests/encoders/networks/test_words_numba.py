@@ -63,22 +63,17 @@ def test_no_caption_has_no_places() -> None:
     assert largest_places(torch.zeros(4, 3), torch.zeros(0, 20, dtype=torch.int64)).shape == (0, 3)
 
 
+@pytest.mark.usefixtures("without_numba")
 def test_without_numba_torch_is_asked_and_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("swamp_dist"), "propagate", True)
     monkeypatch.setattr(words, "WORTH", 0)
-    monkeypatch.setattr(words, "numba_fault", lambda module: "is not installed")
-    words._has_numba.cache_clear()
     asked: list[Any] = []
     bag = torch.embedding_bag
     monkeypatch.setattr(torch, "embedding_bag", lambda *given: [asked.append(1), bag(*given)][1])
     rows, ids = torch.randn(6, 4), torch.randint(0, 6, (3, 5))
-    try:
-        with caplog.at_level(logging.INFO):
-            for _ in range(2):
-                assert torch.equal(largest_rows(rows, ids), rows[ids].max(dim=1).values)
-    finally:
-        words._has_numba.cache_clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            assert torch.equal(largest_rows(rows, ids), rows[ids].max(dim=1).values)
     assert len(asked) == 2
     assert caplog.text.count("found by torch") == 1
